@@ -1,0 +1,159 @@
+"""Every tunable of decoding: type, range, unit, default and where the default comes from.
+
+Configurations are frozen and checked when made; derive others with `dataclasses.replace`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from semanticspec.errors import ConfigError
+from semanticspec.records import Sampling
+
+RuleName = Literal["semantic", "top-k", "token", "random", "always", "never"]
+PresetName = Literal["default", "paper"]
+RULES: tuple[str, ...] = get_args(RuleName)
+PRESETS: tuple[str, ...] = get_args(PresetName)
+LOSSLESS_RULES = frozenset({"token", "never"})
+
+
+@dataclass(frozen=True, slots=True)
+class RuleConfig:
+    """Which drafted segments are kept.
+
+    Attributes:
+        name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy: the control),
+            `always` (lossy: the draft alone), `never` (lossless: the target alone, with wasted drafts).
+        strictness: of `semantic`, > 0: accepted with probability min(1, p_target / (strictness * p_draft)).
+            1 is the paper's rule; larger keeps fewer segments.
+        ratio_floor: of `semantic`, in [0, 1]: segments whose ratio is below it are rejected outright.
+            0 = none. Source: some versions of the authors' scripts use 0.5 to 0.8.
+        shortcut_top_k: of `semantic`: accept without asking the probes when every token is among the target's
+            k most probable. 0 = off. Source: 2 in the authors' latest script.
+        top_k: of `top-k`, >= 1: keep a segment when every token is among the target's k most probable.
+        accept_rate: of `random`, in [0, 1]. `accept_rate_by_length` overrides it where given: pairs (longest
+            length in target tokens, rate), ascending.
+    """
+
+    name: RuleName = "semantic"
+    strictness: float = 1.0
+    ratio_floor: float = 0.0
+    shortcut_top_k: int = 0
+    top_k: int = 2
+    accept_rate: float = 0.5
+    accept_rate_by_length: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.name in RULES, "rule", self.name, f"one of {', '.join(RULES)}")
+        _require(0 < self.strictness < float("inf"), "strictness", self.strictness, "a number above 0")
+        _require(0 <= self.ratio_floor <= 1, "ratio_floor", self.ratio_floor, "a number from 0 to 1")
+        _require(self.shortcut_top_k >= 0, "shortcut_top_k", self.shortcut_top_k, "0 (off) or more")
+        _require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
+        for rate in (self.accept_rate, *(rate for _, rate in self.accept_rate_by_length)):
+            _require(0 <= rate <= 1, "accept_rate", rate, "a number from 0 to 1")
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the rule can change the distribution of the target's output."""
+        return self.name not in LOSSLESS_RULES
+
+    @property
+    def needs_probes(self) -> bool:
+        return self.name == "semantic"
+
+    @property
+    def needs_distributions(self) -> bool:
+        return self.name == "token"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingConfig:
+    """How one request is decoded.
+
+    Attributes:
+        rule: which drafted segments are kept.
+        sampling: of both models, wherever they write.
+        max_new_tokens: length of the output in target tokens, >= 1. Source: 14000 in the authors' script.
+        max_segment_tokens: longest drafted segment, >= 1. Source: 500 in the paper.
+        max_answer_tokens: longest text after `</think>`, None = no limit of its own. Source: 2000 in the
+            authors' script, used by the preset `paper`.
+        first_segment: who writes the first segment. Source: the target in the paper.
+        bonus_token: append the token that the target samples after an accepted segment (at
+            `bonus_temperature`). Source: the authors' latest script. It shifts where segments begin.
+        judge_think_end: judge a drafted segment that ends the thinking like any other; False drops it and
+            lets the target write to the end, as in the authors' script.
+        speculate_answer: draft the answer after `</think>` too, instead of leaving it to the target.
+        speculate: False never calls the draft: the target alone, stopping at no boundary.
+        seed: fixes the output, together with models and configuration.
+    """
+
+    rule: RuleConfig = field(default_factory=RuleConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    max_new_tokens: int = 14_000
+    max_segment_tokens: int = 500
+    max_answer_tokens: int | None = None
+    first_segment: Literal["draft", "target"] = "draft"
+    bonus_token: bool = False
+    bonus_temperature: float = 0.1
+    judge_think_end: bool = True
+    speculate_answer: bool = False
+    speculate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sampling(self.sampling)
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
+        _require(self.max_segment_tokens >= 1, "max_segment_tokens", self.max_segment_tokens, "1 or more")
+        if self.max_answer_tokens is not None:
+            _require(self.max_answer_tokens >= 1, "max_answer_tokens", self.max_answer_tokens, "1 or more")
+        _require(
+            self.first_segment in ("draft", "target"), "first_segment", self.first_segment, "draft or target"
+        )
+        _require(0 <= self.bonus_temperature <= 10, "bonus_temperature", self.bonus_temperature, "0 to 10")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.bonus_token and self.rule.needs_distributions:
+            raise ConfigError(
+                f"the rule '{self.rule.name}' is lossless and a bonus token is not; use the preset 'default' with it"
+            )
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the output's distribution can differ from the target's."""
+        return self.speculate and (self.rule.lossy or self.bonus_token)
+
+
+def preset(name: str) -> DecodingConfig:
+    """The configuration of a preset.
+
+    `default` is ours: see docs/decisions/. `paper` is the method as its authors' latest script runs it.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    _require(name in PRESETS, "preset", name, f"one of {', '.join(PRESETS)}")
+    if name == "default":
+        return DecodingConfig()
+    return DecodingConfig(
+        rule=RuleConfig(shortcut_top_k=2),
+        max_answer_tokens=2000,
+        first_segment="target",
+        bonus_token=True,
+        judge_think_end=False,
+    )
+
+
+def target_alone(config: DecodingConfig) -> DecodingConfig:
+    """The same request without speculation: the baseline of every comparison."""
+    return replace(config, speculate=False)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises ConfigError for sampling settings that cannot work."""
+    _require(0 <= sampling.temperature <= 10, "temperature", sampling.temperature, "0 (greedy) to 10")
+    _require(0 < sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1")
+
+
+def _require(holds: bool, name: str, got: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {got!r}; expected {expected}")

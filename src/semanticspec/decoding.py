@@ -1,0 +1,353 @@
+"""The decoding loop: draft a segment, let the target read it, keep it or have it rewritten.
+
+One request is one asynchronous generator of events; it serves the command line, the server and the benchmark
+alike. Source: SemanticSpec (arXiv 2602.03708), algorithm 1; deviations are options of `DecodingConfig`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, TypeVar
+
+from semanticspec.acceptance import Evidence, decide, takes_shortcut
+from semanticspec.config import DecodingConfig
+from semanticspec.engines.base import TokenChunk, derived_seed
+from semanticspec.errors import PromptError
+from semanticspec.pair import Pair
+from semanticspec.records import (
+    Event,
+    Finished,
+    Generation,
+    Result,
+    Sampling,
+    Score,
+    Segment,
+    SegmentDecided,
+    SegmentDrafted,
+    Verdict,
+)
+from semanticspec.transcript import Clock, Transcript
+from semanticspec.vocabulary import Prompt
+
+T = TypeVar("T")
+
+
+def decode(
+    pair: Pair, prompt: Prompt, config: DecodingConfig | None = None, *, request_id: str | None = None
+) -> AsyncGenerator[Event, None]:
+    """Answers a prompt; yields what happens, `Finished` last.
+
+    The configuration and the prompt are checked here, before the first event. Close the generator
+    (`contextlib.aclosing`) to stop early; the pair stays usable.
+
+    Args:
+        prompt: a user's text, or chat messages (`role`, `content`).
+        request_id: a hint for the engines' caches; made up if not given.
+
+    Raises:
+        PromptError: the prompt is empty or leaves no room for an answer.
+        SemanticSpecError: the pair cannot run this configuration; see `Pair.check`.
+    """
+    config = config or DecodingConfig()
+    pair.check(config)
+    return _Request(pair, config, prompt, request_id).events()
+
+
+async def generate_async(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
+    """The result of `decode`, without the events on the way."""
+    async with aclosing(decode(pair, prompt, config)) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                return event.result
+    raise AssertionError("a request ends with Finished")
+
+
+def generate(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
+    """Answers a prompt and returns the result. Works inside a running event loop too (a notebook)."""
+    return run_blocking(generate_async(pair, prompt, config))
+
+
+def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end, in a thread of its own if this one already runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="semanticspec-generate")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A drafted segment on its way to a verdict.
+
+    Attributes:
+        generation: in the draft's own tokens.
+        token_ids: in the target's tokens; fewer where the draft wrote a token the target does not have.
+    """
+
+    generation: Generation
+    token_ids: tuple[int, ...]
+    text: str
+
+
+class _Request:
+    """One request. `events` is the loop; the methods below it are its steps."""
+
+    def __init__(self, pair: Pair, config: DecodingConfig, prompt: Prompt, request_id: str | None) -> None:
+        self.pair, self.config = pair, config
+        self.transcript = Transcript(pair, prompt, with_draft=config.speculate)
+        self.clock = Clock()
+        self.request_id = request_id or f"request-{id(self):x}"
+        self.random = Random(derived_seed(config.seed, "accept"))
+        self.target_seed = derived_seed(config.seed, "target")
+        self.segments: list[Segment] = []
+        self.num_drafts = self.num_rejected = self.drafted_tokens = 0
+        self.finish_reason: str | None = None
+        self.target_finishes = not config.speculate
+        self.limit = self._token_limit()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The algorithm: see the numbered path in docs/architecture.md."""
+        target_next = self.config.first_segment == "target"
+        while self.finish_reason is None:
+            if target_next or self.target_finishes:
+                target_next = False
+                async with aclosing(self._target_writes(to_the_end=self.target_finishes)) as written:
+                    async for event in written:
+                        yield event
+                continue
+            draft = await self._draft_segment()
+            if draft is None:
+                target_next = True  # nothing to judge: the target writes this segment
+                continue
+            yield SegmentDrafted(self.num_drafts - 1, draft.text, len(draft.token_ids))
+            if self._left_to_target(draft):
+                self.target_finishes = True
+                continue
+            score = await self._verify(draft)
+            verdict, segment = self._judge(draft, score)
+            yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
+            for event in self._keep(draft, verdict, score):
+                yield event
+            target_next = not verdict.accepted and verdict.replacement_id is None
+        yield Finished(self._result())
+
+    async def _draft_segment(self) -> _Draft | None:
+        """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has."""
+        model, config = self.pair.draft, self.config
+        room = model.engine.info.max_context_tokens - len(self.transcript.draft_ids)
+        max_tokens = min(config.max_segment_tokens, self._room(), room)
+        if max_tokens < 1:
+            return None
+        stop = model.segmenter.stop
+        with self.clock.phase("draft"):
+            (generation,) = await model.engine.generate(
+                self.transcript.draft_ids,
+                max_tokens=max_tokens,
+                stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
+                sampling=config.sampling,
+                seed=derived_seed(config.seed, "draft", self.num_rejected),
+                distributions=config.rule.needs_distributions,
+                request_id=self.request_id,
+            )
+            generation = await self._cut_after_thinking(generation)
+        ids = tuple(self.pair.to_target.ids(generation.token_ids)[: self._room()])
+        if not ids:
+            return None
+        self.num_drafts += 1
+        self.drafted_tokens += len(ids)
+        return _Draft(generation, ids, self.pair.target.vocabulary.decode(ids))
+
+    async def _cut_after_thinking(self, generation: Generation) -> Generation:
+        """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
+        model = self.pair.draft
+        end = model.segmenter.think_end(generation.token_ids)
+        if end is None or end == len(generation.token_ids):
+            return generation
+        ids = generation.token_ids[:end]
+        (score,) = await model.engine.score(self.transcript.draft_ids, [ids], request_id=self.request_id)
+        rows = generation.distributions[:end] if generation.distributions is not None else None
+        return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")
+
+    def _left_to_target(self, draft: _Draft) -> bool:
+        """Whether a draft ends the thinking and the configuration has the target do that itself."""
+        if self.config.judge_think_end or self.transcript.thinking_ended:
+            return False
+        return self.pair.target.segmenter.think_end(draft.token_ids) is not None
+
+    async def _verify(self, draft: _Draft) -> Score:
+        """The target reads the segment in one pass."""
+        config, sampling = self.config, None
+        if config.bonus_token:
+            sampling = Sampling(config.bonus_temperature, config.sampling.top_p)
+        elif config.rule.needs_distributions:
+            sampling = config.sampling
+        with self.clock.phase("verify"):
+            (score,) = await self.pair.target.engine.score(
+                self.transcript.target_ids,
+                [draft.token_ids],
+                sampling=sampling,
+                seed=self.target_seed,
+                distributions=config.rule.needs_distributions,
+                request_id=self.request_id,
+            )
+        return score
+
+    def _judge(self, draft: _Draft, score: Score) -> tuple[Verdict, Segment]:
+        """Asks the probes if the rule needs them, then the rule."""
+        evidence = Evidence(draft.token_ids, score.ranks)
+        if self.config.rule.needs_distributions:
+            rows = draft.generation.distributions
+            assert rows is not None
+            evidence = replace(
+                evidence,
+                target_distributions=score.distributions,
+                draft_distributions=self.pair.to_target.distributions(rows),
+            )
+        if self.config.rule.needs_probes and not takes_shortcut(self.config.rule, evidence):
+            assert self.pair.target_probe is not None
+            assert self.pair.draft_probe is not None
+            with self.clock.phase("probe"):
+                p_target = self.pair.target_probe.estimate(score)
+                p_draft = self.pair.draft_probe.estimate(draft.generation)
+            evidence = replace(evidence, p_target=p_target, p_draft=p_draft)
+        verdict = decide(self.config.rule, evidence, self.random)
+        segment = Segment(
+            author="draft",
+            text=draft.text,
+            num_tokens=len(draft.token_ids),
+            p_target=evidence.p_target,
+            p_draft=evidence.p_draft,
+            accepted=verdict.accepted,
+            reason=verdict.reason,
+        )
+        self.segments.append(segment)
+        self.num_rejected += not verdict.accepted
+        return verdict, segment
+
+    def _keep(self, draft: _Draft, verdict: Verdict, score: Score) -> list[Event]:
+        """Appends what a verdict keeps, then its replacement token or the bonus token."""
+        events: list[Event] = []
+        if verdict.accepted:
+            events += self.transcript.append_draft(draft.token_ids, draft.generation.token_ids)
+        elif verdict.num_kept:
+            kept = draft.token_ids[: verdict.num_kept]
+            events += self.transcript.append_draft(kept, None)
+            self.segments.append(Segment("draft", self.pair.target.vocabulary.decode(kept), len(kept)))
+        events += self._after_append()
+        extra = verdict.replacement_id
+        if extra is None and verdict.accepted and self.config.bonus_token:
+            extra = score.next_token_id
+        if extra is not None and self.finish_reason is None and not self.target_finishes:
+            events += self.transcript.append_target([extra])
+            self.segments.append(Segment("target", self.pair.target.vocabulary.decode([extra]), 1))
+            events += self._after_append()
+        return events
+
+    async def _target_writes(self, *, to_the_end: bool) -> AsyncGenerator[Event, None]:
+        """The target writes one segment, or all that is left."""
+        model = self.pair.target
+        stop = model.segmenter.text_stop if to_the_end else model.segmenter.stop
+        max_tokens = self._room()
+        if to_the_end and self.config.speculate and self.config.max_answer_tokens is not None:
+            max_tokens = min(max_tokens, self.config.max_answer_tokens)
+        before = self.transcript.num_output_tokens
+        stream = model.engine.stream(
+            self.transcript.target_ids,
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=self.config.sampling,
+            seed=self.target_seed,
+            request_id=self.request_id,
+        )
+        async with aclosing(stream) as chunks:  # type: ignore[type-var]
+            while True:
+                with self.clock.phase("rewrite"):
+                    chunk = await anext(chunks, None)
+                if not isinstance(chunk, TokenChunk):
+                    break
+                for event in self.transcript.append_target(chunk.token_ids):
+                    yield event
+        written = self.transcript.output_ids[before:]
+        self.segments.append(Segment("target", model.vocabulary.decode(written), len(written)))
+        for event in self._after_append():
+            yield event
+        if to_the_end and self.finish_reason is None:
+            self.finish_reason = "length"
+
+    def _after_append(self) -> list[Event]:
+        """Notices the end of thinking, of the text and of the room for it."""
+        events: list[Event] = self.transcript.notice_thinking_end()
+        if events and not self.config.speculate_answer:
+            self.target_finishes = True
+        if self.transcript.ended:
+            self.finish_reason = "stop"
+        elif self._room() < 1:
+            self.finish_reason = "length"
+        return events
+
+    def _token_limit(self) -> int:
+        """How many tokens the output may have: the configured limit, or what the target's context leaves."""
+        roles = [("target", self.pair.target, self.transcript.prompt_ids)]
+        if self.config.speculate:
+            roles.append(("draft", self.pair.draft, self.transcript.draft_ids))
+        for role, model, prompt_ids in roles:
+            context = model.engine.info.max_context_tokens
+            if len(prompt_ids) >= context:
+                raise PromptError(
+                    f"the prompt has {len(prompt_ids)} tokens and the {role}'s context holds {context}, answer "
+                    "included; shorten the prompt"
+                )
+        context = self.pair.target.engine.info.max_context_tokens
+        return min(self.config.max_new_tokens, context - len(self.transcript.prompt_ids))
+
+    def _room(self) -> int:
+        return self.limit - self.transcript.num_output_tokens
+
+    def _result(self) -> Result:
+        transcript = self.transcript
+        assert self.finish_reason in ("stop", "length")
+        accepted = [segment.accepted for segment in self.segments]
+        stats = self.clock.stats(
+            prompt_tokens=len(transcript.prompt_ids),
+            num_tokens=transcript.num_output_tokens,
+            draft_tokens=transcript.draft_tokens,
+            drafted_tokens=self.drafted_tokens,
+            segments_accepted=accepted.count(True),
+            segments_rejected=accepted.count(False),
+        )
+        reasoning, answer = transcript.split_answer()
+        return Result(
+            text=transcript.text,
+            token_ids=tuple(transcript.output_ids),
+            segments=tuple(self.segments),
+            stats=stats,
+            finish_reason=self.finish_reason,  # type: ignore[arg-type]
+            lossy=self.config.lossy,
+            reasoning=reasoning,
+            answer=answer,
+        )
+
+
+def segment_texts(segments: Sequence[Segment]) -> str:
+    """The output's text from its segments: all but the rejected ones."""
+    return "".join(segment.text for segment in segments if segment.accepted is not False)

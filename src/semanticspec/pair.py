@@ -1,0 +1,103 @@
+"""A target and its draft, ready to decode: engines, tokenizers, probes, and whether they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+from semanticspec.config import DecodingConfig
+from semanticspec.engines.base import Engine
+from semanticspec.errors import ConfigError, EngineError, ProbeError
+from semanticspec.records import Reading
+from semanticspec.segments import Segmenter
+from semanticspec.vocabulary import Translation, Vocabulary
+
+
+class SemanticProbe(Protocol):
+    """Estimates how likely a model was to say something with the meaning of a segment it has just read."""
+
+    def estimate(self, reading: Reading) -> float:
+        """Semantic probability in (0, 1], from one pass of the probe's model over the segment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """An engine with its text side."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        return Segmenter.of(self.vocabulary)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What every request of a pair shares. Close it when done: `await pair.aclose()`.
+
+    Attributes:
+        target: the large model whose quality is wanted.
+        draft: the small fast one.
+        target_probe, draft_probe: needed by the `semantic` rule only.
+    """
+
+    target: Model
+    draft: Model
+    target_probe: SemanticProbe | None = None
+    draft_probe: SemanticProbe | None = None
+    name: str = field(default="", compare=False)
+
+    @cached_property
+    def to_target(self) -> Translation:
+        """Hands the draft's tokens to the target."""
+        return Translation(self.draft.vocabulary, self.target.vocabulary)
+
+    @cached_property
+    def to_draft(self) -> Translation:
+        """Hands the target's tokens to the draft."""
+        return Translation(self.target.vocabulary, self.draft.vocabulary)
+
+    @property
+    def same_vocabulary(self) -> bool:
+        """Whether target and draft exchange token ids; otherwise text is re-encoded segment by segment."""
+        return self.to_target.by_ids
+
+    def check(self, config: DecodingConfig) -> None:
+        """Refuses a configuration this pair cannot run, before any text is written.
+
+        Raises:
+            ProbeError: the rule needs probes the pair does not have.
+            ConfigError: the rule needs one vocabulary and the pair has two.
+            EngineError: an engine lacks a capability that the rule or a tokenizer needs.
+        """
+        if not config.speculate:
+            return
+        rule = config.rule
+        if rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
+            missing = "target" if self.target_probe is None else "draft"
+            raise ProbeError(
+                f"the rule 'semantic' needs a probe of the {missing}; give --{missing}-probe (make one with "
+                "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
+            )
+        if rule.needs_distributions and not self.same_vocabulary:
+            raise ConfigError(
+                f"the rule '{rule.name}' needs a target and a draft with the same tokens, and these differ; "
+                "use --rule top-k or semantic, or another draft"
+            )
+        for role, model in (("target", self.target), ("draft", self.draft)):
+            can = model.engine.info.capabilities
+            if rule.needs_distributions and not can.distributions:
+                raise EngineError(f"the rule '{rule.name}' needs full distributions, and the {role}'s engine has none")
+            if model.segmenter.needs_pair_stops and not can.pair_stops:
+                raise EngineError(
+                    f"the {role}'s tokenizer writes a blank line as two tokens, and its engine stops at single "
+                    "tokens only; use the transformers engine for it"
+                )
+
+    async def aclose(self) -> None:
+        """Frees both models."""
+        await self.target.engine.aclose()
+        await self.draft.engine.aclose()

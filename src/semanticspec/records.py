@@ -1,0 +1,238 @@
+"""The frozen values that flow through the package: what engines return, what the loop decides, what it tells.
+
+Nothing here imports torch at run time; tensors appear in annotations only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Author = Literal["draft", "target"]
+StopReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn from a model.
+
+    Attributes:
+        temperature: 0 means greedy. Range [0, 10]. Source: 0.6 in the paper and in the R1 and QwQ model cards.
+        top_p: share of probability mass kept (nucleus sampling), in (0, 1]. Source: 0.95, as above.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a generation ends; the token that ends it is kept.
+
+    Attributes:
+        ids: a token with one of these ids ends the generation.
+        pair_first, pair_second: a token of `pair_second` right after a generated or context token of
+            `pair_first` ends it too, for tokenizers that write a blank line as two tokens.
+    """
+
+    ids: frozenset[int] = frozenset()
+    pair_first: frozenset[int] = frozenset()
+    pair_second: frozenset[int] = frozenset()
+
+    def ends(self, previous_id: int, token_id: int) -> bool:
+        """Whether `token_id`, coming after `previous_id`, is the last token."""
+        return token_id in self.ids or (token_id in self.pair_second and previous_id in self.pair_first)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one pass of a model over a continuation says about it. Common to generating and scoring.
+
+    The predicting positions are those whose states predict the continuation's tokens: the last context
+    token up to the last but one continuation token.
+
+    Attributes:
+        logprobs: raw log-probability (nats, temperature 1, no truncation) of every token of the continuation.
+        pooled_state: mean over the predicting positions of the last layer's state, `[hidden]`, float32, on the
+            engine's device. Whether it is taken before or after the final norm is `EngineInfo.norm_state`.
+        distributions: probabilities under the sampling settings in force, float32, `[tokens, vocabulary]` for
+            a generation and `[tokens + 1, vocabulary]` for a score (the last row is what comes after); None
+            unless they were asked for.
+    """
+
+    logprobs: tuple[float, ...]
+    pooled_state: Tensor
+    distributions: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation(Reading):
+    """One sampled continuation."""
+
+    token_ids: tuple[int, ...] = ()
+    stop_reason: StopReason = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Reading):
+    """What a model thinks of a continuation somebody else wrote.
+
+    Attributes:
+        ranks: for every token, how many tokens the model held more probable there, plus 1 (1 = its favourite).
+        argmax_ids: the model's favourite token at every position.
+        next_token_id: one token sampled after the last, None unless sampling settings were given.
+    """
+
+    ranks: tuple[int, ...] = ()
+    argmax_ids: tuple[int, ...] = ()
+    next_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an acceptance rule decided about one drafted segment.
+
+    Attributes:
+        accepted: the whole segment is kept.
+        num_kept: how many of its tokens (in the target's tokenization) are kept; all of them if accepted.
+        replacement_id: token to put after the kept ones (`token` rule: drawn from the residual distribution).
+            When a segment is rejected without one, the target writes the segment itself.
+        reason: in a word, for people: "semantic", "shortcut", "top-k", "token", "random", "always", "never".
+    """
+
+    accepted: bool
+    num_kept: int
+    reason: str
+    replacement_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One decided piece of the output, in order.
+
+    Attributes:
+        author: who wrote the text: "draft" or "target".
+        num_tokens: length in the target's tokens.
+        p_target, p_draft: semantic probabilities, None where no probe was asked.
+        accepted: False for a drafted segment that was rejected (its `text` is not in the output), True
+            for one that was kept whole, None for text the target wrote unasked and for a kept prefix.
+        reason: which rule decided, see `Verdict.reason`; empty for the target's own text.
+    """
+
+    author: Author
+    text: str
+    num_tokens: int
+    p_target: float | None = None
+    p_draft: float | None = None
+    accepted: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts and seconds of one request. Seconds are wall-clock; phases do not overlap.
+
+    Attributes:
+        num_tokens: output tokens, counted in the target's tokenization.
+        draft_tokens: those of them that the draft wrote.
+        drafted_tokens: all tokens the draft wrote for segments, kept or not (in the target's tokenization).
+        draft_s, verify_s, rewrite_s, probe_s: drafting; the target's scoring; the target's writing
+            (rewritten segments, first segment, answer); probes.
+    """
+
+    prompt_tokens: int = 0
+    num_tokens: int = 0
+    draft_tokens: int = 0
+    drafted_tokens: int = 0
+    segments_accepted: int = 0
+    segments_rejected: int = 0
+    wall_s: float = 0.0
+    draft_s: float = 0.0
+    verify_s: float = 0.0
+    rewrite_s: float = 0.0
+    probe_s: float = 0.0
+
+    @property
+    def draft_token_share(self) -> float:
+        """Share of the output's tokens that the draft wrote, 0..1."""
+        return self.draft_tokens / self.num_tokens if self.num_tokens else 0.0
+
+    @property
+    def overhead_s(self) -> float:
+        """Wall-clock seconds spent in neither engine nor probe."""
+        return self.wall_s - self.draft_s - self.verify_s - self.rewrite_s - self.probe_s
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished request.
+
+    Attributes:
+        text: the whole output, think tags included, end-of-text tokens left out.
+        reasoning, answer: the text before and after `</think>`; a model without think tags has only reasoning.
+        segments: every segment decided on, in order, rejected ones included.
+        finish_reason: "stop" (end of text) or "length" (`max_new_tokens` or the context is used up).
+        lossy: whether the rule that was used can change the distribution of the output.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    stats: Stats
+    finish_reason: StopReason
+    lossy: bool
+    reasoning: str = ""
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDrafted:
+    """The draft has written a segment; nothing of it is output yet."""
+
+    index: int
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDecided:
+    """The verdict on the last drafted segment. What was kept of it follows as `TextWritten` by the draft."""
+
+    index: int
+    segment: Segment
+    num_kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextWritten:
+    """Output that stands: it is never taken back. All of these, joined, are the result's text.
+
+    `text` can be empty while a character is incomplete; `token_ids` are the target's.
+    """
+
+    author: Author
+    text: str
+    token_ids: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingEnded:
+    """`</think>` has been written; the answer follows."""
+
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of every request."""
+
+    result: Result
+
+
+Event = SegmentDrafted | SegmentDecided | TextWritten | ThinkingEnded | Finished
