@@ -14,7 +14,7 @@ _MIN_CAPACITY_TOKENS = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """A cache layer in a buffer with room to spare: appending does not copy what is there, cutting back is free.
+    """A cache layer in a buffer with room to spare: appending copies nothing old, cutting back is free.
 
     transformers' own layer concatenates at every token and crops to views that keep the cut-off part alive.
     Buffers: `[batch, heads, capacity, head]`.
@@ -27,7 +27,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._key_buffer = torch.empty(0)
         self._value_buffer = torch.empty(0)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """Appends `[batch, heads, seq, head]` and returns views of all that is cached."""
         start, added = self.length, key_states.shape[2]
         end = start + added
@@ -74,7 +76,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the model said after a certain number of tokens: state `[hidden]` and raw logits `[vocabulary]`."""
+    """What the model said after some number of tokens: state `[hidden]` and raw logits `[vocabulary]`."""
 
     state: Tensor
     logits: Tensor
@@ -120,7 +122,7 @@ class CachedSequence:
 
     def num_bytes(self) -> int:
         kept = sum(mark.state.nbytes + mark.logits.nbytes for mark in self.marks.values())
-        return kept + sum(layer.num_bytes() for layer in self.cache.layers)
+        return kept + sum(int(layer.num_bytes()) for layer in self.cache.layers)
 
 
 class CachePool:
@@ -153,8 +155,9 @@ class CachePool:
 
         It holds the whole context only if it also has the mark there; else at most all but its last token,
         which has to be read again. A kept sequence is cut in place when nothing of worth goes with the
-        cut-off part: the same request is done with it (a rejected draft), or the caller is about to write the
-        same tokens again. Else its prefix is copied, so that requests with one prompt do not spoil each other.
+        cut-off part: the same request is done with it (a rejected draft), or the caller is about to write
+        the same tokens again. Else its prefix is copied, so that requests with one prompt do not spoil each
+        other.
         """
         best: CachedSequence | None = None
         best_key = (0, False)

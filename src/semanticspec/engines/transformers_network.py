@@ -24,8 +24,8 @@ _SAME_STATES = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 class Network:
     """Runs the base model without its head, so that logits are computed only where they are needed.
 
-    Some models scale or cap their logits outside the head. For those the whole model runs, and the base model's
-    state is caught by a hook on the way.
+    Some models scale or cap their logits outside the head. For those the whole model runs, and the base
+    model's state is caught by a hook on the way.
 
     Attributes:
         reusable: whether the cache of this model can be cut back to any length. False for sliding windows and
@@ -81,6 +81,11 @@ class Network:
         raw = self._head(states) if own is None else own
         return raw.float()
 
+    @property
+    def computes_logits(self) -> bool:
+        """Whether `run` returns logits of its own."""
+        return self._whole
+
     def tokens(self, token_ids: list[int]) -> Tensor:
         """`[1, seq]` on the model's device."""
         return torch.tensor([token_ids], device=self.device)
@@ -98,7 +103,9 @@ class Network:
             first, _ = self.run(ids[:, :_CHECK_CUT], cache)
             second, _ = self.run(ids[:, _CHECK_CUT:], cache)
         except Exception as error:
-            raise ModelError(f"this kind of model cannot be run piece by piece: {_first_line(error)}") from error
+            raise ModelError(
+                f"this kind of model cannot be run piece by piece: {_first_line(error)}"
+            ) from error
         both = torch.cat((first, second), dim=1).float()
         limit = _SAME_STATES.get(whole.dtype, 1e-2) * max(1.0, float(whole.abs().max()))
         if both.shape != whole.shape or float((both - whole.float()).abs().max()) > limit:

@@ -55,9 +55,9 @@ class Sampler:
 def _invert(probabilities: Tensor, uniforms: list[float]) -> Tensor:
     """First token whose cumulative probability exceeds the uniform number, `[rows, 1]`.
 
-    A token of probability zero adds no step to the cumulative sum, so it is never the first to exceed, as long
-    as the threshold stays below the total: the largest number below 1 that keeps it there after rounding is
-    one minus twice the unit roundoff. Sums are in double precision where the device has it.
+    A token of probability zero adds no step to the cumulative sum, so it is never the first to exceed, as
+    long as the threshold stays below the total: the largest number below 1 that keeps it there after rounding
+    is one minus twice the unit roundoff. Sums are in double precision where the device has it.
     """
     dtype = torch.float32 if probabilities.device.type == "mps" else torch.float64
     below_one = 1.0 - torch.finfo(dtype).eps

@@ -84,9 +84,7 @@ class Worker:
         await asyncio.wrap_future(self._executor.submit(free))
         await asyncio.to_thread(self._executor.shutdown)
 
-    async def _results(
-        self, job: _Job[ResultT]
-    ) -> AsyncGenerator[tuple[int, ...] | _Outcome[ResultT], None]:
+    async def _results(self, job: _Job[ResultT]) -> AsyncGenerator[tuple[int, ...] | _Outcome[ResultT], None]:
         self.check_open()
         self._executor.submit(self._take_turn, job)
         try:

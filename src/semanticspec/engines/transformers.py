@@ -1,0 +1,180 @@
+"""Engine over Hugging Face transformers: any causal LM, on CPU, CUDA or MPS, with its own decode loop.
+
+Where things are: finding and loading a model in `transformers_loading`, the model as a function in
+`transformers_network`, kept caches in `transformers_cache`, reading and writing in `transformers_reading` and
+`transformers_writing`, and the thread where all of it runs in `transformers_worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+import torch
+
+from semanticspec.config import check_sampling
+from semanticspec.engines.base import Capabilities, EngineInfo, TokenChunk
+from semanticspec.engines.transformers_cache import CachePool
+from semanticspec.engines.transformers_loading import load_model
+from semanticspec.engines.transformers_network import Network
+from semanticspec.engines.transformers_reading import ScoreRequest, score
+from semanticspec.engines.transformers_worker import Worker
+from semanticspec.engines.transformers_writing import WriteRequest, write
+from semanticspec.errors import EngineError
+from semanticspec.records import Generation, Sampling, Score, Stop
+
+DEFAULT_CACHE_BYTES = 4 * 2**30
+MAX_CACHED_SEQUENCES = 64
+
+
+class TransformersEngine:
+    """Implements `semanticspec.engines.base.Engine`.
+
+    Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`.
+    """
+
+    def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int | None) -> None:
+        """Use `load`."""
+        self._info = info
+        self._network = network
+        self._pool = CachePool(
+            network.new_cache,
+            reusable=network.reusable,
+            max_bytes=cache_bytes,
+            max_sequences=MAX_CACHED_SEQUENCES,
+        )
+        self._worker = Worker(lambda: torch.set_num_threads(threads) if threads else None)
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        threads: int | None = None,
+    ) -> TransformersEngine:
+        """Loads a model.
+
+        Args:
+            model: hub name, local folder, or a `.gguf` file (dequantized on load).
+            revision: hub branch, tag or commit.
+            dtype: auto (the checkpoint's own), float32, bfloat16 or float16.
+            device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+            cache_bytes: what kept key/value caches may take while no call uses them.
+            threads: CPU threads of one operation; None leaves it to torch.
+
+        Raises:
+            ConfigError: the dtype or device is unknown or not there.
+            ModelError: there is no such model, it is no causal LM, or its files are broken.
+            EngineError: a package is missing.
+        """
+        loaded = load_model(model, revision, dtype, device)
+        network = Network(loaded.model)
+        info = EngineInfo(
+            model_id=model,
+            revision=loaded.revision,
+            hidden_size=network.hidden_size,
+            num_layers=network.num_layers,
+            vocabulary_size=network.vocabulary_size,
+            max_context_tokens=loaded.max_context_tokens,
+            norm_state="post",
+            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True),
+        )
+        return cls(network, info, cache_bytes, threads)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def generate(
+        self,
+        context_ids: Sequence[int],
+        *,
+        n: int = 1,
+        max_tokens: int,
+        stop: Stop,
+        sampling: Sampling,
+        seed: int = 0,
+        distributions: bool = False,
+        request_id: str | None = None,
+    ) -> list[Generation]:
+        """See `Engine.generate`."""
+        context = self._checked(context_ids, max_tokens, sampling)
+        if n < 1:
+            raise EngineError(f"n is {n}; expected 1 or more continuations")
+        request = WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
+        return await self._worker.run(write(self._network, self._pool, request))
+
+    async def stream(
+        self,
+        context_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        stop: Stop,
+        sampling: Sampling,
+        seed: int = 0,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[TokenChunk | Generation, None]:
+        """See `Engine.stream`. The first token comes at once, then what was written in about 20 ms each."""
+        context = self._checked(context_ids, max_tokens, sampling)
+        request = WriteRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
+        steps = write(self._network, self._pool, request)
+        async with contextlib.aclosing(self._worker.stream(steps)) as items:
+            async for item in items:
+                if isinstance(item, tuple):
+                    yield TokenChunk(item)
+                else:
+                    yield item[0]
+
+    async def score(
+        self,
+        context_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        distributions: bool = False,
+        request_id: str | None = None,
+    ) -> list[Score]:
+        """See `Engine.score`."""
+        if not continuations or not all(continuations):
+            raise EngineError("nothing to score: expected at least one continuation, and none of them empty")
+        context = self._checked(context_ids, max(map(len, continuations)), sampling)
+        rows = [list(continuation) for continuation in continuations]
+        request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
+        return await self._worker.run(score(self._network, self._pool, request))
+
+    async def aclose(self) -> None:
+        """Ends calls under way with an EngineError and frees the model."""
+        await asyncio.shield(self._worker.aclose(self._free))
+
+    def _free(self) -> None:
+        self._pool.clear()
+        del self._network
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _checked(self, context_ids: Sequence[int], new_tokens: int, sampling: Sampling | None) -> list[int]:
+        """The context as a list of its own. Raises EngineError for what cannot be run."""
+        self._worker.check_open()
+        context, limit = list(context_ids), self._info.max_context_tokens
+        if not context:
+            raise EngineError("the context is empty; expected at least one token")
+        if new_tokens < 1:
+            raise EngineError(f"max_tokens is {new_tokens}; expected 1 or more")
+        if len(context) + new_tokens > limit:
+            raise EngineError(
+                f"{len(context)} context tokens and {new_tokens} new ones do not fit the model's context of "
+                f"{limit} tokens"
+            )
+        if min(context) < 0 or max(context) >= self._info.vocabulary_size:
+            raise EngineError(
+                f"the context has ids outside the model's vocabulary of {self._info.vocabulary_size}"
+            )
+        if sampling is not None:
+            check_sampling(sampling)
+        return context

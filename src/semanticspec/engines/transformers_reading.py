@@ -1,0 +1,203 @@
+"""Reading with a model: filling a cache up to the end of a context, and scoring continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semanticspec.engines.base import position_uniform
+from semanticspec.engines.transformers_cache import CachedSequence, CachePool, Mark
+from semanticspec.engines.transformers_network import Network
+from semanticspec.engines.transformers_sampling import Sampler
+from semanticspec.errors import EngineError
+from semanticspec.records import Sampling, Score
+
+# A long context is read in pieces: other calls get their turn in between, and masks stay small.
+PIECE_TOKENS = 1024
+# Logits are computed for so many numbers at a time: 64 MB in float32.
+_LOGITS_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """The arguments of `Engine.score`."""
+
+    context_ids: list[int]
+    continuations: list[list[int]]
+    sampling: Sampling | None
+    seed: int
+    distributions: bool
+    request_id: str | None
+
+
+def read_context(
+    network: Network, sequence: CachedSequence, context_ids: list[int]
+) -> Generator[tuple[int, ...], None, Mark]:
+    """Reads what `sequence` lacks of the context; returns the state and logits at its end."""
+    end = len(context_ids)
+    while len(sequence.token_ids) < end:
+        start = len(sequence.token_ids)
+        piece = context_ids[start : start + PIECE_TOKENS]
+        states, own = network.run(network.tokens(piece), sequence.cache)
+        sequence.token_ids.extend(piece)
+        if start + len(piece) < end:
+            yield ()
+        else:
+            sequence.marks[end] = _mark(network, states, own)
+    return sequence.marks[end]
+
+
+def score(
+    network: Network, pool: CachePool, request: ScoreRequest
+) -> Generator[tuple[int, ...], None, list[Score]]:
+    """Scores continuations: one in a pass over context tail and continuation, several in a padded batch."""
+    if len(request.continuations) > 1 and network.reusable:
+        return (yield from _score_batch(network, pool, request))
+    scores = []
+    for continuation in request.continuations:
+        scores.append((yield from _score_one(network, pool, request, continuation)))
+        yield ()
+    return scores
+
+
+def _score_one(
+    network: Network, pool: CachePool, request: ScoreRequest, continuation: list[int]
+) -> Generator[tuple[int, ...], None, Score]:
+    token_ids = request.context_ids + continuation
+    first = len(request.context_ids) - 1  # index of the first predicting position
+    sequence = pool.acquire(token_ids, len(request.context_ids), request.request_id)
+    try:
+        states: list[Tensor] = []
+        own: list[Tensor] = []
+        if len(sequence.token_ids) > first:  # the whole context is there, with what was said at its end
+            states.append(sequence.marks[first + 1].state[None])
+            own.append(sequence.marks[first + 1].logits[None])
+        while len(sequence.token_ids) < len(token_ids):
+            start = len(sequence.token_ids)
+            piece = token_ids[start : start + PIECE_TOKENS]
+            piece_states, piece_own = network.run(network.tokens(piece), sequence.cache)
+            sequence.token_ids.extend(piece)
+            skipped = max(0, first - start)
+            states.append(piece_states[0, skipped:])
+            if piece_own is not None:
+                own.append(piece_own[0, skipped:])
+            yield ()
+        whole_states = torch.cat(states)
+        whole_own = torch.cat(own) if network.computes_logits else None
+        return _read(network, request, continuation, whole_states, whole_own, sequence)
+    finally:
+        pool.release(sequence)
+
+
+def _score_batch(
+    network: Network, pool: CachePool, request: ScoreRequest
+) -> Generator[tuple[int, ...], None, list[Score]]:
+    """Reads all continuations at once; only the context's cache is kept.
+
+    Padded at the right: with causal attention no real token sees the padding.
+    """
+    sequence = pool.acquire(request.context_ids, len(request.context_ids), request.request_id)
+    try:
+        mark = yield from read_context(network, sequence, request.context_ids)
+        cache = sequence.expanded(len(request.continuations))
+    finally:
+        pool.release(sequence)
+    longest = max(map(len, request.continuations))
+    padded = [row + [row[-1]] * (longest - len(row)) for row in request.continuations]
+    states, own = network.run(torch.tensor(padded, device=network.device), cache)
+    scores = []
+    for row, continuation in enumerate(request.continuations):
+        yield ()
+        end = len(continuation)
+        row_states = torch.cat((mark.state[None], states[row, :end]))
+        row_own = None if own is None else torch.cat((mark.logits[None], own[row, :end]))
+        scores.append(_read(network, request, continuation, row_states, row_own, None))
+    return scores
+
+
+def _read(
+    network: Network,
+    request: ScoreRequest,
+    continuation: list[int],
+    states: Tensor,
+    own: Tensor | None,
+    sequence: CachedSequence | None,
+) -> Score:
+    """Turns states at the predicting positions and the last token, `[tokens + 1, hidden]`, into a score.
+
+    Leaves marks at both ends of the continuation in `sequence`.
+    """
+    num_tokens = len(continuation)
+    sampler = Sampler(request.sampling) if request.sampling is not None else None
+    targets = torch.tensor([*continuation, 0], device=network.device)[:, None]
+    columns: list[Tensor] = []
+    rows: list[Tensor] = []
+    step = max(1, _LOGITS_AT_ONCE // network.vocabulary_size)
+    for start in range(0, num_tokens + 1, step):
+        part = slice(start, start + step)
+        logits = network.logits(states[part], None if own is None else own[part])
+        columns.append(_columns(logits, targets[part]))
+        if sampler is not None and request.distributions:
+            rows.append(sampler.probabilities(logits))
+        if sequence is not None and start == 0:
+            sequence.marks[len(request.context_ids)] = Mark(states[0].clone(), logits[0].clone())
+    if sequence is not None:
+        sequence.marks[len(sequence.token_ids)] = Mark(states[-1].clone(), logits[-1].clone())
+    logprobs, ranks, favourites = torch.cat(columns, dim=1)[:, :num_tokens].tolist()
+    return Score(
+        logprobs=finite(logprobs),
+        pooled_state=plain(states[:num_tokens].float().mean(0)),
+        distributions=plain(torch.cat(rows)) if rows else None,
+        ranks=tuple(map(int, ranks)),
+        argmax_ids=tuple(map(int, favourites)),
+        next_token_id=_next_token(sampler, logits[-1:], request, num_tokens),
+    )
+
+
+def _columns(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities, ranks and favourites as one tensor `[3, rows]`, so that they travel to the CPU once.
+
+    Float32 holds ids and ranks up to 2^24 exactly.
+    """
+    chosen = logits.gather(-1, targets)
+    logprobs = (chosen - logits.logsumexp(-1, keepdim=True))[:, 0]
+    ranks = (logits > chosen).sum(-1) + 1
+    return torch.stack((logprobs, ranks.float(), logits.argmax(-1).float()))
+
+
+def _next_token(
+    sampler: Sampler | None, logits: Tensor, request: ScoreRequest, num_tokens: int
+) -> int | None:
+    if sampler is None:
+        return None
+    position = len(request.context_ids) + num_tokens
+    token_ids, _ = sampler.draw(logits, [position_uniform(request.seed, position)])
+    return int(token_ids)
+
+
+def _mark(network: Network, states: Tensor, own: Tensor | None) -> Mark:
+    """The mark at the last of states `[1, seq, hidden]`; cloned, so as not to keep the rest alive."""
+    logits = network.logits(states[:, -1], None if own is None else own[:, -1])
+    return Mark(states[0, -1].clone(), logits[0].clone())
+
+
+def finite(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """The log-probabilities, refused where the model's logits were no numbers.
+
+    Raises:
+        EngineError: one of them is NaN.
+    """
+    if any(logprob != logprob for logprob in logprobs):
+        raise EngineError(
+            "the model's logits are not numbers (NaN); load it with another dtype, bfloat16 or float32"
+        )
+    return tuple(logprobs)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A copy that a probe can be trained on: autograd refuses tensors made in inference mode."""
+    with torch.inference_mode(False):
+        return tensor.clone()
