@@ -1,0 +1,46 @@
+# Every developer command. `make demo` and `make test` set up what they need the first time they run.
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint format types results clean
+
+help:  ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Reinstalls only when what is declared here changes.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@echo "Installing semanticspec into $(VENV) (the first time this takes a few minutes) ..."
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf]'
+	@touch $@
+
+install: $(READY)  ## Make .venv and install the package with its developer tools
+
+demo: $(READY)  ## Solve a few problems, target alone beside speculative decoding
+	@$(VENV)/bin/semanticspec demo
+
+test: $(READY)  ## All tests
+	@$(PYTHON) -m pytest
+
+test-fast: $(READY)  ## Tests that take no more than a few seconds each
+	@$(PYTHON) -m pytest -m "not slow"
+
+lint: $(READY)  ## Check style and formatting
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+format: $(READY)  ## Mend style and formatting
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+types: $(READY)  ## Check types
+	@$(VENV)/bin/mypy
+
+results: $(READY)  ## The README's figures: every method on 1000 unseen problems of the bundled pair
+	@$(VENV)/bin/semanticspec demo --num-problems 1000 --methods target,draft,semantic,random --quiet \
+		--out docs/results/bundled.json
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,112 @@
+"""Loads a pair by name: the one place that knows concrete engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from semanticspec import demo
+from semanticspec.errors import ConfigError, ModelError
+from semanticspec.pair import Model, Pair
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How both models of a pair are loaded.
+
+    Attributes:
+        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+    """
+
+    dtype: str = "auto"
+    device: str = "auto"
+
+
+def load_pair(
+    target: str | None = None,
+    draft: str | None = None,
+    *,
+    target_probe: str | None = None,
+    draft_probe: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Pair:
+    """Loads a pair; without arguments the bundled one with its probes.
+
+    Args:
+        target, draft: hub name, local folder or GGUF file, both or neither.
+        target_probe, draft_probe: probe folders; needed by the `semantic` rule. The bundled pair brings its own.
+
+    Raises:
+        ConfigError: only one of target and draft is given.
+        ModelError: a model cannot be found or read.
+        ProbeError: a probe cannot be read or was made for another model.
+    """
+    if (target is None) != (draft is None):
+        given, missing = ("target", "draft") if draft is None else ("draft", "target")
+        raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
+    if target is None or draft is None:
+        target, draft, name = str(demo.target_path()), str(demo.draft_path()), BUNDLED
+        target_probe = target_probe or str(demo.target_probe_path())
+        draft_probe = draft_probe or str(demo.draft_probe_path())
+    else:
+        name = f"{target} + {draft}"
+    for role, path in (("target", target_probe), ("draft", draft_probe)):
+        _check_probe_exists(role, path)
+    options = ModelOptions(dtype, device)
+    target_model, draft_model = load_model(target, options), load_model(draft, options)
+    return Pair(
+        target_model,
+        draft_model,
+        _load_probe(target_probe, target_model, "target"),
+        _load_probe(draft_probe, draft_model, "draft"),
+        name,
+    )
+
+
+def load_model(model: str, options: ModelOptions | None = None) -> Model:
+    """Loads one model with its tokenizer.
+
+    Raises:
+        ModelError: the model cannot be found or read.
+    """
+    options = options or ModelOptions()
+    _check_model_name(model)
+    from semanticspec.engines.transformers import TransformersEngine
+    from semanticspec.vocabulary import Vocabulary
+
+    engine = TransformersEngine.load(model, dtype=options.dtype, device=options.device)
+    return Model(engine, Vocabulary.load(model))
+
+
+def _check_model_name(model: str) -> None:
+    """Refuses names that can be neither a hub name nor a local model, before anything heavy is imported."""
+    path = Path(model)
+    if not model.strip():
+        raise ModelError("the model's name is empty; give a hub name such as Qwen/Qwen3-8B, or a folder")
+    looks_local = path.is_absolute() or model.startswith(("./", "../", "~")) or path.suffix == ".gguf"
+    if looks_local and not path.expanduser().exists():
+        raise ModelError(f"there is no folder or file {model!r}; check the path")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"the folder {model!r} is no model: it has no config.json")
+
+
+def _check_probe_exists(role: str, path: str | None) -> None:
+    """Misspelt probe paths are told before minutes are spent loading models."""
+    from semanticspec.errors import ProbeError
+
+    if path is not None and not Path(path).is_dir():
+        raise ProbeError(f"there is no folder {path!r} for the {role}'s probe; make one with `semanticspec probe`")
+
+
+def _load_probe(path: str | None, model: Model, role: str):  # type: ignore[no-untyped-def]
+    if path is None:
+        return None
+    from semanticspec.probes.probe import Probe
+
+    probe = Probe.load(path)
+    probe.check(model.engine.info, model.vocabulary.fingerprint, role)
+    return probe
