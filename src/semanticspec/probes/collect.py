@@ -1,0 +1,358 @@
+"""First stage: what target and draft say, many times over, in contexts as they occur in use.
+
+For every problem the target writes one reasoning, the speculative loop another; both are cut at segment
+ends. In each of these contexts both models write the next segment `num_samples` times, and the target reads
+what the draft wrote. Source: the paper's data collection; contexts from the loop and the target's reading of
+drafted segments are ours (see "Known weaknesses" in the project's notes on the method).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from semanticspec.config import DecodingConfig, RuleConfig, target_alone
+from semanticspec.decoding import decode
+from semanticspec.engines.base import EngineInfo, derived_seed
+from semanticspec.errors import ConfigError, PromptError
+from semanticspec.pair import Model, Pair
+from semanticspec.probes.storage import Collection, ContextRecord, Origin, SegmentRecord, Shard
+from semanticspec.records import Generation, Reading, Sampling, Stop, TextWritten, ThinkingEnded
+
+
+class ProblemText(NamedTuple):
+    """A problem to collect on: its id decides its split, so keep it stable."""
+
+    problem_id: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    """How a collection is made; saved in its manifest.
+
+    Attributes:
+        num_samples: n, segments by each model in each context, >= 2. Source: 20 in the paper.
+        sampling: of both models. Source: 0.6 / 0.95 in the paper.
+        max_segment_tokens: longest segment. Source: 500 in the paper.
+        max_trace_tokens: longest reasoning to cut contexts from.
+        max_contexts: at most this many contexts of a problem, None = all; drawn at random.
+        loop_share: at least this share of a problem's contexts come from the loop's text, [0, 1).
+        loop_rules: how the loop accepts while it writes; each problem gets one of them, by its id.
+        seed: of everything random, together with the problem's id.
+    """
+
+    num_samples: int = 20
+    sampling: Sampling = field(default_factory=Sampling)
+    max_segment_tokens: int = 500
+    max_trace_tokens: int = 8000
+    max_contexts: int | None = None
+    loop_share: float = 0.5
+    loop_rules: tuple[RuleConfig, ...] = (RuleConfig("top-k"), RuleConfig("random", accept_rate=0.7))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 2:
+            raise ConfigError(f"num_samples is {self.num_samples}; a share needs 2 or more")
+        if not 0 <= self.loop_share < 1 or not self.loop_rules:
+            raise ConfigError(
+                f"loop_share is {self.loop_share}; expected at least 0, below 1, and some loop_rules"
+            )
+        if self.max_contexts is not None and self.max_contexts < 1:
+            raise ConfigError(f"max_contexts is {self.max_contexts}; expected 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """A place to sample at: output so far, cut into segments, in the target's tokens."""
+
+    origin: Origin
+    segments: tuple[tuple[int, ...], ...]
+
+
+async def collect(
+    pair: Pair,
+    problems: Iterable[ProblemText],
+    config: CollectConfig,
+    folder: Path | str,
+    *,
+    concurrency: int = 4,
+    on_progress: Callable[[Shard | None], None] = lambda _: None,
+) -> Collection:
+    """Collects on every problem that is not finished yet.
+
+    The rows of a problem depend on the models, the configuration and its id only, not on what ran before or
+    beside it (as far as the engine's arithmetic does not depend on its batches).
+
+    Args:
+        concurrency: problems at work at once; engines batch their calls.
+        on_progress: told every problem's shard as it is finished, None for one that was already there.
+
+    Raises:
+        ProbeError: the folder holds a collection made in another way.
+        ConfigError: two problems have the same id.
+    """
+    listed = list(problems)
+    if len({problem.problem_id for problem in listed}) < len(listed):
+        raise ConfigError(
+            "two problems have the same id; ids decide the split, so give every problem its own"
+        )
+    for rule in config.loop_rules:
+        pair.check(_loop_config(config, rule))
+    collection = Collection(folder)
+    collection.open(_manifest(pair, config))
+    todo = iter(listed)
+
+    async def work() -> None:
+        for problem in todo:
+            if collection.has(problem.problem_id):
+                on_progress(None)
+                continue
+            shard = await _Collector(pair, config, problem).run()
+            collection.write(shard)
+            on_progress(shard)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(max(1, concurrency)):
+            group.create_task(work())
+    return collection
+
+
+class _Collector:
+    """The work on one problem."""
+
+    def __init__(self, pair: Pair, config: CollectConfig, problem: ProblemText) -> None:
+        self.pair, self.config, self.problem = pair, config, problem
+        self.seed = derived_seed(config.seed, "collect", problem.problem_id)
+
+    async def run(self) -> Shard:
+        """Traces, contexts, samples, readings. A prompt that no model can answer gives an empty shard."""
+        try:
+            contexts = await self._contexts()
+        except PromptError as error:
+            return self._shard([], [], str(error))
+        prompts = [
+            model.vocabulary.render_prompt(self.problem.prompt)
+            for model in (self.pair.target, self.pair.draft)
+        ]
+        records: list[ContextRecord] = []
+        rows: list[tuple[SegmentRecord, Tensor, Tensor]] = []
+        for index, context in enumerate(contexts):
+            target_ids = [*prompts[0], *(i for segment in context.segments for i in segment)]
+            draft_ids = [
+                *prompts[1],
+                *(i for s in context.segments for i in self.pair.to_draft.context_ids(s)),
+            ]
+            written = target_ids[len(prompts[0]) :]
+            records.append(
+                ContextRecord(str(index), context.origin, self.pair.target.vocabulary.decode(written))
+            )
+            rows += await self._rows(str(index), target_ids, draft_ids)
+        return self._shard(records, rows)
+
+    async def _contexts(self) -> list[_Context]:
+        """The places to sample at; one that both traces have counts as the loop's."""
+        rules = self.config.loop_rules
+        digest = hashlib.blake2b(self.problem.problem_id.encode(), digest_size=4).digest()
+        loop = _loop_config(self.config, rules[int.from_bytes(digest, "big") % len(rules)])
+        loop = replace(loop, seed=derived_seed(self.seed, "loop trace"))
+        alone = replace(target_alone(loop), seed=derived_seed(self.seed, "target trace"))
+        by_loop, by_target = await asyncio.gather(self._trace(loop), self._trace(alone))
+        places: dict[tuple[tuple[int, ...], ...], Origin] = dict.fromkeys(_cuts(by_loop), "loop")
+        for cut in _cuts(by_target):
+            places.setdefault(cut, "target")
+        contexts = [_Context(origin, cut) for cut, origin in places.items()]
+        return self._choose(contexts)
+
+    def _choose(self, contexts: list[_Context]) -> list[_Context]:
+        """Draws at most `max_contexts`, and of the target's no more than the loop's share allows."""
+        random = Random(derived_seed(self.seed, "contexts"))
+        by_loop = [context for context in contexts if context.origin == "loop"]
+        by_target = [context for context in contexts if context.origin == "target"]
+        share = self.config.loop_share
+        if self.config.max_contexts is not None:
+            room = self.config.max_contexts
+            num_target = min(len(by_target), int(room * (1 - share)))
+            by_loop = _sample(by_loop, room - num_target, random)
+        if share > 0:
+            by_target = _sample(by_target, int(len(by_loop) * (1 - share) / share + 1e-9), random)
+        if self.config.max_contexts is not None:
+            by_target = _sample(by_target, self.config.max_contexts - len(by_loop), random)
+        return by_loop + by_target
+
+    async def _trace(self, config: DecodingConfig) -> list[list[int]]:
+        """The segments of one reasoning, in the target's tokens, up to the end of thinking."""
+        ids: list[int] = []
+        async with aclosing(decode(self.pair, self.problem.prompt, config)) as events:
+            async for event in events:
+                if isinstance(event, ThinkingEnded):
+                    break
+                if isinstance(event, TextWritten):
+                    ids += event.token_ids
+        return self.pair.target.segmenter.split(ids)
+
+    async def _rows(
+        self, context_id: str, target_ids: list[int], draft_ids: list[int]
+    ) -> list[tuple[SegmentRecord, Tensor, Tensor]]:
+        """Samples of both models in one context, with their states under target and draft."""
+        pair = self.pair
+        draft_stop = pair.draft.segmenter.stop
+        draft_stop = replace(draft_stop, ids=draft_stop.ids | pair.to_target.unmapped)
+        by_target, by_draft = await asyncio.gather(
+            self._sample(pair.target, target_ids, pair.target.segmenter.stop, f"target {context_id}"),
+            self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
+        )
+        no_state = torch.zeros(pair.draft.engine.info.hidden_size)
+        rows = [
+            (_record(context_id, self.pair.target, own, count, own), _stored(own.pooled_state), no_state)
+            for own, count in _distinct(by_target)
+        ]
+        drafted = [
+            (own, count, ids)
+            for own, count in _distinct(by_draft)
+            if (ids := pair.to_target.ids(own.token_ids))
+            and len(target_ids) + len(ids) <= _room_of(pair.target)
+        ]
+        if drafted:
+            scores = await pair.target.engine.score(target_ids, [ids for _, _, ids in drafted])
+            for (own, count, _), score in zip(drafted, scores, strict=True):
+                record = _record(context_id, pair.draft, own, count, score)
+                record = replace(record, author="draft", draft_logprobs=_rounded(own.logprobs))
+                rows.append((record, _stored(score.pooled_state), _stored(own.pooled_state)))
+        return rows
+
+    async def _sample(self, model: Model, ids: list[int], stop: Stop, purpose: str) -> list[Generation]:
+        """The next segment, `num_samples` times; cut behind `</think>` where that is plain text."""
+        max_tokens = min(self.config.max_segment_tokens, _room_of(model) - len(ids))
+        if max_tokens < 1:
+            return []
+        generations = await model.engine.generate(
+            ids,
+            n=self.config.num_samples,
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=self.config.sampling,
+            seed=derived_seed(self.seed, purpose),
+        )
+        for index, generation in enumerate(generations):
+            end = model.segmenter.think_end(generation.token_ids)
+            if end is not None and end < len(generation.token_ids):
+                kept = generation.token_ids[:end]
+                (score,) = await model.engine.score(ids, [kept])
+                generations[index] = Generation(score.logprobs, score.pooled_state, None, kept, "stop")
+        return generations
+
+    def _shard(
+        self,
+        contexts: list[ContextRecord],
+        rows: list[tuple[SegmentRecord, Tensor, Tensor]],
+        skipped: str = "",
+    ) -> Shard:
+        sizes = [model.engine.info.hidden_size for model in (self.pair.target, self.pair.draft)]
+        return Shard(
+            problem_id=self.problem.problem_id,
+            prompt=self.problem.prompt,
+            contexts=tuple(contexts),
+            segments=tuple(record for record, _, _ in rows),
+            target_states=torch.stack([state for _, state, _ in rows]) if rows else torch.zeros(0, sizes[0]),
+            draft_states=torch.stack([state for _, _, state in rows]) if rows else torch.zeros(0, sizes[1]),
+            skipped=skipped,
+        )
+
+
+def _loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
+    return DecodingConfig(
+        rule=rule,
+        sampling=config.sampling,
+        max_new_tokens=config.max_trace_tokens,
+        max_segment_tokens=config.max_segment_tokens,
+    )
+
+
+def _cuts(segments: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], ...]]:
+    """All beginnings of a trace that another segment follows, the empty one first."""
+    return [tuple(tuple(segment) for segment in segments[:end]) for end in range(len(segments))]
+
+
+def _sample(items: list[_Context], count: int, random: Random) -> list[_Context]:
+    """Draws `count` of the items, kept in order; all if there are not more."""
+    if count >= len(items):
+        return items
+    return [items[index] for index in sorted(random.sample(range(len(items)), max(0, count)))]
+
+
+def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]:
+    """Generations that differ in their tokens, each with how often it was drawn."""
+    found: dict[tuple[int, ...], tuple[Generation, int]] = {}
+    for generation in generations:
+        first, count = found.get(generation.token_ids, (generation, 0))
+        found[generation.token_ids] = (first, count + 1)
+    return list(found.values())
+
+
+def _record(context_id: str, writer: Model, own: Generation, count: int, by_target: Reading) -> SegmentRecord:
+    return SegmentRecord(
+        context_id=context_id,
+        author="target",
+        text=writer.vocabulary.decode(own.token_ids),
+        token_ids=own.token_ids,
+        count=count,
+        stop_reason=own.stop_reason,
+        target_logprobs=_rounded(by_target.logprobs),
+    )
+
+
+def _rounded(logprobs: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(max(value, -1e4), 5) for value in logprobs)
+
+
+def _stored(state: Tensor) -> Tensor:
+    return state.detach().to("cpu", torch.float32)
+
+
+def _room_of(model: Model) -> int:
+    return model.engine.info.max_context_tokens
+
+
+def _manifest(pair: Pair, config: CollectConfig) -> dict[str, Any]:
+    """What decides the rows, in JSON's types."""
+    probes = {
+        role: getattr(getattr(probe, "card", None), "weights_digest", "")
+        for role, probe in (("target", pair.target_probe), ("draft", pair.draft_probe))
+        if any(rule.needs_probes for rule in config.loop_rules)
+    }
+    return {
+        "target": _describe(pair.target.engine.info, pair.target.vocabulary.fingerprint),
+        "draft": _describe(pair.draft.engine.info, pair.draft.vocabulary.fingerprint),
+        "config": asdict(config),
+        "probes": probes,
+        "versions": {name: _version(name) for name in ("semanticspec", "torch", "transformers")},
+    }
+
+
+def _describe(info: EngineInfo, fingerprint: str) -> dict[str, Any]:
+    return {
+        "model_id": info.model_id,
+        "revision": info.revision,
+        "hidden_size": info.hidden_size,
+        "num_layers": info.num_layers,
+        "norm_state": info.norm_state,
+        "fingerprint": fingerprint,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,161 @@
+"""A trained probe: loaded from a folder, checked against its model, asked for semantic probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
+from torch import Tensor
+
+from semanticspec.engines.base import EngineInfo
+from semanticspec.errors import ProbeError
+from semanticspec.probes.card import ProbeCard
+from semanticspec.probes.features import compute_features
+from semanticspec.probes.files import write_atomically
+from semanticspec.probes.network import ProbeNetwork
+from semanticspec.records import Author, Reading
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Probe:
+    """Estimates P(the model's next segment has this segment's meaning) from the model's reading of the
+    segment.
+
+    Holds no state between calls; the network stays in evaluation mode.
+    """
+
+    def __init__(self, card: ProbeCard, network: ProbeNetwork) -> None:
+        expected = card.hidden_size * card.use_state + len(card.features)
+        if network.num_inputs != expected:
+            raise ProbeError(
+                f"the probe's network reads {network.num_inputs} values, its card says {expected}"
+            )
+        self.card = card
+        self.network = network.eval().requires_grad_(False)
+
+    def estimate(self, reading: Reading) -> float:
+        """The semantic probability of one segment, in [1 / (2 n), 1]. See `estimate_many`."""
+        return self.estimate_many([reading])[0]
+
+    @torch.inference_mode()
+    def estimate_many(self, readings: Sequence[Reading]) -> list[float]:
+        """The semantic probabilities of segments, each in [1 / (2 n), 1], n being the card's number of
+        samples.
+
+        Args:
+            readings: of the model the probe was made for, whose pooled states have its hidden size.
+
+        Raises:
+            ProbeError: a pooled state has another size.
+        """
+        if not readings:
+            return []
+        logits = self.network(self._inputs(readings))
+        probabilities: list[float] = torch.sigmoid(logits).tolist()
+        lowest = self.card.smallest_probability
+        return [min(1.0, max(lowest, value)) for value in probabilities]
+
+    def check(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
+        """Says whether the probe was made for this model.
+
+        A folder's name may change, so another model id alone is no matter.
+
+        Args:
+            info: of the engine whose readings the probe is to get.
+            fingerprint: of the engine's tokenizer.
+
+        Returns:
+            Warnings, in words: the weights are others than the probe was trained with.
+
+        Raises:
+            ProbeError: role, hidden size, number of layers, norm state or tokenizer differ.
+        """
+        differences = self.card.mismatches(info, fingerprint, role)
+        if differences:
+            raise ProbeError(
+                f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "
+                f"as {role}: {', '.join(differences)}; train a probe for it (semanticspec probe train)"
+            )
+        if self.card.revision and info.revision and self.card.revision != info.revision:
+            return [
+                f"the {role} probe was trained with revision {self.card.revision} of {self.card.model_id}, "
+                f"the model at hand is {info.revision}: its estimates may be off"
+            ]
+        return []
+
+    def save(self, folder: Path | str) -> None:
+        """Writes `model.safetensors` and `card.json`; a reader sees each file old or new, never half."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        weights = save_weights(tensors)
+        card = replace(self.card, weights_digest=hashlib.sha256(weights).hexdigest())
+        write_atomically(folder / WEIGHTS_FILE, weights)
+        write_atomically(folder / CARD_FILE, card.to_json().encode())
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Probe:
+        """Reads a probe that `save` wrote.
+
+        Args:
+            device: where the network works; states on other devices are moved there.
+
+        Raises:
+            ProbeError: the folder or a file is missing, broken, of a newer format, or they do not fit
+                together.
+        """
+        folder = Path(folder)
+        weights, card_text = _read(folder, WEIGHTS_FILE), _read(folder, CARD_FILE)
+        card = ProbeCard.from_json(card_text.decode(errors="replace"), str(folder / CARD_FILE))
+        if card.weights_digest != hashlib.sha256(weights).hexdigest():
+            raise ProbeError(
+                f"{folder / WEIGHTS_FILE} is not the file its card describes (broken or replaced); "
+                "copy or train it again"
+            )
+        network = ProbeNetwork(card.hidden_size * card.use_state + len(card.features), card.widths)
+        try:
+            network.load_state_dict(load_weights(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise ProbeError(
+                f"{folder / WEIGHTS_FILE} does not hold the network its card describes: {error}"
+            ) from error
+        return cls(card, network.to(device))
+
+    def _inputs(self, readings: Sequence[Reading]) -> Tensor:
+        """The network's inputs `[readings, inputs]`, float32, on the network's device."""
+        device = self.network.mean.device
+        parts: list[Tensor] = []
+        if self.card.use_state:
+            for reading in readings:
+                if reading.pooled_state.shape != (self.card.hidden_size,):
+                    got = tuple(reading.pooled_state.shape)
+                    raise ProbeError(
+                        f"the {self.card.role} probe reads states of size {self.card.hidden_size}, got {got}"
+                    )
+            states = [reading.pooled_state.to(device, torch.float32) for reading in readings]
+            parts.append(torch.stack(states))
+        if self.card.features:
+            rows = [compute_features(self.card.features, reading.logprobs) for reading in readings]
+            parts.append(torch.tensor(rows, dtype=torch.float32, device=device))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if not folder.is_dir():
+        raise ProbeError(
+            f"there is no probe folder {folder}; train one with: semanticspec probe train --out {folder}"
+        )
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ProbeError(
+            f"{folder} is no complete probe: {name} cannot be read ({error.strerror}); train or copy it again"
+        ) from error
