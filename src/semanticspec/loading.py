@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semanticspec import demo
-from semanticspec.errors import ConfigError, ModelError
-from semanticspec.pair import Model, Pair
+from semanticspec.errors import ConfigError, ModelError, ProbeError
+from semanticspec.pair import Model, Pair, SemanticProbe
+from semanticspec.records import Author
 
 BUNDLED = "bundled"
 
@@ -50,8 +51,8 @@ def load_pair(
         raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
     if target is None or draft is None:
         target, draft, name = str(demo.target_path()), str(demo.draft_path()), BUNDLED
-        target_probe = target_probe or str(demo.target_probe_path())
-        draft_probe = draft_probe or str(demo.draft_probe_path())
+        target_probe = target_probe or _bundled_probe(demo.target_probe_path())
+        draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
     else:
         name = f"{target} + {draft}"
     for role, path in (("target", target_probe), ("draft", draft_probe)):
@@ -96,13 +97,16 @@ def _check_model_name(model: str) -> None:
 
 def _check_probe_exists(role: str, path: str | None) -> None:
     """Misspelt probe paths are told before minutes are spent loading models."""
-    from semanticspec.errors import ProbeError
-
     if path is not None and not Path(path).is_dir():
         raise ProbeError(f"there is no folder {path!r} for the {role}'s probe; make one with `semanticspec probe`")
 
 
-def _load_probe(path: str | None, model: Model, role: str):  # type: ignore[no-untyped-def]
+def _bundled_probe(path: Path) -> str | None:
+    """The probe that comes with the package; none while the bundled probes are being rebuilt."""
+    return str(path) if path.is_dir() else None
+
+
+def _load_probe(path: str | None, model: Model, role: Author) -> SemanticProbe | None:
     if path is None:
         return None
     from semanticspec.probes.probe import Probe

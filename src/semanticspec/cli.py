@@ -1,0 +1,174 @@
+"""The command line: parses and dispatches. Errors made on purpose end in one line and exit code 2."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semanticspec import __version__
+from semanticspec.config import PRESETS, RULES, DecodingConfig, RuleConfig, preset
+from semanticspec.errors import PromptError, SemanticSpecError
+from semanticspec.records import Result, Sampling
+
+app = typer.Typer(
+    name="semanticspec",
+    help="Semantic-aware speculative decoding: reasoning models answer faster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")]
+ProbeFolder = Annotated[str | None, typer.Option(help="Folder of a probe; the bundled pair brings its own.")]
+Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
+Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]
+Strictness = Annotated[float | None, typer.Option(help="Above 0; 1 is the paper's rule, larger keeps less.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Longest output, in target tokens.")]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")]
+TopP = Annotated[float | None, typer.Option(help="Share of probability kept when sampling; default 0.95.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the model is asked.")],
+    target: ModelName = None,
+    draft: ModelName = None,
+    target_probe: ProbeFolder = None,
+    draft_probe: ProbeFolder = None,
+    rule: Rule = None,
+    preset_name: Preset = "default",
+    strictness: Strictness = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    stream: Annotated[bool, typer.Option(help="Show text as it is decided.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Answer a prompt. Green text was written by the draft, cyan by the target; struck through was rejected.
+
+    Keeping drafted segments by their meaning is lossy: the output can differ from the target's own. The rule
+    `token` is lossless.
+    """
+    config = _config(preset_name, rule, strictness, max_new_tokens, temperature, top_p, seed)
+    if not prompt.strip():
+        raise PromptError("the prompt is empty; give some text to answer")
+    from semanticspec.console import closing_line, messages, result_json
+    from semanticspec.loading import load_pair
+
+    pair = load_pair(
+        target, draft, target_probe=target_probe, draft_probe=draft_probe, dtype=dtype, device=device
+    )
+    if target is None:
+        _warn_outside_grammar(prompt)
+    result = asyncio.run(_show(pair, prompt, config, stream=stream, quiet=as_json))
+    if as_json:
+        typer.echo(result_json(result))
+    else:
+        messages().print(closing_line(result), style="dim")
+
+
+@app.command()
+def demo(
+    num_problems: Annotated[int, typer.Option("--num-problems", "-n", min=1, help="How many problems.")] = 5,
+    methods: Annotated[str, typer.Option(help="What to compare, separated by commas.")] = "target,semantic",
+    split: Annotated[str, typer.Option(help="test or validation problems.")] = "test",
+    rule: Rule = None,
+    preset_name: Preset = "default",
+    strictness: Strictness = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    quiet: Annotated[bool, typer.Option(help="Show the table only, not every problem.")] = False,
+) -> None:
+    """Solve problems the bundled pair has never seen: the target alone beside speculative decoding."""
+    config = _config(preset_name, rule, strictness, None, temperature, top_p, seed)
+    from semanticspec.demo_command import run_demo
+
+    run_demo(config, methods.split(","), split, num_problems, out, quiet=quiet)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"semanticspec {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the `semanticspec` command."""
+    try:
+        app(standalone_mode=True)
+    except SemanticSpecError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _config(
+    preset_name: str,
+    rule: str | None,
+    strictness: float | None,
+    max_new_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    seed: int,
+) -> DecodingConfig:
+    """A preset with what the user changed; checked, before any model is loaded."""
+    config = preset(preset_name)
+    rule_config: RuleConfig = replace(config.rule, **_given(name=rule, strictness=strictness))
+    sampling: Sampling = replace(config.sampling, **_given(temperature=temperature, top_p=top_p))
+    return replace(
+        config, rule=rule_config, sampling=sampling, seed=seed, **_given(max_new_tokens=max_new_tokens)
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _show(pair: Any, prompt: str, config: DecodingConfig, *, stream: bool, quiet: bool) -> Result:
+    """Decodes one request, printing events unless quiet."""
+    from semanticspec.console import RequestView
+    from semanticspec.decoding import decode
+    from semanticspec.records import Finished
+
+    view = RequestView(stream=stream)
+    try:
+        async with aclosing(decode(pair, prompt, config)) as events:
+            async for event in events:
+                if not quiet:
+                    view.show(event)
+                if isinstance(event, Finished):
+                    return event.result
+    finally:
+        await pair.aclose()
+    raise AssertionError("a request ends with Finished")
+
+
+def _warn_outside_grammar(prompt: str) -> None:
+    from semanticspec.console import messages
+    from semanticspec.demo.grammar import read_problem
+
+    if read_problem(prompt) is None:
+        messages().print(
+            "warning: the bundled pair knows only small word problems such as 'Mia has 14 pens. Mia buys 23 more. "
+            "How many pens does Mia have?', and this is none; expect nonsense, or give --target and --draft",
+            style="yellow",
+        )
