@@ -145,6 +145,8 @@ class TransformersEngine:
             raise EngineError("nothing to score: expected at least one continuation, and none of them empty")
         context = self._checked(context_ids, max(map(len, continuations)), sampling)
         rows = [list(continuation) for continuation in continuations]
+        for row in rows:
+            self._check_ids(row)
         request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
         return await self._worker.run(score(self._network, self._pool, request))
 
@@ -171,10 +173,15 @@ class TransformersEngine:
                 f"{len(context)} context tokens and {new_tokens} new ones do not fit the model's context of "
                 f"{limit} tokens"
             )
-        if min(context) < 0 or max(context) >= self._info.vocabulary_size:
-            raise EngineError(
-                f"the context has ids outside the model's vocabulary of {self._info.vocabulary_size}"
-            )
+        self._check_ids(context)
         if sampling is not None:
             check_sampling(sampling)
         return context
+
+    def _check_ids(self, token_ids: list[int]) -> None:
+        """Raises EngineError for ids without a row in the embedding: on a GPU they would end the process."""
+        if min(token_ids) < 0 or max(token_ids) >= self._info.vocabulary_size:
+            raise EngineError(
+                f"there are ids outside the model's vocabulary of {self._info.vocabulary_size}; "
+                "is the tokenizer the model's own?"
+            )

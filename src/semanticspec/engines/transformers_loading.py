@@ -93,7 +93,7 @@ def _resolve_dtype(dtype: str) -> torch.dtype | str:
 def _checked_name(model: str) -> str:
     """The name to load by: a folder that exists, or something that can be a hub name."""
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{model} is no model: the folder has no config.json")
         return str(path)

@@ -1,0 +1,124 @@
+"""`score` of every engine, against the same oracle. Tolerance: float32, 1e-4 (see test_writing)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from subjects import Subject, load
+
+from semanticspec.engines import transformers_reading
+from semanticspec.engines.base import position_uniform
+from semanticspec.engines.scripted import draw
+from semanticspec.errors import EngineError
+from semanticspec.records import GREEDY, Sampling, Score, Stop
+
+CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
+SEGMENT = [9, 7, 9, 3, 23, 8, 46, 2, 6, 43]
+SAMPLING = Sampling(temperature=0.8, top_p=0.9)
+TOLERANCE = 1e-4
+
+
+def check(score: Score, subject: Subject, context: list[int], segment: list[int]) -> None:
+    """Compares everything but the settings-dependent parts with the oracle."""
+    whole = [*context, *segment]
+    predicting = slice(len(context) - 1, len(whole) - 1)
+    rows = subject.logprobs(whole)[predicting]
+    chosen = rows.gather(1, torch.tensor(segment)[:, None])
+    torch.testing.assert_close(torch.tensor(score.logprobs), chosen[:, 0], atol=TOLERANCE, rtol=0)
+    assert score.ranks == tuple((1 + (rows > chosen).sum(1)).tolist())
+    assert score.argmax_ids == tuple(rows.argmax(1).tolist())
+    state = subject.states(whole)[predicting].mean(0)
+    torch.testing.assert_close(score.pooled_state, state, atol=TOLERANCE, rtol=0)
+
+
+async def test_score_is_what_the_oracle_says(subject: Subject) -> None:
+    (score,) = await subject.engine.score(CONTEXT, [SEGMENT])
+    check(score, subject, CONTEXT, SEGMENT)
+    assert score.next_token_id is None
+    assert score.distributions is None
+
+
+async def test_context_of_one_token_and_segment_of_one(subject: Subject) -> None:
+    (score,) = await subject.engine.score([5], [[7]])
+    check(score, subject, [5], [7])
+
+
+async def test_twice_and_after_a_longer_call(subject: Subject) -> None:
+    first, second = [(await subject.engine.score(CONTEXT, [SEGMENT]))[0] for _ in range(2)]
+    await subject.engine.score([*CONTEXT, *SEGMENT], [SEGMENT])
+    (third,) = await subject.engine.score(CONTEXT, [SEGMENT])
+    for score in (first, second, third):
+        check(score, subject, CONTEXT, SEGMENT)
+
+
+async def test_score_after_generate_equals_score_from_cold(
+    subject: Subject, model_folders: dict[str, Path]
+) -> None:
+    (written,) = await subject.engine.generate(
+        CONTEXT, max_tokens=15, stop=Stop(), sampling=SAMPLING, seed=8, request_id="warm"
+    )
+    (warm,) = await subject.engine.score(CONTEXT, [written.token_ids], request_id="warm")
+    cold_engine = load(model_folders[subject.name]) if subject.name in model_folders else subject.engine
+    (cold,) = await cold_engine.score(CONTEXT, [written.token_ids])
+    for score in (warm, cold):
+        check(score, subject, CONTEXT, list(written.token_ids))
+    both = torch.tensor([written.logprobs, warm.logprobs])
+    torch.testing.assert_close(both[0], both[1], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(warm.pooled_state, written.pooled_state, atol=TOLERANCE, rtol=0)
+
+
+async def test_several_continuations_equal_single_ones(subject: Subject) -> None:
+    continuations = [SEGMENT, SEGMENT[:1], [1, 2, 3], SEGMENT[3:]]
+    scores = await subject.engine.score(CONTEXT, continuations, sampling=SAMPLING, seed=6, distributions=True)
+    for score, continuation in zip(scores, continuations, strict=True):
+        check(score, subject, CONTEXT, continuation)
+        (single,) = await subject.engine.score(
+            CONTEXT, [continuation], sampling=SAMPLING, seed=6, distributions=True
+        )
+        assert score.next_token_id == single.next_token_id
+        assert score.distributions is not None
+        assert single.distributions is not None
+        torch.testing.assert_close(score.distributions, single.distributions, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, GREEDY, Sampling(1.0, 1.0)])
+async def test_next_token_and_distributions(subject: Subject, sampling: Sampling) -> None:
+    (score,) = await subject.engine.score(CONTEXT, [SEGMENT], sampling=sampling, seed=12, distributions=True)
+    whole = [*CONTEXT, *SEGMENT]
+    assert score.distributions is not None
+    assert score.distributions.shape == (len(SEGMENT) + 1, subject.engine.info.vocabulary_size)
+    for index, row in enumerate(score.distributions):
+        expected = subject.distribution(whole[: len(CONTEXT) + index], sampling)
+        torch.testing.assert_close(row, torch.tensor(expected), atol=TOLERANCE, rtol=0)
+    expected_id = draw(subject.distribution(whole, sampling), position_uniform(12, len(whole)))
+    assert score.next_token_id == expected_id
+
+
+async def test_next_token_is_what_generate_writes_there(subject: Subject) -> None:
+    (score,) = await subject.engine.score(CONTEXT, [SEGMENT], sampling=SAMPLING, seed=21)
+    (written,) = await subject.engine.generate(
+        [*CONTEXT, *SEGMENT], max_tokens=1, stop=Stop(), sampling=SAMPLING, seed=21
+    )
+    assert (score.next_token_id,) == written.token_ids
+
+
+async def test_long_texts_are_read_in_pieces(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that end before, in and after the predicting positions, and logits a few rows at a time."""
+    monkeypatch.setattr(transformers_reading, "_LOGITS_AT_ONCE", 4 * 61)
+    for piece in (3, 7, 8, 11):
+        monkeypatch.setattr(transformers_reading, "PIECE_TOKENS", piece)
+        context = [piece, *CONTEXT]  # not cached yet
+        (score,) = await subject.engine.score(context, [SEGMENT], sampling=SAMPLING)
+        check(score, subject, context, SEGMENT)
+        (written,) = await subject.engine.generate(
+            [piece, piece, *CONTEXT], max_tokens=8, stop=Stop(), sampling=SAMPLING
+        )
+        assert written.token_ids == subject.continuation([piece, piece, *CONTEXT], 8, SAMPLING)
+
+
+@pytest.mark.parametrize("continuations", [[], [[]], [[1], []]])
+async def test_empty_continuations_are_refused(llama: Subject, continuations: list[list[int]]) -> None:
+    with pytest.raises(EngineError, match="none of them empty"):
+        await llama.engine.score(CONTEXT, continuations)

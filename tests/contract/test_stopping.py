@@ -1,0 +1,138 @@
+"""Calls that are cancelled or closed stop soon and leave the engine usable; calls take turns."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from subjects import Subject, load
+from torch import Tensor
+from transformers import Cache
+
+from semanticspec.engines.base import TokenChunk
+from semanticspec.engines.transformers import TransformersEngine
+from semanticspec.engines.transformers_network import Network
+from semanticspec.errors import EngineError
+from semanticspec.records import Sampling, Stop
+
+SAMPLING = Sampling(temperature=0.8, top_p=0.9)
+PROMPT = [3, 14, 15, 9, 26, 5, 35, 8]
+LONG = 3000  # tokens; seconds of work for the tiny models
+
+
+@pytest.fixture
+def engine(model_folders: dict[str, Path]) -> TransformersEngine:
+    return load(model_folders["llama"])
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one at every forward pass."""
+    count: list[int] = []
+    run = Network.run
+
+    def counted(self: Network, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
+        count.append(token_ids.shape[1])
+        return run(self, token_ids, cache)
+
+    monkeypatch.setattr(Network, "run", counted)
+    return count
+
+
+async def check_usable(engine: TransformersEngine, oracle: Subject) -> None:
+    (generation,) = await engine.generate(PROMPT, max_tokens=10, stop=Stop(), sampling=SAMPLING)
+    assert generation.token_ids == oracle.continuation(PROMPT, 10, SAMPLING)
+
+
+async def check_idle(passes: list[int]) -> None:
+    """The worker ends the turn it is in (about 20 ms) and then does nothing more."""
+    await asyncio.sleep(0.2)
+    before = len(passes)
+    await asyncio.sleep(0.2)
+    assert len(passes) == before < LONG - 500
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_cancelled_generate(
+    engine: TransformersEngine, llama: Subject, passes: list[int], n: int
+) -> None:
+    call = engine.generate(PROMPT, n=n, max_tokens=LONG, stop=Stop(), sampling=SAMPLING)
+    task = asyncio.create_task(call)
+    while not passes:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await check_idle(passes)
+    await check_usable(engine, llama)
+    assert not any(sequence.busy for sequence in engine._pool._sequences)
+
+
+async def test_cancelled_before_its_turn(
+    engine: TransformersEngine, llama: Subject, passes: list[int]
+) -> None:
+    tasks = [
+        asyncio.create_task(engine.generate([i, *PROMPT], max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
+        for i in range(5)
+    ]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await check_idle(passes)
+    await check_usable(engine, llama)
+
+
+async def test_closed_stream(engine: TransformersEngine, llama: Subject, passes: list[int]) -> None:
+    stream = engine.stream(PROMPT, max_tokens=LONG, stop=Stop(), sampling=SAMPLING)
+    async with aclosing(stream):
+        written: list[int] = []
+        while len(written) < 20:
+            chunk = await anext(stream)
+            assert isinstance(chunk, TokenChunk)
+            written += chunk.token_ids
+    await check_idle(passes)
+    assert tuple(written[:20]) == llama.continuation(PROMPT, 20, SAMPLING)
+    await check_usable(engine, llama)
+
+
+async def test_short_call_does_not_wait_for_a_long_one(engine: TransformersEngine, llama: Subject) -> None:
+    long = asyncio.create_task(engine.generate([1, *PROMPT], max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
+    await asyncio.sleep(0.05)
+    await check_usable(engine, llama)
+    assert not long.done()
+    long.cancel()
+
+
+async def test_event_loop_stays_free(engine: TransformersEngine) -> None:
+    """A ticker of 5 ms must tick while the worker writes; the interpreter's lock makes it late, not silent."""
+    task = asyncio.create_task(engine.generate(PROMPT, max_tokens=500, stop=Stop(), sampling=SAMPLING))
+    ticks = 0
+    while not task.done():
+        await asyncio.sleep(0.005)
+        ticks += 1
+    assert ticks >= 5
+
+
+def test_one_engine_on_several_event_loops(engine: TransformersEngine, llama: Subject) -> None:
+    for _ in range(2):
+        asyncio.run(check_usable(engine, llama))
+
+
+async def test_close(engine: TransformersEngine) -> None:
+    long = asyncio.create_task(engine.generate(PROMPT, max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
+    waiting = asyncio.create_task(engine.score(PROMPT, [[1, 2]]))
+    await asyncio.sleep(0)
+    await engine.aclose()
+    with pytest.raises(EngineError, match="closed"):
+        await long
+    await asyncio.wait([waiting])  # answered or refused, but never left hanging
+    await engine.aclose()
+    with pytest.raises(EngineError, match="closed"):
+        await engine.generate(PROMPT, max_tokens=1, stop=Stop(), sampling=SAMPLING)
+    with pytest.raises(EngineError, match="closed"):
+        await engine.score(PROMPT, [[1]])
+    with pytest.raises(EngineError, match="closed"):
+        await anext(engine.stream(PROMPT, max_tokens=1, stop=Stop(), sampling=SAMPLING))

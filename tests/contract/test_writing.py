@@ -1,0 +1,219 @@
+"""`generate` and `stream` of every engine, against an oracle that knows no cache and no batch.
+
+Tolerance: float32 sums in another order, 1e-4 on log-probabilities, states and probabilities.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import aclosing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from subjects import CONFIGS, Subject, load
+from transformers import AutoModelForCausalLM
+
+from semanticspec.engines.base import TokenChunk
+from semanticspec.errors import ConfigError, EngineError
+from semanticspec.records import GREEDY, Generation, Sampling, Stop
+
+CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
+SAMPLING = Sampling(temperature=0.8, top_p=0.9)
+NO_STOP = Stop()
+TOLERANCE = 1e-4
+
+
+async def one(subject: Subject, context: list[int], max_tokens: int, **options: object) -> Generation:
+    arguments = {"stop": NO_STOP, "sampling": SAMPLING} | options
+    (generation,) = await subject.engine.generate(context, max_tokens=max_tokens, **arguments)  # type: ignore[arg-type]
+    return generation
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, Sampling(1.0, 1.0), GREEDY])
+async def test_writes_what_the_oracle_draws(subject: Subject, sampling: Sampling) -> None:
+    generation = await one(subject, CONTEXT, 25, sampling=sampling, seed=3)
+    assert generation.token_ids == subject.continuation(CONTEXT, 25, sampling, seed=3)
+    assert generation.stop_reason == "length"
+
+
+async def test_logprobs_and_pooled_state(subject: Subject) -> None:
+    generation = await one(subject, CONTEXT, 25, seed=1)
+    whole = [*CONTEXT, *generation.token_ids]
+    predicting = slice(len(CONTEXT) - 1, len(whole) - 1)
+    rows = subject.logprobs(whole)[predicting]
+    expected = rows.gather(1, torch.tensor(generation.token_ids)[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(generation.logprobs), expected, atol=TOLERANCE, rtol=0)
+    state = subject.states(whole)[predicting].mean(0)
+    torch.testing.assert_close(generation.pooled_state, state, atol=TOLERANCE, rtol=0)
+    assert generation.pooled_state.dtype == torch.float32
+    assert generation.distributions is None
+
+
+async def test_a_probe_can_be_trained_on_the_pooled_state(subject: Subject) -> None:
+    generation = await one(subject, CONTEXT, 3)
+    probe = torch.nn.Linear(subject.engine.info.hidden_size, 1)
+    probe(generation.pooled_state).backward()
+    assert probe.weight.grad is not None
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, GREEDY])
+async def test_distributions(subject: Subject, sampling: Sampling) -> None:
+    generation = await one(subject, CONTEXT, 12, sampling=sampling, distributions=True, seed=5)
+    rows = generation.distributions
+    assert rows is not None
+    assert rows.shape == (12, subject.engine.info.vocabulary_size)
+    torch.testing.assert_close(rows.sum(1), torch.ones(12), atol=1e-5, rtol=0)
+    for index, row in enumerate(rows):
+        expected = subject.distribution([*CONTEXT, *generation.token_ids[:index]], sampling)
+        torch.testing.assert_close(row, torch.tensor(expected), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+async def test_greedy_is_transformers_own_generate(name: str, model_folders: dict[str, Path]) -> None:
+    engine = load(model_folders[name])
+    model = AutoModelForCausalLM.from_pretrained(model_folders[name], dtype=torch.float32).eval()
+    ids = torch.tensor([CONTEXT])
+    reference = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=60)
+    (generation,) = await engine.generate(CONTEXT, max_tokens=60, stop=NO_STOP, sampling=GREEDY)
+    assert list(generation.token_ids) == reference[0, len(CONTEXT) :].tolist()
+
+
+async def test_frequencies_fit_the_distribution(subject: Subject) -> None:
+    """Total variation of 4000 draws over at most 61 tokens: about 0.03 is expected, 0.06 allowed."""
+    # Caches of a sliding window are not shared between samples: each reads the context anew.
+    draws = 4000 if subject.name != "mistral-sliding" else 1000
+    generations = await subject.engine.generate(
+        CONTEXT, n=draws, max_tokens=1, stop=NO_STOP, sampling=Sampling(1.5, 0.97)
+    )
+    counts = Counter(generation.token_ids[0] for generation in generations)
+    expected = subject.distribution(CONTEXT, Sampling(1.5, 0.97))
+    assert sum(p > 0.01 for p in expected) >= 5, "the test needs a distribution that is not nearly one-hot"
+    distance = sum(abs(counts[i] / draws - p) for i, p in enumerate(expected)) / 2
+    assert distance < (0.06 if draws == 4000 else 0.12)
+    assert all(expected[i] > 0 for i in counts), "a token outside the nucleus was drawn"
+
+
+async def test_stop_id_is_kept(subject: Subject) -> None:
+    free = (await one(subject, CONTEXT, 20)).token_ids
+    stop_id = free[6]
+    stopped = await one(subject, CONTEXT, 20, stop=Stop(ids=frozenset({stop_id})))
+    assert stopped.token_ids == free[: free.index(stop_id) + 1]
+    assert stopped.stop_reason == "stop"
+    assert len(stopped.logprobs) == len(stopped.token_ids)
+
+
+async def test_pair_stop(subject: Subject) -> None:
+    assert subject.engine.info.capabilities.pair_stops
+    free = (await one(subject, CONTEXT, 20)).token_ids
+    pairs = list(pairwise(free))
+    first, second = pairs[5]
+    stop = Stop(pair_first=frozenset({first}), pair_second=frozenset({second}))
+    stopped = await one(subject, CONTEXT, 20, stop=stop)
+    assert stopped.token_ids == free[: pairs.index((first, second)) + 2]
+    assert stopped.stop_reason == "stop"
+    only_second = await one(subject, CONTEXT, 20, stop=Stop(pair_second=frozenset({second})))
+    assert only_second.token_ids == free
+
+
+async def test_pair_stop_across_the_end_of_the_context(subject: Subject) -> None:
+    free = (await one(subject, CONTEXT, 5)).token_ids
+    stop = Stop(pair_first=frozenset({CONTEXT[-1]}), pair_second=frozenset({free[0]}))
+    assert (await one(subject, CONTEXT, 5, stop=stop)).token_ids == free[:1]
+
+
+async def test_stop_at_the_last_token_is_a_stop(subject: Subject) -> None:
+    free = (await one(subject, CONTEXT, 3)).token_ids
+    stop = Stop(ids=frozenset({free[-1]}) - frozenset(free[:-1]))
+    expected = "stop" if stop.ids else "length"
+    assert (await one(subject, CONTEXT, 3, stop=stop)).stop_reason == expected
+
+
+async def test_seeds(subject: Subject) -> None:
+    texts = [(await one(subject, CONTEXT, 15, seed=seed)).token_ids for seed in (1, 2, 1)]
+    assert texts[0] == texts[2] != texts[1]
+
+
+async def test_seed_does_not_depend_on_cuts(subject: Subject) -> None:
+    whole = (await one(subject, CONTEXT, 10, seed=9)).token_ids
+    first = (await one(subject, CONTEXT, 4, seed=9)).token_ids
+    second = (await one(subject, [*CONTEXT, *first], 6, seed=9)).token_ids
+    assert first + second == whole
+
+
+@pytest.mark.parametrize("distributions", [False, True])
+async def test_several_samples_equal_single_ones(subject: Subject, distributions: bool) -> None:
+    """With stops, so that the rows of a batch end at different times."""
+    stop = Stop(ids=frozenset(range(0, 61, 6)))
+    generations = await subject.engine.generate(
+        CONTEXT, n=7, max_tokens=20, stop=stop, sampling=SAMPLING, seed=4, distributions=distributions
+    )
+    texts = [generation.token_ids for generation in generations]
+    assert texts == [subject.continuation(CONTEXT, 20, SAMPLING, 4, i, stop) for i in range(7)]
+    assert len(set(map(len, texts))) >= 3, "the test needs rows of different lengths"
+    for generation in generations:
+        whole = [*CONTEXT, *generation.token_ids]
+        predicting = slice(len(CONTEXT) - 1, len(whole) - 1)
+        state = subject.states(whole)[predicting].mean(0)
+        torch.testing.assert_close(generation.pooled_state, state, atol=TOLERANCE, rtol=0)
+        rows = subject.logprobs(whole)[predicting]
+        expected = rows.gather(1, torch.tensor(generation.token_ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(generation.logprobs), expected, atol=TOLERANCE, rtol=0)
+        assert (generation.distributions is not None) == distributions
+        if generation.distributions is not None:
+            last = torch.tensor(subject.distribution(whole[:-1], SAMPLING))
+            torch.testing.assert_close(generation.distributions[-1], last, atol=TOLERANCE, rtol=0)
+
+
+async def test_stream_equals_generate(subject: Subject) -> None:
+    expected = await one(subject, CONTEXT, 40, seed=2)
+    streamed: list[int] = []
+    last: TokenChunk | Generation | None = None
+    stream = subject.engine.stream(CONTEXT, max_tokens=40, stop=NO_STOP, sampling=SAMPLING, seed=2)
+    async with aclosing(stream) as items:  # type: ignore[type-var]
+        async for last in items:
+            if isinstance(last, TokenChunk):
+                assert last.token_ids
+                streamed += last.token_ids
+    assert isinstance(last, Generation)
+    assert last.token_ids == tuple(streamed) == expected.token_ids
+    assert last.stop_reason == expected.stop_reason
+    torch.testing.assert_close(last.pooled_state, expected.pooled_state, atol=TOLERANCE, rtol=0)
+
+
+async def test_first_token_is_streamed_at_once(subject: Subject) -> None:
+    stream = subject.engine.stream(CONTEXT, max_tokens=300, stop=NO_STOP, sampling=SAMPLING)
+    async with aclosing(stream) as items:  # type: ignore[type-var]
+        first = await anext(items)
+    assert isinstance(first, TokenChunk)
+    assert len(first.token_ids) == 1
+
+
+async def test_too_long_for_the_model(subject: Subject) -> None:
+    limit = subject.engine.info.max_context_tokens
+    with pytest.raises(EngineError, match=rf"8 context tokens.* {limit - 7} new .*{limit}"):
+        await one(subject, CONTEXT, limit - 7)
+    with pytest.raises(EngineError, match=str(limit)):
+        await subject.engine.score(CONTEXT, [[1], [1] * (limit - 7)])
+
+
+async def test_calls_that_make_no_sense(subject: Subject) -> None:
+    with pytest.raises(EngineError):
+        await one(subject, [], 3)
+    with pytest.raises(EngineError):
+        await one(subject, CONTEXT, 0)
+
+
+async def test_no_samples(llama: Subject) -> None:
+    with pytest.raises(EngineError, match="n is 0"):
+        await llama.engine.generate(CONTEXT, n=0, max_tokens=3, stop=NO_STOP, sampling=SAMPLING)
+
+
+async def test_transformers_refuses_ids_and_settings_that_cannot_work(llama: Subject) -> None:
+    with pytest.raises(EngineError, match="vocabulary of 61"):
+        await one(llama, [1, 61], 3)
+    with pytest.raises(EngineError, match="vocabulary of 61"):
+        await llama.engine.score([1], [[2, -1]])
+    with pytest.raises(ConfigError, match="top_p"):
+        await one(llama, CONTEXT, 3, sampling=Sampling(0.5, 0.0))
