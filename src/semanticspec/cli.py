@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelName = Annotated[str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")
+]
 ProbeFolder = Annotated[str | None, typer.Option(help="Folder of a probe; the bundled pair brings its own.")]
 Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]

@@ -96,7 +96,15 @@ def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Ta
     """Methods side by side, with intervals."""
     table = Table(title=title, title_justify="left")
     table.add_column("method")
-    for heading in ("accuracy", "vs target, points", "speed-up", "s a problem", "by draft", "kept", "overhead"):
+    for heading in (
+        "accuracy",
+        "vs target, points",
+        "speed-up",
+        "s a problem",
+        "by draft",
+        "kept",
+        "overhead",
+    ):
         table.add_column(heading, justify="right")
     for name, figures in summary.items():
         table.add_row(

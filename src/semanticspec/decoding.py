@@ -29,6 +29,7 @@ from semanticspec.records import (
     Segment,
     SegmentDecided,
     SegmentDrafted,
+    Stats,
     Verdict,
 )
 from semanticspec.transcript import Clock, Transcript
@@ -327,7 +328,7 @@ class _Request:
         transcript = self.transcript
         assert self.finish_reason in ("stop", "length")
         accepted = [segment.accepted for segment in self.segments]
-        stats = self.clock.stats(
+        counts = Stats(
             prompt_tokens=len(transcript.prompt_ids),
             num_tokens=transcript.num_output_tokens,
             draft_tokens=transcript.draft_tokens,
@@ -340,7 +341,7 @@ class _Request:
             text=transcript.text,
             token_ids=tuple(transcript.output_ids),
             segments=tuple(self.segments),
-            stats=stats,
+            stats=self.clock.stats(counts),
             finish_reason=self.finish_reason,  # type: ignore[arg-type]
             lossy=self.config.lossy,
             reasoning=reasoning,

@@ -15,8 +15,8 @@ from semanticspec.benchmark.methods import METHODS
 from semanticspec.config import DecodingConfig
 from semanticspec.console import comparison_table, messages
 from semanticspec.errors import ConfigError
-from semanticspec.probes.files import write_atomically
 from semanticspec.loading import load_pair
+from semanticspec.probes.files import write_atomically
 
 SPLITS = ("test", "validation")
 
@@ -44,7 +44,9 @@ def run_demo(
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages(), transient=True) as progress:
-        pilot = progress.add_task("pilot of the random control", total=PILOT_PROBLEMS, visible="random" in names)
+        pilot = progress.add_task(
+            "pilot of the random control", total=PILOT_PROBLEMS, visible="random" in names
+        )
         methods = demo_methods(names, pair, config, lambda done: progress.update(pilot, completed=done))
         progress.update(pilot, visible=False)
         task = progress.add_task("solving", total=num_problems * len(methods))
@@ -60,13 +62,18 @@ def run_demo(
     if not summary:
         return
     solved = next(iter(summary.values()))["problems"]
-    Console().print(comparison_table(summary, f"{solved} unseen {split} problems, bundled pair (semantic: lossy)"))
+    Console().print(
+        comparison_table(summary, f"{solved} unseen {split} problems, bundled pair (semantic: lossy)")
+    )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps({"pair": pair.name, "split": split, "methods": summary}, indent=2).encode())
+        write_atomically(
+            out, json.dumps({"pair": pair.name, "split": split, "methods": summary}, indent=2).encode()
+        )
 
 
 def _line(row: Row) -> str:
     mark = "[green]right[/]" if row.right else "[red]wrong[/]"
     share = row.draft_tokens / row.num_tokens if row.num_tokens else 0.0
-    return f"{row.problem_id:>10}  {row.method:<14} {mark}  {row.wall_s:6.2f} s  {row.num_tokens:4d} tokens, {share:.0%} by the draft"
+    length = f"{row.num_tokens:4d} tokens, {share:.0%} by the draft"
+    return f"{row.problem_id:>10}  {row.method:<14} {mark}  {row.wall_s:6.2f} s  {length}"

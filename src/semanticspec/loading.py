@@ -98,7 +98,9 @@ def _check_model_name(model: str) -> None:
 def _check_probe_exists(role: str, path: str | None) -> None:
     """Misspelt probe paths are told before minutes are spent loading models."""
     if path is not None and not Path(path).is_dir():
-        raise ProbeError(f"there is no folder {path!r} for the {role}'s probe; make one with `semanticspec probe`")
+        raise ProbeError(
+            f"there is no folder {path!r} for the {role}'s probe; make one with `semanticspec probe`"
+        )
 
 
 def _bundled_probe(path: Path) -> str | None:

@@ -90,7 +90,9 @@ class Pair:
         for role, model in (("target", self.target), ("draft", self.draft)):
             can = model.engine.info.capabilities
             if rule.needs_distributions and not can.distributions:
-                raise EngineError(f"the rule '{rule.name}' needs full distributions, and the {role}'s engine has none")
+                raise EngineError(
+                    f"the rule '{rule.name}' needs full distributions, and the {role}'s engine has none"
+                )
             if model.segmenter.needs_pair_stops and not can.pair_stops:
                 raise EngineError(
                     f"the {role}'s tokenizer writes a blank line as two tokens, and its engine stops at single "

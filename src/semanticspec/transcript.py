@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
 
 from semanticspec.pair import Pair
 from semanticspec.records import Author, Event, Stats, TextWritten, ThinkingEnded
@@ -102,7 +102,13 @@ class Clock:
         finally:
             self._seconds[name] += time.perf_counter() - start
 
-    def stats(self, **counts: Any) -> Stats:
+    def stats(self, counts: Stats) -> Stats:
         """The counts together with the seconds so far."""
-        seconds = {f"{name}_s": value for name, value in self._seconds.items()}
-        return Stats(wall_s=time.perf_counter() - self._start, **seconds, **counts)
+        return replace(
+            counts,
+            wall_s=time.perf_counter() - self._start,
+            draft_s=self._seconds["draft"],
+            verify_s=self._seconds["verify"],
+            rewrite_s=self._seconds["rewrite"],
+            probe_s=self._seconds["probe"],
+        )

@@ -45,7 +45,9 @@ class Vocabulary:
         if tokenizer.eos_token_id is not None:
             ends.add(tokenizer.eos_token_id)
         if not ends:
-            raise ModelError("the tokenizer names no end-of-text token; set eos_token in tokenizer_config.json")
+            raise ModelError(
+                "the tokenizer names no end-of-text token; set eos_token in tokenizer_config.json"
+            )
         self.end_ids = frozenset(ends)
         self.end_id: int = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(ends)
         self.think_start_id: int | None = vocab.get(THINK_START)
@@ -72,7 +74,9 @@ class Vocabulary:
         except Exception as error:
             raise ModelError(f"no tokenizer could be read from {model!r}: {_first_line(error)}") from error
         if not getattr(tokenizer, "is_fast", False):
-            raise ModelError(f"{model!r} has no fast tokenizer (tokenizer.json); convert it with transformers")
+            raise ModelError(
+                f"{model!r} has no fast tokenizer (tokenizer.json); convert it with transformers"
+            )
         return cls(tokenizer, _generation_config_ends(name, options))
 
     def encode(self, text: str) -> list[int]:
@@ -98,7 +102,9 @@ class Vocabulary:
         if not any(message.get("content", "").strip() for message in messages):
             raise PromptError("the prompt is empty; give some text to answer")
         if getattr(self.tokenizer, "chat_template", None):
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
             return self.encode(text)
         ids: list[int] = self.tokenizer.encode("\n\n".join(message["content"] for message in messages))
         return ids

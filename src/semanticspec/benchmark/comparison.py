@@ -92,7 +92,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             summary[name] |= _against_target(own, rows_of[BASELINE])
         if PROPOSED in rows_of:
             difference, interval = _accuracy_difference(own, rows_of[PROPOSED])
-            summary[name] |= {"accuracy_diff_to_semantic": difference, "accuracy_diff_to_semantic_ci95": interval}
+            summary[name] |= {
+                "accuracy_diff_to_semantic": difference,
+                "accuracy_diff_to_semantic_ci95": interval,
+            }
     return summary
 
 

@@ -58,7 +58,9 @@ def random_control(pilot: Sequence[Result], rule: RuleConfig) -> RuleConfig:
         if segment.accepted is not None
     )
     if not decided:
-        raise ConfigError("the pilot decided on no segment, so the random control has no rate; use more problems")
+        raise ConfigError(
+            "the pilot decided on no segment, so the random control has no rate; use more problems"
+        )
     size = -(-len(decided) // LENGTH_STRATA)
     strata = [decided[i : i + size] for i in range(0, len(decided), size)]
     rates = tuple((stratum[-1][0], sum(kept for _, kept in stratum) / len(stratum)) for stratum in strata)

@@ -142,7 +142,12 @@ class ScriptedEngine:
         )
 
     def _read(
-        self, ids: list[int], continuation: list[int], sampling: Sampling | None, seed: int, distributions: bool
+        self,
+        ids: list[int],
+        continuation: list[int],
+        sampling: Sampling | None,
+        seed: int,
+        distributions: bool,
     ) -> Score:
         positions = [list(self._next(tuple(ids + continuation[:i]))) for i in range(len(continuation) + 1)]
         scored = list(zip(positions, continuation, strict=False))

@@ -1,0 +1,279 @@
+"""Properties of the loop, with scripted models whose probabilities are known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from conftest import make_vocabulary
+from semanticspec import DecodingConfig, RuleConfig, decode, generate, preset
+from semanticspec.config import target_alone
+from semanticspec.decoding import generate_async, segment_texts
+from semanticspec.engines.scripted import ScriptedEngine
+from semanticspec.errors import ConfigError, ProbeError, PromptError
+from semanticspec.pair import Model, Pair
+from semanticspec.records import (
+    GREEDY,
+    Finished,
+    Sampling,
+    SegmentDecided,
+    SegmentDrafted,
+    TextWritten,
+    ThinkingEnded,
+)
+
+A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
+RAW = Sampling(temperature=1.0, top_p=1.0)
+
+
+def row(**weights: float) -> list[float]:
+    names = {"a": A, "b": B, "c": C, "d": D, "blank": BLANK, "eos": EOS, "end": THINK_END}
+    probabilities = [0.0] * 9
+    for name, weight in weights.items():
+        probabilities[names[name]] = weight
+    total = sum(probabilities)
+    return [p / total for p in probabilities]
+
+
+def target_says(ids: tuple[int, ...]) -> list[float]:
+    """Segments of three letters, thinking ends after four segments, then a two-letter answer."""
+    output = ids[1:]
+    if THINK_END in output:
+        return row(d=1) if len(output) - output.index(THINK_END) < 3 else row(eos=1)
+    since = next((n for n, i in enumerate(reversed(output)) if i == BLANK), len(output))
+    if output.count(BLANK) >= 4:
+        return row(end=1)
+    return row(a=5, b=3, c=1) if since < 3 else row(blank=1)
+
+
+def draft_says(ids: tuple[int, ...]) -> list[float]:
+    """The same shape, other letters."""
+    probabilities = list(target_says(ids))
+    probabilities[A], probabilities[C] = probabilities[C], probabilities[A]
+    return probabilities
+
+
+class FixedProbe:
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def estimate(self, reading) -> float:
+        assert reading.pooled_state.shape == (9,)
+        return self.probability
+
+
+def make_pair(p_target: float = 0.5, p_draft: float = 1.0, **engine) -> Pair:
+    vocabulary = make_vocabulary()
+    return Pair(
+        Model(ScriptedEngine(target_says, 9, **engine), vocabulary),
+        Model(ScriptedEngine(draft_says, 9, **engine), vocabulary),
+        FixedProbe(p_target),
+        FixedProbe(p_draft),
+    )
+
+
+def config(rule: str = "semantic", **changes) -> DecodingConfig:
+    return DecodingConfig(rule=RuleConfig(name=rule), **{"sampling": RAW, "max_new_tokens": 100} | changes)
+
+
+async def collect(pair: Pair, decoding: DecodingConfig):
+    async with aclosing(decode(pair, "a", decoding)) as events:
+        return [event async for event in events]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, RAW])
+@pytest.mark.parametrize("seed", range(5))
+def test_never_is_the_target_alone_token_for_token(sampling, seed):
+    decoding = config("never", sampling=sampling, seed=seed)
+    alone = generate(make_pair(), "a", target_alone(decoding))
+    rejected = generate(make_pair(), "a", decoding)
+    assert rejected.token_ids == alone.token_ids
+    assert rejected.stats.draft_tokens == 0
+    assert rejected.stats.segments_rejected > 0
+
+
+def test_always_is_the_draft_alone_token_for_token():
+    pair = make_pair()
+    for seed in range(5):
+        speculated = generate(pair, "a", config("always", speculate_answer=True, seed=seed, sampling=GREEDY))
+        alone = generate(Pair(pair.draft, pair.draft), "a", target_alone(config(sampling=GREEDY)))
+        assert speculated.token_ids == alone.token_ids
+        assert speculated.stats.draft_token_share == 1
+
+
+def test_target_alone_never_calls_the_draft():
+    pair = make_pair()
+    generate(pair, "a", target_alone(config()))
+    assert pair.draft.engine.calls == []
+    assert pair.target.engine.calls == ["stream"]
+
+
+async def test_events_add_up_to_the_result():
+    for seed in range(10):
+        events = await collect(make_pair(), config(seed=seed))
+        result = events[-1].result
+        written = [event for event in events if isinstance(event, TextWritten)]
+        decided = [event for event in events if isinstance(event, SegmentDecided)]
+        assert "".join(event.text for event in written) == result.text
+        assert tuple(i for event in written for i in event.token_ids) == result.token_ids
+        assert sum(len(e.token_ids) for e in written if e.author == "draft") == result.stats.draft_tokens
+        assert len(decided) == result.stats.segments_accepted + result.stats.segments_rejected
+        assert sum(isinstance(event, SegmentDrafted) for event in events) == len(decided)
+        assert sum(isinstance(event, ThinkingEnded) for event in events) == 1
+        assert sum(isinstance(event, Finished) for event in events) == 1
+        assert segment_texts(result.segments) == result.text
+        assert (
+            sum(s.num_tokens for s in result.segments if s.accepted is not False) == result.stats.num_tokens
+        )
+
+
+def test_semantic_rule_accepts_at_the_ratio():
+    results = [generate(make_pair(0.3, 0.5), "a", config(seed=seed)) for seed in range(300)]
+    accepted = sum(result.stats.segments_accepted for result in results)
+    decided = accepted + sum(result.stats.segments_rejected for result in results)
+    assert decided > 1000
+    assert accepted / decided == pytest.approx(0.6, abs=0.04)
+
+
+def test_answer_is_the_targets_and_thinking_is_split_off():
+    result = generate(make_pair(1.0), "a", config())
+    assert result.answer == "dd"
+    assert result.text == f"{result.reasoning}\n\n</think>dd"
+    assert result.segments[-1].author == "target"
+    assert result.finish_reason == "stop"
+
+
+def test_token_rule_leaves_the_targets_distribution_unchanged():
+    pair = make_pair()
+    trials = 1500
+    spoken = Counter(generate(pair, "a", config("token", seed=s)).text[:3] for s in range(trials))
+    alone = Counter(generate(pair, "a", target_alone(config(seed=s + 10**6))).text[:3] for s in range(trials))
+    letters = {"a": 5 / 9, "b": 3 / 9, "c": 1 / 9}
+    expected = {
+        x + y + z: trials * letters[x] * letters[y] * letters[z]
+        for x in letters
+        for y in letters
+        for z in letters
+    }
+    for counts in (spoken, alone):
+        statistic = sum((counts[text] - e) ** 2 / e for text, e in expected.items())
+        assert statistic < 60, statistic  # 26 degrees of freedom: p < 0.0002
+    drafts = Counter(generate(pair, "a", config("always", seed=s)).text[:3] for s in range(500))
+    assert sum((drafts[t] - e / 3) ** 2 / (e / 3) for t, e in expected.items()) > 500  # the test can fail
+
+
+async def test_closing_early_leaves_the_pair_usable():
+    pair = make_pair()
+    before = await generate_async(pair, "a", config())
+    async with aclosing(decode(pair, "a", config())) as events:
+        async for event in events:
+            if isinstance(event, TextWritten):
+                break
+    task = asyncio.create_task(generate_async(pair, "a", config()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    after = await generate_async(pair, "a", config())
+    assert after.token_ids == before.token_ids
+
+
+async def test_generate_works_inside_a_running_loop():
+    assert generate(make_pair(), "a", config()).text
+
+
+async def test_concurrent_requests_do_not_mix():
+    pair = make_pair()
+    alone = [await generate_async(pair, "a", config(seed=seed)) for seed in range(8)]
+    together = await asyncio.gather(*(generate_async(pair, "a", config(seed=seed)) for seed in range(8)))
+    assert [r.token_ids for r in together] == [r.token_ids for r in alone]
+
+
+def test_paper_preset_lets_the_target_begin_and_end():
+    paper = replace(preset("paper"), sampling=RAW, max_new_tokens=100)
+    paper = replace(paper, rule=replace(paper.rule, shortcut_top_k=0))
+    result = generate(make_pair(1.0), "a", paper)
+    authors = [segment.author for segment in result.segments]
+    assert authors[0] == authors[-1] == "target"
+    assert not any("</think>" in s.text for s in result.segments if s.author == "draft")
+    assert any(s.num_tokens == 1 and s.author == "target" for s in result.segments[1:-1])  # bonus tokens
+    assert result.lossy
+
+
+def test_length_limits_are_kept():
+    for limit in (1, 2, 5, 7):
+        result = generate(make_pair(), "a", config(max_new_tokens=limit))
+        assert len(result.token_ids) == limit
+        assert result.finish_reason == "length"
+    result = generate(make_pair(max_context_tokens=12), "a", config())
+    assert len(result.token_ids) == 11
+    short = generate(make_pair(1.0), "a", config(max_segment_tokens=2))
+    assert max(s.num_tokens for s in short.segments if s.author == "draft") == 2
+
+
+def test_end_of_text_inside_a_draft_ends_the_request():
+    vocabulary = make_vocabulary()
+    quiet = ScriptedEngine(lambda ids: row(a=1) if len(ids) < 4 else row(eos=1), 9)
+    pair = Pair(Model(quiet, vocabulary), Model(quiet, vocabulary), FixedProbe(1), FixedProbe(1))
+    result = generate(pair, "a", config(sampling=GREEDY))
+    assert (result.text, result.finish_reason) == ("aaa", "stop")
+    assert result.token_ids[-1] == EOS
+
+
+def test_draft_token_without_counterpart_is_never_kept():
+    """The draft's vocabulary has a token the target lacks; segments end before it."""
+    draft_vocabulary = make_vocabulary(added=("<eos>", "<think>", "</think>", "<tool>"))
+    tool = 9
+
+    def with_tool(ids: tuple[int, ...]) -> list[float]:
+        return [*[0.5 * p for p in draft_says(tuple(i for i in ids if i != tool))], 0.5]
+
+    pair = Pair(
+        Model(ScriptedEngine(target_says, 9), make_vocabulary()),
+        Model(ScriptedEngine(with_tool, 10), draft_vocabulary),
+        FixedProbe(1),
+        FixedProbe(1),
+    )
+    pair.target_probe.estimate = pair.draft_probe.estimate = lambda reading: 1.0
+    assert pair.same_vocabulary
+    for seed in range(20):
+        for rule in ("semantic", "token"):
+            result = generate(pair, "a", config(rule, seed=seed))
+            assert tool not in result.token_ids
+            assert result.finish_reason == "stop"
+
+
+def test_pairs_with_different_tokenizers_exchange_text():
+    other = make_vocabulary(["d", "c", "b", "a"])
+    swap = {A: D, B: C, C: B, D: A}
+
+    def other_says(ids: tuple[int, ...]) -> list[float]:
+        probabilities = draft_says(tuple(swap.get(i, i) for i in ids))
+        return [probabilities[swap.get(i, i)] for i in range(9)]
+
+    target = make_pair().target
+    pair = Pair(target, Model(ScriptedEngine(other_says, 9), other), FixedProbe(0.5), FixedProbe(1.0))
+    assert not pair.same_vocabulary
+    result = generate(pair, "a", config())
+    assert result.stats.segments_accepted
+    assert result.answer == "dd"
+    same = generate(make_pair(), "a", config())
+    assert result.text != ""
+    assert same.stats.segments_accepted
+    with pytest.raises(ConfigError, match="same tokens"):
+        generate(pair, "a", config("token"))
+
+
+def test_bad_requests_are_refused_before_any_text():
+    with pytest.raises(PromptError, match="empty"):
+        generate(make_pair(), "  ", config())
+    with pytest.raises(PromptError, match="context holds"):
+        generate(make_pair(max_context_tokens=4), "aaaaaa", config())
+    pair = make_pair()
+    with pytest.raises(ProbeError, match="draft-probe"):
+        generate(replace(pair, draft_probe=None), "a", config())
+    assert pair.draft.engine.calls == pair.target.engine.calls == []
