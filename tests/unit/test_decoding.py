@@ -238,7 +238,7 @@ def test_draft_token_without_counterpart_is_never_kept():
         FixedProbe(1),
         FixedProbe(1),
     )
-    pair.target_probe.estimate = pair.draft_probe.estimate = lambda reading: 1.0
+    pair.target_probe.estimate = pair.draft_probe.estimate = lambda _: 1.0
     assert pair.same_vocabulary
     for seed in range(20):
         for rule in ("semantic", "token"):
