@@ -13,6 +13,7 @@ import typer
 from semanticspec import __version__
 from semanticspec.config import PRESETS, RULES, DecodingConfig, RuleConfig, preset
 from semanticspec.errors import PromptError, SemanticSpecError
+from semanticspec.probes.commands import probe_app
 from semanticspec.records import Result, Sampling
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(probe_app, name="probe")
 
 ModelName = Annotated[
     str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")

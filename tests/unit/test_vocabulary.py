@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import make_vocabulary
 
+from conftest import make_vocabulary
 from semanticspec.errors import PromptError
 from semanticspec.segments import Segmenter
 from semanticspec.vocabulary import Translation
@@ -17,7 +17,7 @@ def test_boundaries_are_the_tokens_with_a_blank_line(vocabulary):
     assert segmenter.boundary_ids == {BLANK}
     assert segmenter.stop.ids == {BLANK, EOS, THINK_END}
     assert not segmenter.needs_pair_stops
-    ids = vocabulary.encode("ab\n\nc\nd</think>a") + [EOS]
+    ids = [*vocabulary.encode("ab\n\nc\nd</think>a"), EOS]
     assert segmenter.split(ids) == [[A, B, BLANK], [C, NEWLINE, D, THINK_END], [A, EOS]]
 
 
