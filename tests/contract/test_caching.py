@@ -12,6 +12,7 @@ from subjects import Subject, load
 from torch import Tensor
 from transformers import Cache
 
+from semanticspec.engines import transformers_writing
 from semanticspec.engines.transformers import TransformersEngine
 from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_network import Network
@@ -142,6 +143,18 @@ async def test_context_equal_to_a_kept_one_is_not_shortened(
     check_score(await read(engine, context, segment, "r"), llama, context, segment)
 
 
+async def test_what_was_known_of_a_cut_off_part_is_forgotten(
+    engine: TransformersEngine, llama: Subject
+) -> None:
+    """The new text is as long as the rejected one, so that what came after that would be found in its place."""
+    await read(engine, PROMPT, REJECTED, "r")
+    generation = await write(engine, PROMPT, len(REJECTED) + 1, "r")
+    context = [*PROMPT, *generation.token_ids[: len(REJECTED)]]
+    assert (await write(engine, context, 3, "r")).token_ids == llama.continuation(
+        context, 3, SAMPLING, seed=1
+    )
+
+
 @pytest.mark.parametrize("request_ids", [("a", "b"), (None, None), ("same", "same")])
 async def test_two_interleaved_requests_of_one_prompt(
     engine: TransformersEngine, llama: Subject, passes: list[int], request_ids: tuple[str | None, str | None]
@@ -163,17 +176,21 @@ async def test_two_interleaved_requests_of_one_prompt(
         assert sum(passes) <= len(PROMPT) + 12 * 7
 
 
-async def test_concurrent_calls_equal_serial_ones(engine: TransformersEngine, llama: Subject) -> None:
+async def test_concurrent_calls_equal_serial_ones(
+    engine: TransformersEngine, llama: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With turns of one token, so that calls meet caches that others are working on."""
+    monkeypatch.setattr(transformers_writing, "TURN_S", 0)
     numbers = random.Random(5)
     calls = []
     for index in range(24):
         context = [*PROMPT[: 4 + index % 9], *(numbers.randrange(61) for _ in range(index % 4))]
         request_id = numbers.choice([None, "a", "b", f"own-{index}"])
         calls.append((context, request_id))
-    written = asyncio.gather(*(write(engine, context, 30, request_id) for context, request_id in calls))
+    written = asyncio.gather(*(write(engine, context, 12, request_id) for context, request_id in calls))
     scored = asyncio.gather(*(read(engine, context, REJECTED, request_id) for context, request_id in calls))
     for (context, _), generation in zip(calls, await written, strict=True):
-        assert generation.token_ids == llama.continuation(context, 30, SAMPLING, seed=1)
+        assert generation.token_ids == llama.continuation(context, 12, SAMPLING, seed=1)
     for (context, _), score in zip(calls, await scored, strict=True):
         check_score(score, llama, context, REJECTED)
 
@@ -193,7 +210,7 @@ async def test_pool_is_bounded(model_folders: dict[str, Path]) -> None:
     sizes: list[int] = []
     for index in range(100):
         context = [index % 61, index // 61, *PROMPT]
-        await write(engine, context, 20, f"request-{index}")
+        await write(engine, context, 5, f"request-{index}")
         sizes.append(engine._pool.num_bytes())
     assert max(sizes) <= 300_000
     assert max(sizes[50:]) == max(sizes[20:50]), "the pool must be full, and no larger, long before the end"

@@ -48,9 +48,11 @@ async def check_usable(engine: TransformersEngine, oracle: Subject) -> None:
 
 async def check_idle(passes: list[int]) -> None:
     """The worker ends the turn it is in (about 20 ms) and then does nothing more."""
-    await asyncio.sleep(0.2)
-    before = len(passes)
-    await asyncio.sleep(0.2)
+    for _ in range(10):  # a machine with other work needs more than one look
+        before = len(passes)
+        await asyncio.sleep(0.2)
+        if len(passes) == before:
+            break
     assert len(passes) == before < LONG - 500
 
 

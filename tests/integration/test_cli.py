@@ -96,7 +96,10 @@ def target_and_draft(folder: Path) -> list[str]:
         (["generate", MIA, "--preset", "fast"], "preset is 'fast'"),
         (["generate", MIA, "--strictness", "0"], "strictness"),
         (["generate", MIA, "--target", "/no/such/folder", "--draft", "/no/such"], "no folder or file"),
-        (["generate", MIA, "--target", "nobody/no-such-model", "--draft", "nobody/no-such"], "nobody/no-such-model"),
+        (
+            ["generate", MIA, "--target", "nobody/no-such-model", "--draft", "nobody/no-such"],
+            "nobody/no-such-model",
+        ),
         (["generate", MIA, "--target", "nobody/no-such-model"], "no draft"),
         (["generate", MIA, "--target-probe", "/no/such/probe"], "no folder"),
         (["generate", MIA, "--device", "cuda:99"], "cuda:99"),
