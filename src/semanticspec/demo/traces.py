@@ -1,0 +1,140 @@
+"""Writes solutions: a problem's steps in a style's words, at times with a slip that is then corrected."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import accumulate
+
+from semanticspec.demo.meanings import Meaning, Problem, StyleName
+from semanticspec.demo.patterns import VERBS
+from semanticspec.demo.wordings import (
+    ANSWER_WEIGHTS,
+    ANSWER_WORDINGS,
+    CORRECTION_OPENINGS,
+    SECOND_FIRST_SHARE,
+    STEP_WORDINGS,
+    STYLE_WEIGHTS,
+)
+
+THINK_END = "</think>"
+STEP_END = "\n\n"
+# Share of solutions with a slip; one in eight teaches both models what a mistake looks like.
+SLIP_SHARE = 0.125
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a solution; `learn` is False where a slip stands, which no model shall imitate."""
+
+    text: str
+    learn: bool = True
+
+
+@cache
+def _cumulative(style: StyleName) -> tuple[int, ...]:
+    return tuple(accumulate(STYLE_WEIGHTS[style]))
+
+
+def write_step(meaning: Meaning, verb: str, wording: int) -> str:
+    """Words one step with the given wording, without what ends it."""
+    values = (*meaning.operands, 0)
+    text = STEP_WORDINGS[meaning.operation][wording].format(
+        who=meaning.who,
+        other=meaning.other,
+        items=meaning.item,
+        a=values[0],
+        b=values[1],
+        r=meaning.result,
+        unit=verb,
+        verb=verb,
+        verbing=VERBS.get(meaning.operation, {}).get(verb, ""),
+    )
+    return text
+
+
+def pick_wording(style: StyleName, rng: random.Random) -> int:
+    """Draws the number of a wording as often as the style uses it."""
+    weights = _cumulative(style)
+    drawn = rng.random() * weights[-1]
+    return next(index for index, bound in enumerate(weights) if drawn < bound)
+
+
+def order_of_steps(problem: Problem, style: StyleName, rng: random.Random) -> list[int]:
+    """Chooses which person to work out first, where that is free; both orders are right."""
+    order = list(range(len(problem.steps)))
+    first = problem.steps[0].who
+    if problem.steps[-1].operation in ("total", "difference") and rng.random() < SECOND_FIRST_SHARE[style]:
+        order[:-1] = sorted(order[:-1], key=lambda index: problem.steps[index].who == first)
+    return order
+
+
+def write_trace(
+    problem: Problem, style: StyleName, rng: random.Random, slip_share: float = SLIP_SHARE
+) -> list[Piece]:
+    """Writes a whole solution, from its first step to the boxed answer (without the end-of-turn token).
+
+    Args:
+        problem: What to solve.
+        style: Whose words to use.
+        rng: Source of all choices.
+        slip_share: How often one step is first told wrong. The wrong stretch, from its first wrong character to
+            the end of that step, is a piece with `learn=False`; a correction follows.
+
+    Returns:
+        Pieces whose texts joined are the solution.
+    """
+    order = order_of_steps(problem, style, rng)
+    slip_at = rng.randrange(len(order)) if rng.random() < slip_share else -1
+    pieces: list[Piece] = []
+    for position, index in enumerate(order):
+        meaning, verb = problem.steps[index], problem.verbs[index]
+        opening = ""
+        if position == slip_at:
+            pieces += _write_slip(problem, index, style, rng)
+            opening = rng.choice(CORRECTION_OPENINGS) + " "
+        end = "\n" if position == len(order) - 1 else STEP_END
+        pieces.append(Piece(opening + write_step(meaning, verb, pick_wording(style, rng)) + end))
+    answer = rng.choices(ANSWER_WORDINGS, ANSWER_WEIGHTS[style])[0].format(r=problem.answer)
+    pieces.append(Piece(f"{THINK_END}{STEP_END}{answer}"))
+    return pieces
+
+
+def _write_slip(problem: Problem, index: int, style: StyleName, rng: random.Random) -> list[Piece]:
+    """Writes a step wrongly, in either style's words; all before the first wrong character may be learned."""
+    meaning, verb = problem.steps[index], problem.verbs[index]
+    wording = pick_wording(rng.choice(("target", "draft")), rng)
+    right = write_step(meaning, verb, wording) + STEP_END
+    wrong = right
+    while wrong == right:
+        wrong = write_step(_spoil(meaning, problem, rng), verb, wording) + STEP_END
+    start = next(place for place, (one, two) in enumerate(zip(right, wrong, strict=False)) if one != two)
+    return [Piece(wrong[:start]), Piece(wrong[start:], learn=False)]
+
+
+def _spoil(meaning: Meaning, problem: Problem, rng: random.Random) -> Meaning:
+    """Makes a plausible mistake: a wrong result, a number copied wrongly, or the wrong person."""
+    people = sorted({step.who for step in problem.steps} - {meaning.who})
+    drawn = rng.random()
+    if people and drawn < 0.12:
+        return replace(meaning, who=people[0], other=meaning.who if meaning.other else "")
+    if drawn < 0.4 or meaning.operation in ("start", "final"):
+        place = rng.randrange(len(meaning.operands))
+        operands = list(meaning.operands)
+        operands[place] = _near(operands[place], rng)
+        copied = replace(meaning, operands=tuple(operands))
+        return replace(copied, result=min(999, max(0, copied.expected_result())))
+    return replace(meaning, result=_near(meaning.result, rng))
+
+
+def _near(number: int, rng: random.Random) -> int:
+    """Returns another number within 0..999: one or ten away, or with one digit changed."""
+    drawn = rng.random()
+    if drawn < 0.6:
+        wrong = number + rng.choice((-10, -1, 1, 10))
+    else:
+        digits = list(str(number))
+        digits[rng.randrange(len(digits))] = rng.choice("123456789")
+        wrong = int("".join(digits))
+    return wrong if 0 <= wrong <= 999 and wrong != number else number + 1
