@@ -150,9 +150,7 @@ async def test_what_was_known_of_a_cut_off_part_is_forgotten(
     await read(engine, PROMPT, REJECTED, "r")
     generation = await write(engine, PROMPT, len(REJECTED) + 1, "r")
     context = [*PROMPT, *generation.token_ids[: len(REJECTED)]]
-    assert (await write(engine, context, 3, "r")).token_ids == llama.continuation(
-        context, 3, SAMPLING, seed=1
-    )
+    check_score(await read(engine, context, [4, 5], "r"), llama, context, [4, 5])
 
 
 @pytest.mark.parametrize("request_ids", [("a", "b"), (None, None), ("same", "same")])
@@ -183,7 +181,7 @@ async def test_concurrent_calls_equal_serial_ones(
     monkeypatch.setattr(transformers_writing, "TURN_S", 0)
     numbers = random.Random(5)
     calls = []
-    for index in range(24):
+    for index in range(14):
         context = [*PROMPT[: 4 + index % 9], *(numbers.randrange(61) for _ in range(index % 4))]
         request_id = numbers.choice([None, "a", "b", f"own-{index}"])
         calls.append((context, request_id))
@@ -209,8 +207,8 @@ async def test_pool_is_bounded(model_folders: dict[str, Path]) -> None:
     engine = load(model_folders["llama"], cache_bytes=300_000)
     sizes: list[int] = []
     for index in range(100):
-        context = [index % 61, index // 61, *PROMPT]
-        await write(engine, context, 5, f"request-{index}")
+        context = [index % 61, index // 61, *PROMPT[:4]]
+        await write(engine, context, 2, f"request-{index}")
         sizes.append(engine._pool.num_bytes())
     assert max(sizes) <= 300_000
     assert max(sizes[50:]) == max(sizes[20:50]), "the pool must be full, and no larger, long before the end"
