@@ -14,7 +14,6 @@ from semanticspec.demo.wordings import (
     EVENT_OPENINGS,
     EVENT_WORDINGS,
     INTROS,
-    PAIR_INTROS,
     QUESTIONS,
     STEP_WORDINGS,
 )
@@ -30,7 +29,6 @@ _EVENT_PATTERNS = tuple(
     for wording in wordings
 )
 _INTRO_PATTERNS = tuple(compile_wording(wording, "intro") for wording in INTROS)
-_PAIR_PATTERNS = tuple(compile_wording(wording, "intro") for wording in PAIR_INTROS)
 _COMPARISON_PATTERNS = tuple(
     (operation, compile_wording(wording, operation))
     for operation, wordings in COMPARISONS.items()
@@ -88,57 +86,65 @@ def read_problem(text: str) -> Problem | None:
 
 
 def _read_story(sentences: list[str]) -> Story | None:
-    starts = _read_starts(sentences)
     question = _read_question(sentences[-1])
-    if starts is None or question is None:
+    first = _read_intro(sentences[0])
+    if question is None or first is None:
         return None
-    item, people, values, comparison, used = starts
-    events = [_read_event(sentence, item, people) for sentence in sentences[used:-1]]
-    asked_item, kind, asked, other = question
-    known = tuple(event for event in events if event is not None)
-    if len(known) < len(events) or asked_item != item or asked not in people:
+    item, kind, asked, other = question
+    people, starts = [first[0]], [first[1]]
+    comparison: Operation = "start"
+    events: list[Event] = []
+    for sentence in sentences[1:-1]:
+        event = _read_event(sentence, item, people[-1])
+        start = _read_start(sentence, item, people[0]) if event is None else None
+        if event is not None:
+            events.append(event)
+        elif start is not None and len(people) == 1:
+            people.append(start[0])
+            starts.append(start[1])
+            comparison = start[2]
+        else:
+            return None
+    fits = asked == people[-1] if kind == "final" else {asked, other} == set(people) and asked != other
+    if first[2] != item or not fits or (kind == "total" and asked != people[0]):
         return None
-    if (other and (other not in people or other == asked)) or (kind != "final" and not other):
-        return None
-    return Story(item, people, values, comparison, known, kind, asked)
+    return Story(item, tuple(people), tuple(starts), comparison, tuple(events), kind, asked)
 
 
-_Starts = tuple[str, tuple[str, ...], tuple[int, ...], Operation, int]
+def _read_intro(sentence: str) -> tuple[str, int, str] | None:
+    """Reads who has how many of what."""
+    for pattern in _INTRO_PATTERNS:
+        match = pattern.fullmatch(sentence)
+        if match:
+            return match["who"], int(match["a"]), match["items"]
+    return None
 
 
-def _read_starts(sentences: list[str]) -> _Starts | None:
-    """Reads the people and their first counts; the last value is the number of sentences this took."""
-    for pattern in _PAIR_PATTERNS:
-        pair = pattern.fullmatch(sentences[0])
-        if pair and pair["who"] != pair["other"]:
-            values = (int(pair["a"]), int(pair["b"]))
-            return pair["items"], (pair["who"], pair["other"]), values, "start", 1
-    intro = next((match for pattern in _INTRO_PATTERNS if (match := pattern.fullmatch(sentences[0]))), None)
-    if intro is None:
-        return None
-    item, who, count = intro["items"], intro["who"], int(intro["a"])
+def _read_start(sentence: str, item: str, first: str) -> tuple[str, int, Operation] | None:
+    """Reads how the second person is brought in: name, number and kind of comparison."""
+    intro = _read_intro(sentence)
+    if intro is not None:
+        return (intro[0], intro[1], "start") if intro[2] == item and intro[0] != first else None
     for operation, pattern in _COMPARISON_PATTERNS:
-        match = pattern.fullmatch(sentences[1]) if len(sentences) > 1 else None
-        if match and match["who"] == who and match["other"] != who and match["items"] == item:
-            value = int(match.groupdict().get("b", "2"))
-            return item, (who, match["other"]), (count, value), operation, 2
-    return item, (who,), (count,), "start", 1
+        match = pattern.fullmatch(sentence)
+        if match and match["who"] == first and match["other"] != first and match["items"] == item:
+            return match["other"], int(match.groupdict().get("b", "2")), operation
+    return None
 
 
-def _read_event(sentence: str, item: str, people: tuple[str, ...]) -> Event | None:
+def _read_event(sentence: str, item: str, who: str) -> Event | None:
+    """Reads what happens to `who`; None for anything else."""
     opening = next((opening for opening in EVENT_OPENINGS if opening and sentence.startswith(opening)), "")
     for kind, pattern in _EVENT_PATTERNS:
         match = pattern.fullmatch(sentence[len(opening) :])
         if match is None:
             continue
         slots = match.groupdict()
-        who, other = slots["who"], slots.get("other", "")
-        strangers = who not in people or (kind == "transfer" and (other not in people or other == who))
-        if strangers or slots.get("items", item) != item:
+        if slots["who"] != who or slots.get("items", item) != item:
             return None
-        fixed = {"gift": "gets", "transfer": "gives away", "share": "friends"}.get(kind, "")
+        fixed = {"gift": "gets", "give": "gives away", "share": "friends"}.get(kind, "")
         verb = slots.get("verb") or slots.get("unit") or fixed
-        return Event(kind, who, int(slots.get("b", "0")), int(slots.get("k", "0")), verb, other)
+        return Event(kind, who, int(slots.get("b", "0")), int(slots.get("k", "0")), verb)
     return None
 
 

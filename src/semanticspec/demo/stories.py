@@ -19,7 +19,6 @@ from semanticspec.demo.wordings import (
     ITEMS,
     LOSE_VERBS,
     NAMES,
-    PAIR_INTROS,
     QUESTIONS,
 )
 
@@ -30,7 +29,9 @@ SPLIT_BUCKETS: dict[Split, range] = {
     "validation": range(14, 17),
     "test": range(17, 20),
 }
-MIN_STEPS, MAX_STEPS = 2, 8
+MIN_STEPS, MAX_STEPS = 2, 8  # a solution may close with one step more than its problem has
+# How many events are drawn, by number of people and position of the person.
+_NUM_EVENTS = {(1, 0): (1, 2, 3, 3, 4, 4, 5), (2, 0): (1, 1, 2, 2, 3), (2, 1): (0, 0, 1, 1, 2)}
 # A count never leaves this range inside a story; 1 is left out because of "1 pens".
 SMALLEST_COUNT = 2
 
@@ -44,20 +45,22 @@ class Event:
     amount: int = 0
     times: int = 0
     verb: str = ""
-    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
     """What a problem tells, before any wording.
 
+    The people are told of one after the other, and the solution follows.
+
     Attributes:
         item: The counted noun.
         people: One or two names, in order of appearance.
         starts: `starts[0]` is a count; `starts[1]` a count or what `comparison` needs ("5 more": 5).
-        comparison: How the second person's start is told; "start" if it stands on its own.
-        events: What happens, in order.
-        question: "final", "total" or "difference".
+        comparison: How the second person's start is told; "start" if it stands on its own. Others compare with
+            what the first person has by then.
+        events: What happens, in order; all of the first person's come first.
+        question: "final" (the last person's count), "total" or "difference".
         asked: The person the question names first.
     """
 
@@ -106,68 +109,55 @@ def problems(split: Split, count: int, seed: int = 0) -> list[Problem]:
 
 
 def _draw_story(rng: random.Random) -> Story:
-    people = tuple(rng.sample(NAMES, 2 if rng.random() < 0.55 else 1))
+    people = tuple(rng.sample(NAMES, 2 if rng.random() < 0.45 else 1))
     item = rng.choice(ITEMS)
-    counts = {people[0]: rng.randint(3, 60)}
-    starts = [counts[people[0]]]
-    comparison: Operation = "start"
-    if len(people) == 2:
-        comparison = rng.choice(("start", "start", "more", "fewer", "twice"))
-        starts.append(2 if comparison == "twice" else rng.randint(2, 40))
-        counts[people[1]] = _compare(comparison, starts[0], starts[1])
-    num_events = rng.choice((1, 2, 2, 3, 3)) if len(people) == 2 else rng.choice((1, 2, 3, 3, 4, 4, 5))
     limit = 99 if rng.random() < 0.65 else 199
-    events = []
-    for _ in range(num_events):
-        event = _draw_event(rng, people, item, counts, limit)
-        for who, change in _changes(event, counts).items():
-            counts[who] = change
-        events.append(event)
-    if rng.random() < 0.5:
-        events.sort(key=lambda event: event.who != people[0])
+    starts: list[int] = []
+    counts: dict[str, int] = {}
+    events: list[Event] = []
+    comparison: Operation = "start"
+    for position, who in enumerate(people):
+        if position:
+            comparison = rng.choice(("start", "start", "more", "fewer", "twice"))
+        starts.append(2 if comparison == "twice" else rng.randint(3, 60))
+        counts[who] = _compare(comparison, counts.get(people[0], 0), starts[-1])
+        for _ in range(rng.choice(_NUM_EVENTS[len(people), position])):
+            if counts[who] < SMALLEST_COUNT:
+                break
+            events.append(_draw_event(rng, who, item, counts[who], limit))
+            counts[who] = _change(events[-1], counts[who])
     question: Literal["final", "total", "difference"] = "final"
     if len(people) == 2:
-        question = rng.choice(("final", "total", "difference"))
-    asked = max(people, key=lambda who: counts[who]) if question == "difference" else people[0]
-    if question == "final":
-        asked = rng.choice(people)
+        question = rng.choice(("final", "total", "total", "difference"))
+    asked = people[-1]
+    if question == "total":
+        asked = people[0]
+    elif question == "difference":
+        asked = max(people, key=lambda name: counts[name])
     return Story(item, people, tuple(starts), comparison, tuple(events), question, asked)
 
 
-def _draw_event(
-    rng: random.Random, people: tuple[str, ...], item: str, counts: dict[str, int], limit: int
-) -> Event:
-    """Draws an event that keeps every count between `SMALLEST_COUNT` and about `limit`."""
-    who = rng.choice(people)
-    other = next((name for name in people if name != who), "")
-    has = counts[who]
+def _draw_event(rng: random.Random, who: str, item: str, has: int, limit: int) -> Event:
+    """Draws an event that mostly keeps the count between `SMALLEST_COUNT` and `limit`; `solve` checks."""
     kinds = ["gain", "gain", "gift"]
     if has <= limit - 10:
         kinds += ["bags"]
     if has >= 6:
-        kinds += ["lose", "lose", "lose", "share"]
+        kinds += ["lose", "lose", "give", "share"]
     if 2 <= has <= limit // 2:
         kinds += ["double", "double"]
     if has % 2 == 0 and has >= 8:
         kinds += ["halve", "halve"]
-    if other and has >= 6:
-        kinds += ["transfer", "transfer"]
     kind = rng.choice(kinds)
     times = rng.randint(2, 5)
     match kind:
         case "gain" | "gift":
             verb = rng.choice(tuple(GAIN_VERBS)) if kind == "gain" else "gets"
             return Event(kind, who, rng.randint(2, max(2, min(50, limit - has))), verb=verb)
-        case "lose" | "transfer":
+        case "lose" | "give":
             verbs = [verb for verb in LOSE_VERBS if verb != "eats" or item in FOODS]
             verb = rng.choice(verbs) if kind == "lose" else "gives away"
-            return Event(
-                kind,
-                who,
-                rng.randint(2, min(has - 2, 60)),
-                verb=verb,
-                other=other if kind == "transfer" else "",
-            )
+            return Event(kind, who, rng.randint(2, min(has - 2, 60)), verb=verb)
         case "bags":
             return Event(kind, who, rng.randint(2, 20), times, rng.choice(CONTAINERS))
         case "share":
@@ -191,70 +181,70 @@ def _compare(comparison: Operation, base: int, value: int) -> int:
             return value
 
 
-def _changes(event: Event, counts: dict[str, int]) -> dict[str, int]:
-    """Returns the new counts of everybody an event touches."""
-    has = counts[event.who]
+def _change(event: Event, has: int) -> int:
+    """Returns the new count of the person an event is about."""
     match event.kind:
         case "gain" | "gift":
-            return {event.who: has + event.amount}
-        case "lose":
-            return {event.who: has - event.amount}
+            return has + event.amount
         case "double":
-            return {event.who: has * 2}
+            return has * 2
         case "halve":
-            return {event.who: has // 2}
+            return has // 2
         case "bags":
-            return {event.who: has + event.times * event.amount}
+            return has + event.times * event.amount
         case "share":
-            return {event.who: has - event.times * event.amount}
+            return has - event.times * event.amount
         case _:
-            return {event.who: has - event.amount, event.other: counts[event.other] + event.amount}
+            return has - event.amount
 
 
 def solve(story: Story) -> Problem | None:
-    """Works a story out step by step; None if it breaks the grammar's bounds. The text is left empty."""
-    item = story.item
+    """Works a story out step by step; None if it breaks the grammar's bounds. The text is left empty.
+
+    With two people, the first one's part closes with the count, so that it is at hand at the end.
+    """
     steps: list[tuple[Meaning, str]] = []
     counts: dict[str, int] = {}
     for position, who in enumerate(story.people):
-        steps.append((_starting_step(story, position), ""))
+        steps.append((_starting_step(story, position, counts), ""))
         counts[who] = steps[-1][0].result
-    for event in story.events:
-        if event.kind == "halve" and counts[event.who] % 2:
-            return None
-        after = _changes(event, counts)
-        steps += _event_steps(event, item, counts, after)
-        counts |= after
-    if len(story.people) == 2:
-        steps = _by_person(story, steps, counts)
-    numbers = [number for step, _ in steps for number in (*step.operands, step.result)]
-    if not MIN_STEPS <= len(steps) <= MAX_STEPS or min(numbers) < SMALLEST_COUNT or max(numbers) > 999:
+        for event in story.events:
+            if event.who == who:
+                steps += _event_steps(event, story.item, counts[who])
+                counts[who] = steps[-1][0].result
+        if position < len(story.people) - 1:
+            steps.append((closing_step(who, story.item, counts[who]), ""))
+    if story.question != "final":
+        steps.append((_last_step(story, counts), ""))
+    meanings = tuple(step for step, _ in steps)
+    odd = any(step.operation == "halve" and step.operands[0] % 2 for step in meanings)
+    numbers = [number for step in meanings for number in (*step.operands, step.result)]
+    if odd or not MIN_STEPS <= len(steps) < MAX_STEPS or min(numbers) < SMALLEST_COUNT or max(numbers) > 999:
         return None
-    return Problem(
-        "", steps[-1][0].result, tuple(step for step, _ in steps), tuple(verb for _, verb in steps)
-    )
+    return Problem("", meanings[-1].result, meanings, tuple(verb for _, verb in steps))
 
 
-def _starting_step(story: Story, position: int) -> Meaning:
+def closing_step(who: str, item: str, count: int) -> Meaning:
+    """Returns the step that says a count once more."""
+    return Meaning("final", (count,), count, who, item)
+
+
+def _starting_step(story: Story, position: int, counts: dict[str, int]) -> Meaning:
     who, value = story.people[position], story.starts[position]
     if position == 0 or story.comparison == "start":
         return Meaning("start", (value,), value, who, story.item)
-    base = story.starts[0]
+    base = counts[story.people[0]]
     result = _compare(story.comparison, base, value)
     return Meaning(story.comparison, (base, value), result, who, story.item, story.people[0])
 
 
-def _event_steps(
-    event: Event, item: str, before: dict[str, int], after: dict[str, int]
-) -> list[tuple[Meaning, str]]:
+def _event_steps(event: Event, item: str, has: int) -> list[tuple[Meaning, str]]:
     """Returns the one or two steps of an event, each with the story's word for it."""
-    who, has, gets = event.who, before[event.who], after[event.who]
+    who, gets = event.who, _change(event, has)
     product = Meaning("product", (event.times, event.amount), event.times * event.amount, who, item)
     match event.kind:
         case "gain" | "gift":
             return [(Meaning("gain", (has, event.amount), gets, who, item), event.verb)]
-        case "lose":
-            return [(Meaning("lose", (has, event.amount), gets, who, item), event.verb)]
         case "double":
             return [(Meaning("double", (has, 2), gets, who, item), "")]
         case "halve":
@@ -262,35 +252,10 @@ def _event_steps(
         case "bags":
             return [(product, event.verb), (Meaning("gain", (has, product.result), gets, who, item), "buys")]
         case "share":
-            return [
-                (product, event.verb),
-                (Meaning("lose", (has, product.result), gets, who, item), "gives away"),
-            ]
+            after = Meaning("lose", (has, product.result), gets, who, item)
+            return [(product, event.verb), (after, "gives away")]
         case _:
-            other = event.other
-            return [
-                (Meaning("lose", (has, event.amount), gets, who, item), "gives away"),
-                (Meaning("gain", (before[other], event.amount), after[other], other, item), "gets"),
-            ]
-
-
-def _by_person(
-    story: Story, steps: list[tuple[Meaning, str]], counts: dict[str, int]
-) -> list[tuple[Meaning, str]]:
-    """Orders the steps person after person, closes each one's with the count, and adds what is asked.
-
-    If only one person's count is asked for, that person comes last, and the closing is the answer.
-    """
-    people = story.people
-    if story.question == "final":
-        people = tuple(sorted(people, key=lambda who: who == story.asked))
-    ordered: list[tuple[Meaning, str]] = []
-    for who in people:
-        ordered += [step for step in steps if step[0].who == who]
-        ordered.append((Meaning("final", (counts[who],), counts[who], who, story.item), ""))
-    if story.question != "final":
-        ordered.append((_last_step(story, counts), ""))
-    return ordered
+            return [(Meaning("lose", (has, event.amount), gets, who, item), event.verb)]
 
 
 def _last_step(story: Story, counts: dict[str, int]) -> Meaning:
@@ -307,32 +272,28 @@ def _last_step(story: Story, counts: dict[str, int]) -> Meaning:
 
 def tell(story: Story, rng: random.Random) -> str:
     """Words a story and its question, with random wordings."""
-    sentences = _tell_starts(story, rng)
-    for position, event in enumerate(story.events):
-        opening = rng.choice(EVENT_OPENINGS) if position else ""
-        wording = rng.choice(EVENT_WORDINGS[event.kind])
-        if event.kind == "gain" and position and rng.random() < 0.2:
-            wording = EVENT_WORDINGS["gain"][0]
-        values = {
-            "who": event.who,
-            "other": event.other,
-            "b": event.amount,
-            "k": event.times,
-            "unit": event.verb,
-        }
-        sentences.append(opening + wording.format(verb=event.verb, items=story.item, **values))
+    sentences: list[str] = []
+    for position, who in enumerate(story.people):
+        sentences.append(_tell_start(story, position, rng))
+        for number, event in enumerate(event for event in story.events if event.who == who):
+            sentences.append(_tell_event(event, story.item, bool(number), rng))
     other = next((name for name in story.people if name != story.asked), "")
     question = rng.choice(QUESTIONS[story.question])
     sentences.append(question.format(items=story.item, who=story.asked, other=other))
     return " ".join(sentences)
 
 
-def _tell_starts(story: Story, rng: random.Random) -> list[str]:
-    first = story.people[0]
-    if len(story.people) == 1:
-        return [rng.choice(INTROS).format(who=first, a=story.starts[0], items=story.item)]
-    second = story.people[1]
-    slots = {"a": story.starts[0], "b": story.starts[1], "items": story.item, "who": first, "other": second}
-    if story.comparison == "start":
-        return [rng.choice(PAIR_INTROS).format(**slots)]
-    return [rng.choice(INTROS).format(**slots), rng.choice(COMPARISONS[story.comparison]).format(**slots)]
+def _tell_start(story: Story, position: int, rng: random.Random) -> str:
+    value = story.starts[position]
+    if position == 0 or story.comparison == "start":
+        return rng.choice(INTROS).format(who=story.people[position], a=value, items=story.item)
+    wording = rng.choice(COMPARISONS[story.comparison])
+    return wording.format(who=story.people[0], other=story.people[1], b=value, items=story.item)
+
+
+def _tell_event(event: Event, item: str, follows: bool, rng: random.Random) -> str:
+    opening = rng.choice(EVENT_OPENINGS) if follows else ""
+    wording = rng.choice(EVENT_WORDINGS[event.kind])
+    return opening + wording.format(
+        who=event.who, b=event.amount, k=event.times, unit=event.verb, verb=event.verb, items=item
+    )

@@ -9,11 +9,12 @@ from itertools import accumulate
 
 from semanticspec.demo.meanings import Meaning, Problem, StyleName
 from semanticspec.demo.patterns import VERBS
+from semanticspec.demo.stories import closing_step
 from semanticspec.demo.wordings import (
     ANSWER_WEIGHTS,
     ANSWER_WORDINGS,
+    CLOSING_SHARE,
     CORRECTION_OPENINGS,
-    SECOND_FIRST_SHARE,
     STEP_WORDINGS,
     STYLE_WEIGHTS,
 )
@@ -40,7 +41,7 @@ def _cumulative(style: StyleName) -> tuple[int, ...]:
 def write_step(meaning: Meaning, verb: str, wording: int) -> str:
     """Words one step with the given wording, without what ends it."""
     values = (*meaning.operands, 0)
-    text = STEP_WORDINGS[meaning.operation][wording].format(
+    return STEP_WORDINGS[meaning.operation][wording].format(
         who=meaning.who,
         other=meaning.other,
         items=meaning.item,
@@ -51,7 +52,6 @@ def write_step(meaning: Meaning, verb: str, wording: int) -> str:
         verb=verb,
         verbing=VERBS.get(meaning.operation, {}).get(verb, ""),
     )
-    return text
 
 
 def pick_wording(style: StyleName, rng: random.Random) -> int:
@@ -61,13 +61,13 @@ def pick_wording(style: StyleName, rng: random.Random) -> int:
     return next(index for index, bound in enumerate(weights) if drawn < bound)
 
 
-def order_of_steps(problem: Problem, style: StyleName, rng: random.Random) -> list[int]:
-    """Chooses which person to work out first, where that is free; both orders are right."""
-    order = list(range(len(problem.steps)))
-    first = problem.steps[0].who
-    if problem.steps[-1].operation in ("total", "difference") and rng.random() < SECOND_FIRST_SHARE[style]:
-        order[:-1] = sorted(order[:-1], key=lambda index: problem.steps[index].who == first)
-    return order
+def steps_to_tell(problem: Problem, style: StyleName, rng: random.Random) -> list[tuple[Meaning, str]]:
+    """Returns the problem's steps with their verbs, at times with a closing step that the question leaves free."""
+    steps = list(zip(problem.steps, problem.verbs, strict=True))
+    last = problem.steps[-1]
+    if last.operation not in ("total", "difference") and rng.random() < CLOSING_SHARE[style]:
+        steps.append((closing_step(last.who, last.item, last.result), ""))
+    return steps
 
 
 def write_trace(
@@ -85,25 +85,23 @@ def write_trace(
     Returns:
         Pieces whose texts joined are the solution.
     """
-    order = order_of_steps(problem, style, rng)
-    slip_at = rng.randrange(len(order)) if rng.random() < slip_share else -1
+    steps = steps_to_tell(problem, style, rng)
+    slip_at = rng.randrange(len(steps)) if rng.random() < slip_share else -1
     pieces: list[Piece] = []
-    for position, index in enumerate(order):
-        meaning, verb = problem.steps[index], problem.verbs[index]
+    for position, (meaning, verb) in enumerate(steps):
         opening = ""
         if position == slip_at:
-            pieces += _write_slip(problem, index, style, rng)
+            pieces += _write_slip(problem, meaning, verb, rng)
             opening = rng.choice(CORRECTION_OPENINGS) + " "
-        end = "\n" if position == len(order) - 1 else STEP_END
+        end = "\n" if position == len(steps) - 1 else STEP_END
         pieces.append(Piece(opening + write_step(meaning, verb, pick_wording(style, rng)) + end))
     answer = rng.choices(ANSWER_WORDINGS, ANSWER_WEIGHTS[style])[0].format(r=problem.answer)
     pieces.append(Piece(f"{THINK_END}{STEP_END}{answer}"))
     return pieces
 
 
-def _write_slip(problem: Problem, index: int, style: StyleName, rng: random.Random) -> list[Piece]:
+def _write_slip(problem: Problem, meaning: Meaning, verb: str, rng: random.Random) -> list[Piece]:
     """Writes a step wrongly, in either style's words; all before the first wrong character may be learned."""
-    meaning, verb = problem.steps[index], problem.verbs[index]
     wording = pick_wording(rng.choice(("target", "draft")), rng)
     right = write_step(meaning, verb, wording) + STEP_END
     wrong = right

@@ -124,7 +124,7 @@ class Run:
         }
         partial = self.out / "checkpoint.part"
         torch.save(state, partial)
-        os.replace(partial, self.out / "checkpoint.pt")
+        partial.replace(self.out / "checkpoint.pt")
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the output folder, if there is one."""

@@ -85,27 +85,27 @@ STEP_WORDINGS: dict[Operation, tuple[str, ...]] = {
     ),
     "more": (
         "{who} has {b} more {items} than {other}, so {who} starts with {a} + {b} = {r} {items}.",
-        "Since {other} has {a} {items} and {who} has {b} more, {who} has {a} + {b} = {r} at first.",
+        "Since {other} has {a} {items} and {who} has {b} more, {who} has {a} + {b} = {r} of them.",
         "With {b} more {items} than {other}, {who} has {a} + {b} = {r} of them at the start.",
         "Going {b} {items} above {other} takes {who} from {a} to {r}.",
-        "Adding {b} to the {items} that {other} had at first, we see that {who} has {a} + {b} = {r}.",
-        "Next, {who} begins with {b} {items} more than {other} did, and that is {a} + {b} = {r}.",
+        "Adding {b} to the {items} that {other} has, we see that {who} has {a} + {b} = {r}.",
+        "Next, {who} begins with {b} {items} more than {other} has, and that is {a} + {b} = {r}.",
     ),
     "fewer": (
         "{who} has {b} fewer {items} than {other}, so {who} starts with {a} - {b} = {r} {items}.",
-        "Since {other} has {a} {items} and {who} has {b} fewer, {who} has {a} - {b} = {r} at first.",
+        "Since {other} has {a} {items} and {who} has {b} fewer, {who} has {a} - {b} = {r} of them.",
         "With {b} fewer {items} than {other}, {who} has {a} - {b} = {r} of them at the start.",
         "Going {b} {items} below {other} takes {who} from {a} down to {r}.",
-        "Taking {b} from the {items} that {other} had at first, we see that {who} has {a} - {b} = {r}.",
-        "Next, {who} begins with {b} {items} fewer than {other} did, and that is {a} - {b} = {r}.",
+        "Taking {b} from the {items} that {other} has, we see that {who} has {a} - {b} = {r}.",
+        "Next, {who} begins with {b} {items} fewer than {other} has, and that is {a} - {b} = {r}.",
     ),
     "twice": (
         "{who} has twice as many {items} as {other}, so {who} starts with {b} * {a} = {r} {items}.",
-        "Since {other} has {a} {items} and {who} has twice as many, {who} has {b} * {a} = {r} at first.",
+        "Since {other} has {a} {items} and {who} has twice as many, {who} has {b} * {a} = {r} of them.",
         "With twice as many {items} as {other}, {who} has {b} * {a} = {r} of them at the start.",
         "Having twice the {items} of {other} takes {who} from {a} to {r}.",
-        "Counting the {items} that {other} had at first twice, we see that {who} has {b} * {a} = {r}.",
-        "Next, {who} begins with two times the {items} that {other} had, and that is {b} * {a} = {r}.",
+        "Counting the {items} that {other} has twice, we see that {who} has {b} * {a} = {r}.",
+        "Next, {who} begins with two times the {items} that {other} has, and that is {b} * {a} = {r}.",
     ),
     "total": (
         "Together {who} and {other} have {a} + {b} = {r} {items}.",
@@ -149,17 +149,13 @@ STYLE_WEIGHTS: dict[StyleName, tuple[int, ...]] = {
     "draft": (5, 8, 12, 20, 25, 30),
 }
 ANSWER_WEIGHTS: dict[StyleName, tuple[int, ...]] = {"target": (90, 10), "draft": (30, 70)}
-# Share of two-person problems in which the second person is worked out first, where the question allows it.
-SECOND_FIRST_SHARE: dict[StyleName, float] = {"target": 0.12, "draft": 0.4}
+# Share of solutions that close with the count once more before the answer, where the question leaves that free.
+CLOSING_SHARE: dict[StyleName, float] = {"target": 0.12, "draft": 0.4}
 
 INTROS = (
     "{who} has {a} {items}.",
     "{who} owns {a} {items}.",
     "{who} starts with {a} {items}.",
-)
-PAIR_INTROS = (
-    "{who} has {a} {items} and {other} has {b} {items}.",
-    "{who} has {a} {items}, and {other} has {b}.",
 )
 COMPARISONS: dict[Operation, tuple[str, ...]] = {
     "more": ("{other} has {b} more {items} than {who}.", "{other} has {b} {items} more than {who}."),
@@ -188,7 +184,7 @@ EVENT_WORDINGS: dict[EventKind, tuple[str, ...]] = {
         "{who} gives {b} {items} to each of {k} friends.",
         "{who} gives {k} friends {b} {items} each.",
     ),
-    "transfer": ("{who} gives {b} {items} to {other}.", "{who} hands {b} {items} to {other}."),
+    "give": ("{who} gives {b} {items} to a friend.", "{who} hands {b} {items} to a friend."),
 }
 EVENT_OPENINGS = ("", "Then ", "After that, ", "Later, ")
 QUESTIONS: dict[str, tuple[str, ...]] = {
