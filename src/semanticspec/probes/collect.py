@@ -2,8 +2,8 @@
 
 For every problem the target writes one reasoning, the speculative loop another; both are cut at segment
 ends. In each of these contexts both models write the next segment `num_samples` times, and the target reads
-what the draft wrote. Source: the paper's data collection; contexts from the loop and the target's reading of
-drafted segments are ours (see "Known weaknesses" in the project's notes on the method).
+what the draft wrote. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its
+target's probe never sees a segment that the draft wrote, which is all it judges in use.
 """
 
 from __future__ import annotations

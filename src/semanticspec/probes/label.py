@@ -173,8 +173,8 @@ def count_labels(
 
     With n samples of the model in the segment's context, k of them with the segment's meaning: `unbiased`
     gives the model's own segments (k - 1) / (n - 1), segments of the other model k / n. `paper` gives own
-    segments k / n and leaves the other model's out. Source: "Labels" among our definitions, unbiased given
-    that the meaning was drawn; `paper`: the share of a sample's cluster, in which the sample counts itself.
+    segments k / n and leaves the other model's out. Given that a meaning was drawn, (k - 1) / (n - 1) is
+    unbiased for its probability, while k / n counts the sample itself. Source: `paper`: share of a cluster.
 
     Returns:
         A label for each segment, None where there is none: what this model's probe is not asked about (the
