@@ -1,42 +1,6 @@
-"""Small real tokenizers and scripted pairs that many tests share."""
-
-from __future__ import annotations
+"""Settings for all tests: nothing is looked up on a hub."""
 
 import os
-from collections.abc import Sequence
-
-import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
-from semanticspec.vocabulary import Vocabulary
-
-LETTERS = ["a", "b", "c", "d"]
-
-
-def make_vocabulary(
-    letters: Sequence[str] = LETTERS,
-    *,
-    added: Sequence[str] = ("<eos>", "<think>", "</think>"),
-    blank_line: bool = True,
-    template: str | None = None,
-) -> Vocabulary:
-    """A byte-level vocabulary: the letters, a line break, a blank line if wanted, then the added tokens."""
-    tokens = [*letters, "Ċ", *(["ĊĊ"] if blank_line else [])]
-    model = models.BPE({token: i for i, token in enumerate(tokens)}, [("Ċ", "Ċ")] if blank_line else [])
-    backend = Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(text, normalized=False) for text in added])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
-    tokenizer.chat_template = template
-    return Vocabulary(tokenizer)
-
-
-@pytest.fixture(scope="session")
-def vocabulary() -> Vocabulary:
-    return make_vocabulary()

@@ -74,8 +74,6 @@ def generate(
     pair = load_pair(
         target, draft, target_probe=target_probe, draft_probe=draft_probe, dtype=dtype, device=device
     )
-    if target is None:
-        _warn_outside_grammar(prompt)
     result = asyncio.run(_show(pair, prompt, config, stream=stream, quiet=as_json))
     if as_json:
         typer.echo(result_json(result))
@@ -150,11 +148,15 @@ async def _show(pair: Any, prompt: str, config: DecodingConfig, *, stream: bool,
     """Decodes one request, printing events unless quiet."""
     from semanticspec.console import RequestView
     from semanticspec.decoding import decode
+    from semanticspec.loading import BUNDLED
     from semanticspec.records import Finished
 
     view = RequestView(stream=stream)
     try:
-        async with aclosing(decode(pair, prompt, config)) as events:
+        request = decode(pair, prompt, config)
+        if pair.name == BUNDLED:
+            _warn_outside_grammar(prompt)
+        async with aclosing(request) as events:
             async for event in events:
                 if not quiet:
                     view.show(event)

@@ -81,7 +81,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; no begin-of-text token is added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

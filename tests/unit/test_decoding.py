@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from vocabularies import make_vocabulary
 
-from conftest import make_vocabulary
 from semanticspec import DecodingConfig, RuleConfig, decode, generate, preset
 from semanticspec.config import target_alone
 from semanticspec.decoding import generate_async, segment_texts

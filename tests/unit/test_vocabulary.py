@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from vocabularies import make_vocabulary
 
-from conftest import make_vocabulary
 from semanticspec.errors import PromptError
 from semanticspec.segments import Segmenter
 from semanticspec.vocabulary import Translation
+
+
+@pytest.fixture
+def vocabulary():
+    return make_vocabulary()
+
 
 A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
 
