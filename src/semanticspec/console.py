@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -93,42 +94,34 @@ def stats_json(stats: Stats) -> dict[str, Any]:
 
 
 def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """Methods side by side, with intervals."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    for heading in (
-        "accuracy",
-        "vs target, points",
-        "speed-up",
-        "s a problem",
-        "by draft",
-        "kept",
-        "overhead",
-    ):
-        table.add_column(heading, justify="right")
-    for name, figures in summary.items():
-        table.add_row(
-            name,
-            f"{figures['accuracy']:.1%}",
-            _points(figures, "accuracy_diff"),
-            _ratio(figures),
-            f"{figures['wall_s'] / figures['problems']:.3f}",
-            f"{figures['draft_token_share']:.0%}",
-            "" if figures["segment_acceptance_rate"] is None else f"{figures['segment_acceptance_rate']:.0%}",
-            f"{figures['overhead_share']:.1%}",
-        )
+    """Methods side by side, one a column; 95 % intervals in brackets."""
+    table = Table(title=title, title_justify="left", caption="in brackets: 95 % intervals", box=SIMPLE_HEAD)
+    table.add_column("")
+    for name in summary:
+        table.add_column(name, justify="right")
+    rows = {
+        "accuracy": lambda f: f"{f['accuracy']:.1%}",
+        "speed-up": lambda f: _interval(f, "speedup", ".2f", "x"),
+        "vs target": lambda f: _interval(f, "accuracy_diff", "+.1f", " points", 100),
+        "vs semantic": lambda f: _interval(f, "accuracy_diff_to_semantic", "+.1f", " points", 100),
+        "s a problem": lambda f: f"{f['wall_s'] / f['problems']:.3f}",
+        "drafted tokens": lambda f: f"{f['draft_token_share']:.1%}",
+        "segments kept": lambda f: (
+            "" if f["segment_acceptance_rate"] is None else f"{f['segment_acceptance_rate']:.1%}"
+        ),
+        "length": lambda f: f"{f['length_ratio']:.2f}x" if "length_ratio" in f else "",
+        "overhead": lambda f: f"{f['overhead_share']:.1%}",
+    }
+    for heading, cell in rows.items():
+        cells = [cell(figures) for figures in summary.values()]
+        if any(cells):
+            table.add_row(heading, *cells)
     return table
 
 
-def _points(figures: Mapping[str, Any], name: str) -> str:
-    if name not in figures:
+def _interval(figures: Mapping[str, Any], name: str, digits: str, unit: str, factor: float = 1.0) -> str:
+    """A figure over its interval; nothing for figures that there are not, or that compare a method to itself."""
+    if name not in figures or figures[f"{name}_ci95"][0] == figures[f"{name}_ci95"][1]:
         return ""
-    low, high = figures[f"{name}_ci95"]
-    return f"{100 * figures[name]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _ratio(figures: Mapping[str, Any]) -> str:
-    if "speedup" not in figures:
-        return ""
-    low, high = figures["speedup_ci95"]
-    return f"{figures['speedup']:.2f}x [{low:.2f}, {high:.2f}]"
+    low, high = (format(factor * bound, digits) for bound in figures[f"{name}_ci95"])
+    return f"{format(factor * figures[name], digits)}{unit}\n[{low}, {high}]"

@@ -15,8 +15,8 @@ from semanticspec.benchmark.methods import METHODS
 from semanticspec.config import DecodingConfig
 from semanticspec.console import comparison_table, messages
 from semanticspec.errors import ConfigError
+from semanticspec.files import write_atomically
 from semanticspec.loading import load_pair
-from semanticspec.probes.files import write_atomically
 
 SPLITS = ("test", "validation")
 

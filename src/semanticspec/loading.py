@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from semanticspec import demo
@@ -11,19 +10,6 @@ from semanticspec.pair import Model, Pair, SemanticProbe
 from semanticspec.records import Author
 
 BUNDLED = "bundled"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """How both models of a pair are loaded.
-
-    Attributes:
-        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16.
-        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
-    """
-
-    dtype: str = "auto"
-    device: str = "auto"
 
 
 def load_pair(
@@ -40,6 +26,7 @@ def load_pair(
     Args:
         target, draft: hub name, local folder or GGUF file, both or neither.
         target_probe, draft_probe: probe folders; needed by the `semantic` rule. The bundled pair brings its own.
+        dtype, device: of both models, see `load_model`.
 
     Raises:
         ConfigError: only one of target and draft is given.
@@ -57,8 +44,8 @@ def load_pair(
         name = f"{target} + {draft}"
     for role, path in (("target", target_probe), ("draft", draft_probe)):
         _check_probe_exists(role, path)
-    options = ModelOptions(dtype, device)
-    target_model, draft_model = load_model(target, options), load_model(draft, options)
+    target_model = load_model(target, dtype=dtype, device=device)
+    draft_model = load_model(draft, dtype=dtype, device=device)
     return Pair(
         target_model,
         draft_model,
@@ -68,18 +55,21 @@ def load_pair(
     )
 
 
-def load_model(model: str, options: ModelOptions | None = None) -> Model:
+def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Model:
     """Loads one model with its tokenizer.
+
+    Args:
+        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
 
     Raises:
         ModelError: the model cannot be found or read.
     """
-    options = options or ModelOptions()
     _check_model_name(model)
     from semanticspec.engines.transformers import TransformersEngine
     from semanticspec.vocabulary import Vocabulary
 
-    engine = TransformersEngine.load(model, dtype=options.dtype, device=options.device)
+    engine = TransformersEngine.load(model, dtype=dtype, device=device)
     return Model(engine, Vocabulary.load(model))
 
 

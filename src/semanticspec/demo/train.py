@@ -3,6 +3,9 @@
 The target begins with half of its layers and doubles them on the way: new layers start as identities, so nothing
 learned is lost and the cheap first part sees more text. The clock, not a step count, drives the learning rate.
 Training can be stopped and called again with the same folder: it goes on from its last checkpoint.
+
+On a few cores, one process per core learns faster than one process with many threads:
+`torchrun --nproc-per-node 2 -m semanticspec.demo.train target --threads 1 ...` shares each batch among processes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -94,8 +98,9 @@ class Run:
         """Learns from one batch and returns its loss in nats per weighted token."""
         started = time.monotonic()
         rate = min(1.0, self.progress / WARM_UP) * (1.0 - self.progress)
-        loss = batch_loss(self.model, group, self.weights)
+        loss = batch_loss(self.model, _share(group), self.weights)
         loss.backward()  # type: ignore[no-untyped-call]
+        _average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, peak in zip(
             self.optimizers, (self.recipe.muon_rate, self.recipe.adam_rate), strict=True
@@ -105,7 +110,7 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.num_steps += 1
-        self.elapsed_s += time.monotonic() - started
+        self.elapsed_s = _latest(self.elapsed_s + time.monotonic() - started)
         if (
             self.progress >= self.recipe.grow_at
             and self.model.config.num_hidden_layers < self.recipe.num_layers
@@ -114,7 +119,9 @@ class Run:
         return float(loss.detach())
 
     def save(self) -> None:
-        """Writes the checkpoint; the file is replaced in one move."""
+        """Writes the checkpoint; the file is replaced in one move. Only the first process writes."""
+        if not _is_first():
+            return
         state = {
             "num_layers": self.model.config.num_hidden_layers,
             "model": self.model.state_dict(),
@@ -207,8 +214,38 @@ def batch_loss(model: LlamaForCausalLM, group: list[Sequence], weights: torch.Te
     return F.cross_entropy(logits, labels[:, 1:][chosen], weight=weights)
 
 
-def export(run: Run) -> Path:
+def _is_first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _share(group: list[Sequence]) -> list[Sequence]:
+    """This process's part of a batch; all of it where there is one process."""
+    return group[dist.get_rank() :: dist.get_world_size()] if dist.is_initialized() else group
+
+
+def _average(gradients: list[torch.Tensor]) -> None:
+    """Replaces gradients by their mean over all processes."""
+    if dist.is_initialized():
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / dist.get_world_size()).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _latest(elapsed_s: float) -> float:
+    """The time of the slowest process, so that all keep one learning rate and stop together."""
+    if not dist.is_initialized():
+        return elapsed_s
+    slowest = torch.tensor(elapsed_s, dtype=torch.float64)
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    return float(slowest)
+
+
+def export(run: Run) -> None:
     """Writes model and tokenizer in transformers format to `OUT/model`, replacing the folder in one move."""
+    if not _is_first():
+        return
     ready, partial, old = (run.out / name for name in ("model", "model.part", "model.old"))
     shutil.rmtree(partial, ignore_errors=True)
     run.model.generation_config = GenerationConfig(
@@ -225,7 +262,6 @@ def export(run: Run) -> Path:
         ready.rename(old)
     partial.rename(ready)
     shutil.rmtree(old, ignore_errors=True)
-    return ready
 
 
 def _history(run: Run) -> dict[str, Any]:
@@ -252,7 +288,7 @@ def train(recipe: Recipe, minutes: float, out: Path, stop: Callable[[], bool] = 
         ):
             losses.append(run.step(group))
             tokens += sum(len(sequence.ids) for sequence in group)
-            if run.num_steps % 50 == 0:
+            if run.num_steps % 50 == 0 and _is_first():
                 _report(run, losses[-50:], tokens / (time.monotonic() - since))
                 tokens, since = 0, time.monotonic()
             if run.elapsed_s - saved > CHECKPOINT_S:
@@ -286,8 +322,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
     run = train(RECIPES[arguments.model], arguments.minutes, arguments.out)
-    print(f"done: {run.num_steps} steps in {run.elapsed_s / 60:.1f} min, model in {run.out / 'model'}")
+    if _is_first():
+        print(f"done: {run.num_steps} steps in {run.elapsed_s / 60:.1f} min, model in {run.out / 'model'}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

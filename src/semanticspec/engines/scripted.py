@@ -54,6 +54,8 @@ class ScriptedEngine:
         request_id: str | None = None,  # noqa: ARG002
     ) -> list[Generation]:
         self._check(context_ids, max_tokens)
+        if n < 1:
+            raise EngineError(f"n is {n}; ask for 1 or more samples")
         self.calls.append("generate")
         await asyncio.sleep(0)
         return [
@@ -90,6 +92,8 @@ class ScriptedEngine:
         request_id: str | None = None,  # noqa: ARG002
     ) -> list[Score]:
         self.calls.append("score")
+        if not continuations:
+            raise EngineError("there is nothing to score; give at least one continuation")
         for continuation in continuations:
             self._check(context_ids, len(continuation))
         await asyncio.sleep(0)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.files import write_atomically
 from semanticspec.probes.card import Counting
-from semanticspec.probes.files import write_atomically
 from semanticspec.probes.storage import Collection, SegmentRecord, Shard
 from semanticspec.records import Author
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
 from semanticspec.errors import ProbeError
+from semanticspec.files import write_atomically
 from semanticspec.probes.card import ProbeCard
 from semanticspec.probes.features import compute_features
-from semanticspec.probes.files import write_atomically
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Author, Reading
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from semanticspec.errors import ProbeError
-from semanticspec.probes.files import write_atomically
+from semanticspec.files import write_atomically
 from semanticspec.records import Author, StopReason
 
 if TYPE_CHECKING:
