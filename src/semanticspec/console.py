@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -99,14 +99,14 @@ def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Ta
     table.add_column("")
     for name in summary:
         table.add_column(name, justify="right")
-    rows = {
+    rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "accuracy": lambda f: f"{f['accuracy']:.1%}",
         "speed-up": lambda f: _interval(f, "speedup", ".2f", "x"),
         "vs target": lambda f: _interval(f, "accuracy_diff", "+.1f", " points", 100),
         "vs semantic": lambda f: _interval(f, "accuracy_diff_to_semantic", "+.1f", " points", 100),
         "s a problem": lambda f: f"{f['wall_s'] / f['problems']:.3f}",
-        "drafted tokens": lambda f: f"{f['draft_token_share']:.1%}",
-        "segments kept": lambda f: (
+        "drafted": lambda f: f"{f['draft_token_share']:.1%}",
+        "kept": lambda f: (
             "" if f["segment_acceptance_rate"] is None else f"{f['segment_acceptance_rate']:.1%}"
         ),
         "length": lambda f: f"{f['length_ratio']:.2f}x" if "length_ratio" in f else "",

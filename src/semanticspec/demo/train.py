@@ -228,7 +228,8 @@ def _average(gradients: list[torch.Tensor]) -> None:
     if dist.is_initialized():
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        parts = (flat / dist.get_world_size()).split([gradient.numel() for gradient in gradients])
+        flat /= dist.get_world_size()
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
