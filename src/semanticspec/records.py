@@ -86,11 +86,13 @@ class Score(Reading):
     Attributes:
         ranks: for every token, how many tokens the model held more probable there, plus 1 (1 = its favourite).
         argmax_ids: the model's favourite token at every position.
+        entropies: of the model's raw distribution at every position, nats; empty where the engine cannot say.
         next_token_id: one token sampled after the last, None unless sampling settings were given.
     """
 
     ranks: tuple[int, ...] = ()
     argmax_ids: tuple[int, ...] = ()
+    entropies: tuple[float, ...] = ()
     next_token_id: int | None = None
 
 

@@ -28,7 +28,7 @@ from semanticspec.probes.collect import CollectConfig, ProblemText, collect
 from semanticspec.probes.commands import probe_app, read_problems
 from semanticspec.probes.evaluate import auroc, errors
 from semanticspec.probes.examples import Examples, gather, split_of
-from semanticspec.probes.features import FEATURES, compute_features
+from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
 from semanticspec.probes.label import (
     ExactJudge,
     NumbersJudge,
@@ -199,8 +199,8 @@ def test_features_by_hand() -> None:
         "last",
     )
     expected = [-0.86, -4.3, -3.0, -1.0, 2.0, 1.0, 0.2, 0.0]
-    assert compute_features(names, values) == pytest.approx(expected)
-    assert all(isinstance(value, float) for value in compute_features(tuple(FEATURES), (-1e9,)))
+    assert compute_features(names, TokenSignals(values)) == pytest.approx(expected)
+    assert all(isinstance(value, float) for value in compute_features(tuple(FEATURES), TokenSignals((-1e9,))))
     with pytest.raises(ConfigError, match="unknown probe feature"):
         TrainConfig(features=("smell",))
 
@@ -321,7 +321,8 @@ def synthetic(num_problems: int, rows_each: int = 8) -> Examples:
     labels = torch.sigmoid(states[:, 0] - states[:, 1])
     return Examples(
         states=states,
-        logprobs=((-0.5, -1.0),) * rows,
+        signals=(TokenSignals((-0.5, -1.0)),) * rows,
+        draft_logprobs=((),) * rows,
         labels=labels,
         weights=torch.ones(rows),
         drafted=torch.arange(rows) % 2 == 0,

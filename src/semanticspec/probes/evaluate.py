@@ -67,7 +67,7 @@ def evaluate(estimates: Tensor, examples: Examples) -> dict[str, float]:
         figures["auroc_loop"] = auroc(kept[loop], positive[loop], rows.weights[loop])
         figures["r2_loop"] = errors(kept[loop], rows.labels[loop], rows.weights[loop])["r2"]
     for position, name in enumerate(CHEAP_SIGNALS):
-        signal = torch.tensor([compute_features(CHEAP_SIGNALS, values)[position] for values in rows.logprobs])
+        signal = torch.tensor([compute_features(CHEAP_SIGNALS, values)[position] for values in rows.signals])
         figures[f"auroc_{name}_logprob"] = auroc(signal, positive, rows.weights)
     first, second = rows.halves.unbind(1)
     figures["auroc_ceiling"] = auroc(first, second >= POSITIVE, rows.weights)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semanticspec.errors import ProbeError
 from semanticspec.probes.card import Counting
+from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.label import count_labels, paired_shares
 from semanticspec.probes.storage import SegmentRecord, Shard
 from semanticspec.records import Author
@@ -28,7 +29,8 @@ class Examples:
 
     Attributes:
         states: `[rows, hidden]`, pooled states under the probe's model.
-        logprobs: of every row's tokens under that model, nats.
+        signals: what that model's pass says about every row's tokens.
+        draft_logprobs: of every row's tokens under the draft, nats; empty for rows the target wrote.
         labels: `[rows]`, semantic probabilities.
         weights: `[rows]`, how often the segment was drawn.
         drafted: `[rows]`, bool: written by the draft.
@@ -38,7 +40,8 @@ class Examples:
     """
 
     states: Tensor
-    logprobs: tuple[tuple[float, ...], ...]
+    signals: tuple[TokenSignals, ...]
+    draft_logprobs: tuple[tuple[float, ...], ...]
     labels: Tensor
     weights: Tensor
     drafted: Tensor
@@ -54,7 +57,8 @@ class Examples:
         indices = mask.nonzero().flatten().tolist()
         return Examples(
             states=self.states[mask],
-            logprobs=tuple(self.logprobs[i] for i in indices),
+            signals=tuple(self.signals[i] for i in indices),
+            draft_logprobs=tuple(self.draft_logprobs[i] for i in indices),
             labels=self.labels[mask],
             weights=self.weights[mask],
             drafted=self.drafted[mask],
@@ -102,7 +106,8 @@ def gather(
         raise ProbeError("the collection has no segments with labels; collect on more problems")
     return Examples(
         states=torch.cat([part.states for part in parts]),
-        logprobs=tuple(row for part in parts for row in part.logprobs),
+        signals=tuple(row for part in parts for row in part.signals),
+        draft_logprobs=tuple(row for part in parts for row in part.draft_logprobs),
         labels=torch.cat([part.labels for part in parts]),
         weights=torch.cat([part.weights for part in parts]),
         drafted=torch.cat([part.drafted for part in parts]),
@@ -122,7 +127,8 @@ def _of_shard(shard: Shard, meanings: Sequence[int], role: Author, counting: Cou
     states = shard.target_states if role == "target" else shard.draft_states
     return Examples(
         states=states[indices],
-        logprobs=tuple(_logprobs(segment, role) for segment in segments),
+        signals=tuple(_signals(segment, role) for segment in segments),
+        draft_logprobs=tuple(segment.draft_logprobs for segment in segments),
         labels=torch.tensor([label for _, label in rows], dtype=torch.float32),
         weights=torch.tensor([float(segment.count) for segment in segments]),
         drafted=torch.tensor([segment.author == "draft" for segment in segments], dtype=torch.bool),
@@ -134,8 +140,10 @@ def _of_shard(shard: Shard, meanings: Sequence[int], role: Author, counting: Cou
     )
 
 
-def _logprobs(segment: SegmentRecord, role: Author) -> tuple[float, ...]:
-    return segment.target_logprobs if role == "target" else segment.draft_logprobs
+def _signals(segment: SegmentRecord, role: Author) -> TokenSignals:
+    if role == "draft":
+        return TokenSignals(segment.draft_logprobs)
+    return TokenSignals(segment.target_logprobs, segment.target_ranks, segment.target_entropies)
 
 
 def _halves(shard: Shard, meanings: Sequence[int], role: Author) -> list[tuple[float, float]]:

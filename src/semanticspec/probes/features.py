@@ -9,9 +9,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from semanticspec.errors import ConfigError
+from semanticspec.records import Reading, Score
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSignals:
+    """What one pass says about each token of a segment, beside the state.
+
+    Attributes:
+        logprobs: raw log-probabilities, nats; at least one.
+        ranks: 1 = the model's favourite. Empty where the pass was the writer's own.
+        entropies: of the raw distributions, nats. Empty as above, or where the engine cannot say.
+    """
+
+    logprobs: tuple[float, ...]
+    ranks: tuple[int, ...] = ()
+    entropies: tuple[float, ...] = ()
+
+
+def signals_of(reading: Reading) -> TokenSignals:
+    """The signals of a pass; a generation has no ranks and entropies."""
+    if isinstance(reading, Score):
+        return TokenSignals(reading.logprobs, reading.ranks, reading.entropies)
+    return TokenSignals(reading.logprobs)
+
 
 LOWEST_LOGPROB = -20.0
 """Log-probabilities (nats) are clipped here, so that a token held impossible stays a number."""
@@ -72,11 +97,7 @@ def check_features(names: Sequence[str]) -> None:
             raise ConfigError(f"probe feature {name!r} is given twice")
 
 
-def compute_features(names: Sequence[str], logprobs: Sequence[float]) -> list[float]:
-    """The named features of one segment, in the order of the names.
-
-    Args:
-        logprobs: raw log-probabilities (nats) of the segment's tokens, at least one.
-    """
-    clipped = [max(value, LOWEST_LOGPROB) for value in logprobs]
+def compute_features(names: Sequence[str], signals: TokenSignals) -> list[float]:
+    """The named features of one segment, in the order of the names."""
+    clipped = [max(value, LOWEST_LOGPROB) for value in signals.logprobs]
     return [float(FEATURES[name](clipped)) for name in names]

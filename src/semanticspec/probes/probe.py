@@ -17,7 +17,7 @@ from semanticspec.engines.base import EngineInfo
 from semanticspec.errors import ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.card import ProbeCard
-from semanticspec.probes.features import compute_features
+from semanticspec.probes.features import compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Author, Reading
 
@@ -143,7 +143,7 @@ class Probe:
             states = [reading.pooled_state.to(device, torch.float32) for reading in readings]
             parts.append(torch.stack(states))
         if self.card.features:
-            rows = [compute_features(self.card.features, reading.logprobs) for reading in readings]
+            rows = [compute_features(self.card.features, signals_of(reading)) for reading in readings]
             parts.append(torch.tensor(rows, dtype=torch.float32, device=device))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 

@@ -51,6 +51,7 @@ class SegmentRecord:
         count: how many of the context's samples were this one.
         target_logprobs: nats, under the target, in the target's tokens.
         draft_logprobs: nats, under the draft; empty for segments the target wrote.
+        target_ranks, target_entropies: see `Score`, in the target's tokens; empty if they were not recorded.
     """
 
     context_id: str
@@ -61,6 +62,8 @@ class SegmentRecord:
     stop_reason: StopReason
     target_logprobs: tuple[float, ...]
     draft_logprobs: tuple[float, ...] = ()
+    target_ranks: tuple[int, ...] = ()
+    target_entropies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,5 +196,5 @@ def _read_shard(path: Path) -> Shard:
 
 
 def _segment(record: dict[str, Any]) -> SegmentRecord:
-    listed = ("token_ids", "target_logprobs", "draft_logprobs")
+    listed = ("token_ids", "target_logprobs", "draft_logprobs", "target_ranks", "target_entropies")
     return SegmentRecord(**{**record, **{name: tuple(record[name]) for name in listed}})

@@ -132,9 +132,7 @@ def inputs_of(examples: Examples, config: TrainConfig) -> Tensor:
     """The network's inputs `[rows, hidden + features]`: state first, as in `Probe`."""
     parts = [examples.states] if config.use_state else []
     if config.features:
-        parts.append(
-            torch.tensor([compute_features(config.features, values) for values in examples.logprobs])
-        )
+        parts.append(torch.tensor([compute_features(config.features, values) for values in examples.signals]))
     if not parts:
         raise ConfigError("a probe without the state needs features")
     return torch.cat(parts, dim=1)
