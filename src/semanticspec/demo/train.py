@@ -257,6 +257,8 @@ def export(run: Run) -> None:
         pad_token_id=run.tokenizer.pad_token_id,
     )
     run.model.save_pretrained(partial)
+    for name in ("is_local", "local_files_only"):  # how it was loaded here is nothing to ship
+        run.tokenizer.init_kwargs.pop(name, None)
     run.tokenizer.save_pretrained(partial)
     (partial / "training.json").write_text(json.dumps(_history(run), indent=2) + "\n")
     if ready.exists():
