@@ -192,7 +192,7 @@ def _columns(logits: Tensor, targets: Tensor) -> Tensor:
 def _entropies(logits: Tensor, normaliser: Tensor) -> Tensor:
     """Entropies `[rows]`, nats, of raw logits `[rows, vocabulary]` and their log-sum-exp `[rows, 1]`."""
     every = (logits - normaliser).clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be no number
-    return -torch.linalg.vecdot(every.exp(), every)
+    return -(every.exp().mul_(every)).sum(-1)
 
 
 def _next_token(
