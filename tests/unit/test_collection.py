@@ -18,8 +18,19 @@ from test_probes import CONFIG, PROBLEMS, make_pair, next_probabilities
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import storage
 from semanticspec.probes.collect import CollectConfig, collect
+from semanticspec.probes.features import (
+    FEATURES,
+    TokenSignals,
+    check_features,
+    compute_features,
+    features_for,
+    signals_of,
+)
+from semanticspec.probes.label import ExactJudge, label
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
+from semanticspec.probes.train import TrainConfig, train
+from semanticspec.records import Reading
 
 # --- rows --------------------------------------------------------------------------------------------------
 
@@ -252,3 +263,49 @@ def test_traces_of_problem_files(tmp_path: Path) -> None:
         read_problems(str(path))
     with pytest.raises(ConfigError, match="demo's problems have no traces"):
         read_problems("demo", trace_field="solution")
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def test_features_of_ranks_and_entropies_by_hand() -> None:
+    signals = TokenSignals((-0.5, -3.0, -1.0, -50.0), (1, 3, 2, 40), (0.25, 2.0, 1.0, 0.75))
+    names = (
+        "agreement",
+        "top_2_share",
+        "worst_rank",
+        "entropy",
+        "highest_entropy",
+        "excess_sum",
+        "excess_minimum",
+    )
+    assert compute_features(names, signals) == pytest.approx([0.25, 0.5, log(40), -1.0, 2.0, -20.5, -19.25])
+
+
+def test_features_that_a_pass_has_not_are_refused() -> None:
+    own_pass = signals_of(Reading((-1.0, -2.0), torch.zeros(3)))
+    with pytest.raises(ConfigError, match="agreement need ranks"):
+        compute_features(("mean", "agreement"), own_pass)
+    with pytest.raises(ConfigError, match="entropy, excess_sum need entropies"):
+        compute_features(("entropy", "excess_sum"), TokenSignals((-1.0,), (1,)))
+    assert len(compute_features(features_for("draft"), own_pass)) == len(FEATURES) - 7
+    assert features_for("target") == tuple(FEATURES)
+    check_features(tuple(FEATURES), "target")
+    with pytest.raises(ConfigError, match="draft's probe cannot use the feature 'entropy'"):
+        check_features(("mean", "entropy"), "draft")
+
+
+def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_path: Path) -> None:
+    problems = [ProblemText(f"problem {i}", "a") for i in range(20)]
+    run_collect(tmp_path, problems)
+    label(Collection(tmp_path), ExactJudge())
+    epochs: list[Any] = []
+    with pytest.raises(ConfigError, match="agreement need ranks"):
+        train(Collection(tmp_path), "draft", "exact", TrainConfig(features=("agreement",)), epochs.append)
+    assert not epochs
+    probe = train(
+        Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
+    )
+    assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
+    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]]))
+    assert 0 < probe.estimate(scored[0]) <= 1

@@ -22,7 +22,7 @@ from rich.progress import (
 from semanticspec.config import RuleConfig
 from semanticspec.errors import ConfigError
 from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.records import Sampling
+from semanticspec.records import Author, Sampling
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
@@ -133,13 +133,15 @@ def train_command(
     """Train a probe and measure it on problems held out from training."""
     if role not in ("target", "draft"):
         raise ConfigError(f"--role is {role!r}; expected target or draft")
-    from semanticspec.probes.features import FEATURES
+    from semanticspec.probes.features import features_for
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import TrainConfig
 
     config = TrainConfig(
         widths=_numbers(widths) if widths else None,
-        features=tuple(FEATURES) if features == "all" else tuple(filter(None, features.split(","))),
+        features=features_for(cast(Author, role))
+        if features == "all"
+        else tuple(filter(None, features.split(","))),
         use_state=state,
         loss=cast(Literal["bce", "mse"], loss),
         counting=cast(Literal["unbiased", "paper"], counting),
