@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ probe_app = typer.Typer(
     help="Make probes for a pair of models: collect, then label, then train (once for each role).",
     no_args_is_help=True,
 )
+
+_SPEED_PERIOD_S = 3600.0
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
 JudgeName = Annotated[
@@ -180,18 +183,38 @@ def run_collect(
 ) -> Collection:
     """Collects with a progress bar and closes the pair. What is finished stays when this is interrupted."""
     from semanticspec.probes.collect import collect
+    from semanticspec.probes.storage import Collection, Shard
 
-    async def work(on_progress: Callable[[object], None]) -> Collection:
-        try:
-            return await collect(
-                pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
-            )
-        finally:
-            await pair.aclose()
+    there = sum(Collection(out).has(problem.problem_id) for problem in problems)
+    contexts: list[int] = []
+    segments: list[int] = []
 
     with _bar("collecting") as (progress, on_total):
-        on_total(len(problems))
-        return asyncio.run(work(lambda _: progress("")))
+        on_total(len(problems) - there)
+
+        def on_progress(shard: Shard | None) -> None:
+            if shard is not None:
+                contexts.append(len(shard.contexts))
+                segments.append(len(shard.segments))
+                progress("")
+
+        async def work() -> Collection:
+            try:
+                return await collect(
+                    pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
+                )
+            finally:
+                await pair.aclose()
+
+        start = time.perf_counter()
+        collection = asyncio.run(work())
+        seconds = time.perf_counter() - start
+    each = f", {seconds / sum(contexts):.1f} s a context" if sum(contexts) else ""
+    _say(
+        f"{len(contexts)} problems collected ({there} were there), {sum(contexts)} contexts, "
+        f"{sum(segments)} segments in {seconds:.0f} s{each}"
+    )
+    return collection
 
 
 def run_label(collection: Collection, judge_name: str) -> None:
@@ -215,7 +238,9 @@ def _bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[int], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    # Steps may take minutes; by default only those of the last 30 s count for the time left.
+    with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
         task = progress.add_task(name, total=None, note="")
         yield (
             lambda note: progress.update(task, advance=1, note=note),
