@@ -20,10 +20,12 @@ import pyarrow.parquet
 import pytest
 import torch
 from test_probes import CONFIG, PROBLEMS, make_pair, next_probabilities
+from typer.testing import CliRunner
 
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import storage
 from semanticspec.probes.collect import CollectConfig, collect
+from semanticspec.probes.commands import probe_app
 from semanticspec.probes.features import (
     FEATURES,
     TokenSignals,
@@ -522,3 +524,30 @@ def test_a_hub_copy_that_is_no_parquet(hub: Path) -> None:
     (hub / "org/sums/main/test/0000.parquet").write_bytes(b"half")
     with pytest.raises(ConfigError, match=r"main/test/0000\.parquet of the data set org/sums cannot be read"):
         read_problems("org/sums:test")
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_takes_traces_and_tells_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("semanticspec.probes.commands.load_models", lambda *_, **__: make_pair())
+    problems = tmp_path / "problems.jsonl"
+    rows = ({"id": f"p{i}", "prompt": "a", "solution": "a\n\nb\n\nab"} for i in range(6))
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tmp_path / "data"
+    command = f"collect --out {data} --problems {problems} --traces solution --samples 4 --max-contexts 2"
+    command += " --max-trace-tokens 40 --loop-share 0.5 --one-trace"
+    for there in (0, 6):
+        result = CliRunner().invoke(probe_app, command.split())
+        assert result.exit_code == 0, (result.output, result.exception)
+        told = " ".join(capfd.readouterr().err.split() + result.output.split())
+        assert f"{6 - there} problems collected ({there} were there)" in told
+    shards = list(Collection(data))
+    origins = {context.origin for shard in shards for context in shard.contexts}
+    assert origins == {"loop", "given"}
+    assert Collection(data).manifest["config"]["one_trace"] is True
+    result = CliRunner().invoke(probe_app, [*command.split(), "--traces", "proof"])
+    assert isinstance(result.exception, ConfigError)
+    assert "'proof'" in str(result.exception)
