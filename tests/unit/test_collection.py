@@ -22,8 +22,9 @@ import torch
 from test_probes import CONFIG, PROBLEMS, make_pair, next_probabilities
 from typer.testing import CliRunner
 
+from semanticspec.decoding import decode
 from semanticspec.errors import ConfigError, ProbeError
-from semanticspec.probes import storage
+from semanticspec.probes import contexts, storage
 from semanticspec.probes.collect import CollectConfig, collect
 from semanticspec.probes.commands import probe_app
 from semanticspec.probes.features import (
@@ -96,24 +97,32 @@ def test_every_text_of_a_context_is_scored_once(tmp_path: Path) -> None:
     assert sum(len(continuations) for _, continuations in asked) < sum(len(s.segments) for s in shards)
 
 
-def test_a_trace_is_written_only_if_contexts_come_from_it(tmp_path: Path) -> None:
-    origins = {
-        name: {
-            context.origin
-            for shard in run_collect(tmp_path / name, config=config)
-            for context in shard.contexts
-        }
-        for name, config in {
-            "one context": replace(CONFIG, max_contexts=1),
-            "no loop": replace(CONFIG, loop_share=0),
-        }.items()
-    }
-    assert origins == {"one context": {"loop"}, "no loop": {"target"}}
+def test_a_trace_is_written_only_if_contexts_come_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def spy(pair: Any, prompt: Any, config: Any) -> Any:
+        written.append("loop" if config.speculate else "target")
+        return decode(pair, prompt, config)
+
+    monkeypatch.setattr(contexts, "decode", spy)
+    for name, config, expected in (
+        ("both", CONFIG, {"loop", "target"}),
+        ("one context", replace(CONFIG, max_contexts=1), {"loop"}),
+        ("no loop", replace(CONFIG, loop_share=0), {"target"}),
+    ):
+        written.clear()
+        shards = run_collect(tmp_path / name, config=config)
+        assert set(written) == expected
+        assert {context.origin for shard in shards for context in shard.contexts} == expected
+    written.clear()
     problems = [ProblemText(f"number {i}", "ab"[i % 2]) for i in range(40)]
     shards = run_collect(tmp_path / "one trace", problems, replace(CONFIG, one_trace=True, max_contexts=2))
     each = [{context.origin for context in shard.contexts} for shard in shards]
     assert all(len(found) == 1 for found in each)
     assert 10 <= each.count({"loop"}) <= 30
+    assert len(written) == len(problems)
 
 
 # --- given traces ------------------------------------------------------------------------------------------
