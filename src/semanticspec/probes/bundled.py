@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from semanticspec.probes.collect import CollectConfig, ProblemText
-from semanticspec.probes.features import FEATURES
+from semanticspec.probes.features import features_for
 from semanticspec.probes.train import TrainConfig, train
 from semanticspec.records import Author
 
@@ -20,8 +20,8 @@ COLLECT = CollectConfig(num_samples=20, max_segment_tokens=96, max_trace_tokens=
 """Steps of the demo are shorter than 60 tokens, its solutions than 400."""
 
 TRAIN: dict[Author, TrainConfig] = {
-    "target": TrainConfig(widths=(256, 64), features=tuple(FEATURES)),
-    "draft": TrainConfig(widths=(256, 64), features=tuple(FEATURES)),
+    "target": TrainConfig(widths=(256, 64), features=features_for("target")),
+    "draft": TrainConfig(widths=(256, 64), features=features_for("draft")),
 }
 
 

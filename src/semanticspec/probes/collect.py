@@ -1,40 +1,34 @@
 """First stage: what target and draft say, many times over, in contexts as they occur in use.
 
-For every problem the target writes one reasoning, the speculative loop another; both are cut at segment
-ends. In each of these contexts both models write the next segment `num_samples` times, and the target reads
-what the draft wrote. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its
-target's probe never sees a segment that the draft wrote, which is all it judges in use.
+For every problem the target writes one reasoning (unless one is given), the speculative loop another; both are
+cut at segment ends. In each of these contexts both models write the next segment `num_samples` times, and the
+target reads all that was written, its own segments too: what it says of both kinds comes from the same kind of
+pass. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its target's probe
+never sees a segment that the draft wrote, which is all it judges in use.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from semanticspec.config import DecodingConfig, RuleConfig, target_alone
-from semanticspec.decoding import decode
+from semanticspec.config import RuleConfig
 from semanticspec.engines.base import EngineInfo, derived_seed
-from semanticspec.errors import ConfigError, PromptError
+from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
 from semanticspec.pair import Model, Pair
-from semanticspec.probes.storage import Collection, ContextRecord, Origin, SegmentRecord, Shard
-from semanticspec.records import Generation, Reading, Sampling, Stop, TextWritten, ThinkingEnded
+from semanticspec.probes.contexts import ContextFinder, check_trace, loop_config
+from semanticspec.probes.problems import ProblemText as ProblemText
+from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
+from semanticspec.records import Author, Generation, Sampling, Score, Stop
 
-
-class ProblemText(NamedTuple):
-    """A problem to collect on: its id decides its split, so keep it stable."""
-
-    problem_id: str
-    prompt: str
+_LOWEST_STORED = -1e4  # nats; tokens held impossible stay numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +42,8 @@ class CollectConfig:
         max_trace_tokens: longest reasoning to cut contexts from.
         max_contexts: at most this many contexts of a problem, None = all; drawn at random.
         loop_share: at least this share of a problem's contexts come from the loop's text, [0, 1).
+        one_trace: all contexts of a problem come from one trace, for a share `loop_share` of the problems (drawn
+            by id) the loop's. With few contexts a problem, writing two traces is most of the work.
         loop_rules: how the loop accepts while it writes; each problem gets one of them, by its id.
         seed: of everything random, together with the problem's id.
     """
@@ -58,6 +54,7 @@ class CollectConfig:
     max_trace_tokens: int = 8000
     max_contexts: int | None = None
     loop_share: float = 0.5
+    one_trace: bool = False
     loop_rules: tuple[RuleConfig, ...] = (RuleConfig("top-k"), RuleConfig("random", accept_rate=0.7))
     seed: int = 0
 
@@ -70,14 +67,6 @@ class CollectConfig:
             )
         if self.max_contexts is not None and self.max_contexts < 1:
             raise ConfigError(f"max_contexts is {self.max_contexts}; expected 1 or more")
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """A place to sample at: output so far, cut into segments, in the target's tokens."""
-
-    origin: Origin
-    segments: tuple[tuple[int, ...], ...]
 
 
 async def collect(
@@ -99,16 +88,18 @@ async def collect(
         on_progress: told every problem's shard as it is finished, None for one that was already there.
 
     Raises:
-        ProbeError: the folder holds a collection made in another way.
-        ConfigError: two problems have the same id.
+        ProbeError: the folder holds a collection made in another way, or a problem could not be stored.
+        ConfigError: two problems have the same id, or a given trace cannot be cut.
     """
     listed = list(problems)
     if len({problem.problem_id for problem in listed}) < len(listed):
         raise ConfigError(
             "two problems have the same id; ids decide the split, so give every problem its own"
         )
+    for problem in listed:
+        check_trace(pair.target, problem)
     for rule in config.loop_rules:
-        pair.check(_loop_config(config, rule))
+        pair.check(loop_config(config, rule))
     collection = Collection(folder)
     collection.open(_manifest(pair, config))
     todo = iter(listed)
@@ -122,9 +113,14 @@ async def collect(
             collection.write(shard)
             on_progress(shard)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, concurrency)):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, concurrency)):
+                group.create_task(work())
+    except ExceptionGroup as group:
+        if isinstance(group.exceptions[0], SemanticSpecError):
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
     return collection
 
 
@@ -138,7 +134,7 @@ class _Collector:
     async def run(self) -> Shard:
         """Traces, contexts, samples, readings. A prompt that no model can answer gives an empty shard."""
         try:
-            contexts = await self._contexts()
+            contexts = await ContextFinder(self.pair, self.config, self.problem, self.seed).find()
         except PromptError as error:
             return self._shard([], [], str(error))
         prompts = [
@@ -148,58 +144,17 @@ class _Collector:
         records: list[ContextRecord] = []
         rows: list[tuple[SegmentRecord, Tensor, Tensor]] = []
         for index, context in enumerate(contexts):
-            target_ids = [*prompts[0], *(i for segment in context.segments for i in segment)]
+            written = [i for segment in context.segments for i in segment]
             draft_ids = [
                 *prompts[1],
                 *(i for s in context.segments for i in self.pair.to_draft.context_ids(s)),
             ]
-            written = target_ids[len(prompts[0]) :]
-            records.append(
-                ContextRecord(str(index), context.origin, self.pair.target.vocabulary.decode(written))
-            )
-            rows += await self._rows(str(index), target_ids, draft_ids)
-        return self._shard(records, rows)
-
-    async def _contexts(self) -> list[_Context]:
-        """The places to sample at; one that both traces have counts as the loop's."""
-        rules = self.config.loop_rules
-        digest = hashlib.blake2b(self.problem.problem_id.encode(), digest_size=4).digest()
-        loop = _loop_config(self.config, rules[int.from_bytes(digest, "big") % len(rules)])
-        loop = replace(loop, seed=derived_seed(self.seed, "loop trace"))
-        alone = replace(target_alone(loop), seed=derived_seed(self.seed, "target trace"))
-        by_loop, by_target = await asyncio.gather(self._trace(loop), self._trace(alone))
-        places: dict[tuple[tuple[int, ...], ...], Origin] = dict.fromkeys(_cuts(by_loop), "loop")
-        for cut in _cuts(by_target):
-            places.setdefault(cut, "target")
-        contexts = [_Context(origin, cut) for cut, origin in places.items()]
-        return self._choose(contexts)
-
-    def _choose(self, contexts: list[_Context]) -> list[_Context]:
-        """Draws at most `max_contexts`, and of the target's no more than the loop's share allows."""
-        random = Random(derived_seed(self.seed, "contexts"))
-        by_loop = [context for context in contexts if context.origin == "loop"]
-        by_target = [context for context in contexts if context.origin == "target"]
-        share = self.config.loop_share
-        if self.config.max_contexts is not None:
-            room = self.config.max_contexts
-            num_target = min(len(by_target), int(room * (1 - share)))
-            by_loop = _sample(by_loop, room - num_target, random)
-        if share > 0:
-            by_target = _sample(by_target, int(len(by_loop) * (1 - share) / share + 1e-9), random)
-        if self.config.max_contexts is not None:
-            by_target = _sample(by_target, self.config.max_contexts - len(by_loop), random)
-        return by_loop + by_target
-
-    async def _trace(self, config: DecodingConfig) -> list[list[int]]:
-        """The segments of one reasoning, in the target's tokens, up to the end of thinking."""
-        ids: list[int] = []
-        async with aclosing(decode(self.pair, self.problem.prompt, config)) as events:
-            async for event in events:
-                if isinstance(event, ThinkingEnded):
-                    break
-                if isinstance(event, TextWritten):
-                    ids += event.token_ids
-        return self.pair.target.segmenter.split(ids)
+            found = await self._rows(str(index), [*prompts[0], *written], draft_ids)
+            if found:  # else there is no room left for another segment
+                text = self.pair.target.vocabulary.decode(written)
+                records.append(ContextRecord(str(index), context.origin, text))
+                rows += found
+        return self._shard(records, rows, "" if rows else "the prompt leaves no room for a segment")
 
     async def _rows(
         self, context_id: str, target_ids: list[int], draft_ids: list[int]
@@ -213,23 +168,24 @@ class _Collector:
             self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
         )
         no_state = torch.zeros(pair.draft.engine.info.hidden_size)
-        rows = [
-            (_record(context_id, self.pair.target, own, count, own), _stored(own.pooled_state), no_state)
+        written = [
+            (_record(context_id, "target", pair.target, own, count), own.token_ids, no_state)
             for own, count in _distinct(by_target)
-        ]
-        drafted = [
-            (own, count, ids)
+        ] + [
+            (_record(context_id, "draft", pair.draft, own, count), tuple(ids), _stored(own.pooled_state))
             for own, count in _distinct(by_draft)
             if (ids := pair.to_target.ids(own.token_ids))
             and len(target_ids) + len(ids) <= _room_of(pair.target)
         ]
-        if drafted:
-            scores = await pair.target.engine.score(target_ids, [ids for _, _, ids in drafted])
-            for (own, count, _), score in zip(drafted, scores, strict=True):
-                record = _record(context_id, pair.draft, own, count, score)
-                record = replace(record, author="draft", draft_logprobs=_rounded(own.logprobs))
-                rows.append((record, _stored(score.pooled_state), _stored(own.pooled_state)))
-        return rows
+        continuations = list(dict.fromkeys(ids for _, ids, _ in written))
+        if not continuations:
+            return []
+        scores = await pair.target.engine.score(target_ids, continuations)
+        by_ids = dict(zip(continuations, scores, strict=True))
+        return [
+            (_as_read(record, by_ids[ids]), _stored(by_ids[ids].pooled_state), draft_state)
+            for record, ids, draft_state in written
+        ]
 
     async def _sample(self, model: Model, ids: list[int], stop: Stop, purpose: str) -> list[Generation]:
         """The next segment, `num_samples` times; cut behind `</think>` where that is plain text."""
@@ -270,27 +226,6 @@ class _Collector:
         )
 
 
-def _loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
-    return DecodingConfig(
-        rule=rule,
-        sampling=config.sampling,
-        max_new_tokens=config.max_trace_tokens,
-        max_segment_tokens=config.max_segment_tokens,
-    )
-
-
-def _cuts(segments: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], ...]]:
-    """All beginnings of a trace that another segment follows, the empty one first."""
-    return [tuple(tuple(segment) for segment in segments[:end]) for end in range(len(segments))]
-
-
-def _sample(items: list[_Context], count: int, random: Random) -> list[_Context]:
-    """Draws `count` of the items, kept in order; all if there are not more."""
-    if count >= len(items):
-        return items
-    return [items[index] for index in sorted(random.sample(range(len(items)), max(0, count)))]
-
-
 def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]:
     """Generations that differ in their tokens, each with how often it was drawn."""
     found: dict[tuple[int, ...], tuple[Generation, int]] = {}
@@ -300,20 +235,31 @@ def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]
     return list(found.values())
 
 
-def _record(context_id: str, writer: Model, own: Generation, count: int, by_target: Reading) -> SegmentRecord:
+def _record(context_id: str, author: Author, writer: Model, own: Generation, count: int) -> SegmentRecord:
+    """A segment as its writer gave it; what the target says of it comes with `_as_read`."""
     return SegmentRecord(
         context_id=context_id,
-        author="target",
+        author=author,
         text=writer.vocabulary.decode(own.token_ids),
         token_ids=own.token_ids,
         count=count,
         stop_reason=own.stop_reason,
-        target_logprobs=_rounded(by_target.logprobs),
+        target_logprobs=(),
+        draft_logprobs=_bounded(own.logprobs) if author == "draft" else (),
     )
 
 
-def _rounded(logprobs: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(max(value, -1e4), 5) for value in logprobs)
+def _as_read(record: SegmentRecord, score: Score) -> SegmentRecord:
+    return replace(
+        record,
+        target_logprobs=_bounded(score.logprobs),
+        target_ranks=score.ranks,
+        target_entropies=score.entropies,
+    )
+
+
+def _bounded(logprobs: Sequence[float]) -> tuple[float, ...]:
+    return tuple(max(value, _LOWEST_STORED) for value in logprobs)
 
 
 def _stored(state: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +22,22 @@ from rich.progress import (
 
 from semanticspec.config import RuleConfig
 from semanticspec.errors import ConfigError
-from semanticspec.records import Sampling
+from semanticspec.probes.problems import ProblemText, read_problems
+from semanticspec.records import Author, Sampling
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
-    from semanticspec.probes.collect import CollectConfig, ProblemText
+    from semanticspec.probes.collect import CollectConfig
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import Epoch
-
-DEMO_PROBLEMS = "demo"
 
 probe_app = typer.Typer(
     name="probe",
     help="Make probes for a pair of models: collect, then label, then train (once for each role).",
     no_args_is_help=True,
 )
+
+_SPEED_PERIOD_S = 3600.0
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
 JudgeName = Annotated[
@@ -49,8 +50,14 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same cho
 def collect_command(
     out: Annotated[Path, typer.Option(help="Folder for the collection; an unfinished one is continued.")],
     problems: Annotated[
-        str, typer.Option(help="JSONL file with a prompt (and id) on each line, or demo.")
+        str,
+        typer.Option(
+            help="demo, a JSONL file with a prompt (and id) a line, or a hub data set ORG/NAME[:SPLIT]."
+        ),
     ] = "demo",
+    config_name: Annotated[
+        str | None, typer.Option("--config", help="Configuration of a hub data set that has several.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
     draft: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
     num_problems: Annotated[int | None, typer.Option(min=1, help="The first so many problems only.")] = None,
@@ -58,6 +65,15 @@ def collect_command(
     max_contexts: Annotated[
         int | None, typer.Option(min=1, help="Contexts of a problem; default: all.")
     ] = None,
+    traces: Annotated[
+        str | None, typer.Option(help="Field with a given reasoning, used instead of the target's own.")
+    ] = None,
+    loop_share: Annotated[
+        float, typer.Option(min=0, max=0.99, help="At least so many contexts from what the loop writes.")
+    ] = 0.5,
+    one_trace: Annotated[
+        bool, typer.Option("--one-trace", help="Contexts of a problem from one trace only: half the writing.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="Of both models.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of both models.")] = 0.95,
     accept_rate: Annotated[
@@ -72,7 +88,10 @@ def collect_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Sample both models in contexts of every problem. Ctrl-C stops it; the same command goes on."""
-    listed = read_problems(problems, num_problems)
+    from semanticspec.probes.storage import check_parquet
+
+    check_parquet()
+    listed = read_problems(problems, num_problems, traces, config_name)
     from semanticspec.probes.collect import CollectConfig
 
     config = CollectConfig(
@@ -80,6 +99,8 @@ def collect_command(
         sampling=Sampling(temperature, top_p),
         max_trace_tokens=max_trace_tokens,
         max_contexts=max_contexts,
+        loop_share=loop_share,
+        one_trace=one_trace,
         loop_rules=(RuleConfig("top-k"), RuleConfig("random", accept_rate=accept_rate)),
         seed=seed,
     )
@@ -121,13 +142,15 @@ def train_command(
     """Train a probe and measure it on problems held out from training."""
     if role not in ("target", "draft"):
         raise ConfigError(f"--role is {role!r}; expected target or draft")
-    from semanticspec.probes.features import FEATURES
+    from semanticspec.probes.features import features_for
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import TrainConfig
 
     config = TrainConfig(
         widths=_numbers(widths) if widths else None,
-        features=tuple(FEATURES) if features == "all" else tuple(filter(None, features.split(","))),
+        features=features_for(cast(Author, role))
+        if features == "all"
+        else tuple(filter(None, features.split(","))),
         use_state=state,
         loss=cast(Literal["bce", "mse"], loss),
         counting=cast(Literal["unbiased", "paper"], counting),
@@ -151,40 +174,6 @@ def train_command(
     )
 
 
-def read_problems(source: str, count: int | None = None) -> list[ProblemText]:
-    """Problems of a JSONL file (`prompt`, `problem` or `question`, and an `id` if there is one), or the
-    demo's.
-
-    The demo's come from its training and validation splits, never from the test problems.
-
-    Raises:
-        ConfigError: the file cannot be read, or a line is no problem.
-    """
-    from semanticspec.probes.collect import ProblemText
-
-    if source == DEMO_PROBLEMS:
-        from semanticspec.probes.bundled import demo_problems
-
-        return demo_problems(count or 100)
-    found: list[ProblemText] = []
-    try:
-        lines = Path(source).read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"no problems can be read from {source!r}: {error.strerror}") from error
-    for number, line in enumerate(filter(str.strip, lines), start=1):
-        try:
-            entry = json.loads(line)
-            text = next(entry[name] for name in ("prompt", "problem", "question") if entry.get(name))
-            found.append(ProblemText(str(entry.get("id", number)), str(text)))
-        except (ValueError, AttributeError, StopIteration) as error:
-            raise ConfigError(
-                f"{source}, line {number}: expected a JSON object with prompt, problem or question"
-            ) from error
-    if not found:
-        raise ConfigError(f"{source} holds no problems")
-    return found[:count]
-
-
 def load_models(target: str | None, draft: str | None, dtype: str = "auto", device: str = "auto") -> Pair:
     """A pair without probes; without names the bundled models."""
     from semanticspec import demo
@@ -200,18 +189,38 @@ def run_collect(
 ) -> Collection:
     """Collects with a progress bar and closes the pair. What is finished stays when this is interrupted."""
     from semanticspec.probes.collect import collect
+    from semanticspec.probes.storage import Collection, Shard
 
-    async def work(on_progress: Callable[[object], None]) -> Collection:
-        try:
-            return await collect(
-                pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
-            )
-        finally:
-            await pair.aclose()
+    there = sum(Collection(out).has(problem.problem_id) for problem in problems)
+    contexts: list[int] = []
+    segments: list[int] = []
 
     with _bar("collecting") as (progress, on_total):
-        on_total(len(problems))
-        return asyncio.run(work(lambda _: progress("")))
+        on_total(len(problems) - there)
+
+        def on_progress(shard: Shard | None) -> None:
+            if shard is not None:
+                contexts.append(len(shard.contexts))
+                segments.append(len(shard.segments))
+                progress("")
+
+        async def work() -> Collection:
+            try:
+                return await collect(
+                    pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
+                )
+            finally:
+                await pair.aclose()
+
+        start = time.perf_counter()
+        collection = asyncio.run(work())
+        seconds = time.perf_counter() - start
+    each = f", {seconds / sum(contexts):.1f} s a context" if sum(contexts) else ""
+    _say(
+        f"{len(contexts)} problems collected ({there} were there), {sum(contexts)} contexts, "
+        f"{sum(segments)} segments in {seconds:.0f} s{each}"
+    )
+    return collection
 
 
 def run_label(collection: Collection, judge_name: str) -> None:
@@ -235,7 +244,9 @@ def _bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[int], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    # Steps may take minutes; by default only those of the last 30 s count for the time left.
+    with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
         task = progress.add_task(name, total=None, note="")
         yield (
             lambda note: progress.update(task, advance=1, note=note),

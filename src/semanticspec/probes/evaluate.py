@@ -66,9 +66,11 @@ def evaluate(estimates: Tensor, examples: Examples) -> dict[str, float]:
     if bool(loop.any()):
         figures["auroc_loop"] = auroc(kept[loop], positive[loop], rows.weights[loop])
         figures["r2_loop"] = errors(kept[loop], rows.labels[loop], rows.weights[loop])["r2"]
-    for position, name in enumerate(CHEAP_SIGNALS):
-        signal = torch.tensor([compute_features(CHEAP_SIGNALS, values)[position] for values in rows.signals])
-        figures[f"auroc_{name}_logprob"] = auroc(signal, positive, rows.weights)
+    recorded = all(values.ranks and values.entropies for values in rows.signals)
+    for name in CHEAP_SIGNALS if recorded else CHEAP_SIGNALS[:3]:
+        signal = torch.tensor([compute_features((name,), values)[0] for values in rows.signals])
+        suffix = "_logprob" if name in CHEAP_SIGNALS[:3] else ""
+        figures[f"auroc_{name}{suffix}"] = auroc(signal, positive, rows.weights)
     first, second = rows.halves.unbind(1)
     figures["auroc_ceiling"] = auroc(first, second >= POSITIVE, rows.weights)
     total = float(rows.weights.sum())
