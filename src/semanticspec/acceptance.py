@@ -52,12 +52,13 @@ def takes_shortcut(rule: RuleConfig, evidence: Evidence) -> bool:
 
 
 def semantic_acceptance(rule: RuleConfig, p_target: float, p_draft: float) -> float:
-    """Probability of keeping a segment: min(1, p_target / (strictness * p_draft)), 0 below the floor.
+    """Probability of keeping a segment: min(1, p_target / (strictness * p_draft)), 0 below one of the floors.
 
-    Source: SemanticSpec (arXiv 2602.03708), acceptance rule; strictness is ours (1 = the paper).
+    Source: SemanticSpec (arXiv 2602.03708), acceptance rule; strictness and the target's floor are ours (1 and 0
+    give the paper's rule).
     """
     ratio = p_target / (rule.strictness * p_draft)
-    return 0.0 if ratio < rule.ratio_floor else min(1.0, ratio)
+    return 0.0 if ratio < rule.ratio_floor or p_target < rule.target_floor else min(1.0, ratio)
 
 
 def accept_rate(rule: RuleConfig, num_tokens: int) -> float:

@@ -29,6 +29,9 @@ class RuleConfig:
             1 is the paper's rule; larger keeps fewer segments.
         ratio_floor: of `semantic`, in [0, 1]: segments whose ratio is below it are rejected outright.
             0 = none. Source: some versions of the authors' scripts use 0.5 to 0.8.
+        target_floor: of `semantic`, in [0, 1]: segments whose p_target is below it are rejected outright. 0 = none.
+            Ours: estimates are clamped to 1/(2n), so meanings that both models find too rare to tell apart
+            pass with ratio 1, and many rare mistakes add up.
         shortcut_top_k: of `semantic`: accept without asking the probes when every token is among the target's
             k most probable. 0 = off. Source: 2 in the authors' latest script.
         top_k: of `top-k`, >= 1: keep a segment when every token is among the target's k most probable.
@@ -39,6 +42,7 @@ class RuleConfig:
     name: RuleName = "semantic"
     strictness: float = 1.0
     ratio_floor: float = 0.0
+    target_floor: float = 0.0
     shortcut_top_k: int = 0
     top_k: int = 2
     accept_rate: float = 0.5
@@ -48,6 +52,7 @@ class RuleConfig:
         _require(self.name in RULES, "rule", self.name, f"one of {', '.join(RULES)}")
         _require(0 < self.strictness < float("inf"), "strictness", self.strictness, "a number above 0")
         _require(0 <= self.ratio_floor <= 1, "ratio_floor", self.ratio_floor, "a number from 0 to 1")
+        _require(0 <= self.target_floor <= 1, "target_floor", self.target_floor, "a number from 0 to 1")
         _require(self.shortcut_top_k >= 0, "shortcut_top_k", self.shortcut_top_k, "0 (off) or more")
         _require(self.top_k >= 1, "top_k", self.top_k, "1 or more")
         for rate in (self.accept_rate, *(rate for _, rate in self.accept_rate_by_length)):
