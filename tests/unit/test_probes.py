@@ -102,7 +102,10 @@ def test_save_and_load_give_the_same_probe(tmp_path: Path, changes: dict[str, An
     assert replace(loaded.card, weights_digest="") == probe.card
     readings = [make_reading(seed) for seed in range(10)]
     assert loaded.estimate_many(readings) == probe.estimate_many(readings)
-    assert sorted(path.name for path in (tmp_path / "probe").iterdir()) == ["card.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "probe").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_estimates_agree_alone_and_together_and_are_clamped() -> None:
@@ -157,11 +160,11 @@ def test_broken_folders_are_told(tmp_path: Path) -> None:
     make_probe().save(folder)
     weights, card = (
         (folder / "model.safetensors").read_bytes(),
-        json.loads((folder / "card.json").read_text()),
+        json.loads((folder / "config.json").read_text()),
     )
 
     def load_with(**content: Any) -> Any:
-        (folder / "card.json").write_text(json.dumps({**card, **content}))
+        (folder / "config.json").write_text(json.dumps({**card, **content}))
         return Probe.load(folder)
 
     for content, said in (
@@ -178,11 +181,11 @@ def test_broken_folders_are_told(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(weights[:100])
     with pytest.raises(ProbeError, match="broken or replaced"):
         Probe.load(folder)
-    (folder / "card.json").write_text("{")
+    (folder / "config.json").write_text("{")
     with pytest.raises(ProbeError, match="JSON"):
         Probe.load(folder)
-    (folder / "card.json").unlink()
-    with pytest.raises(ProbeError, match=r"card\.json cannot be read"):
+    (folder / "config.json").unlink()
+    with pytest.raises(ProbeError, match=r"config\.json cannot be read"):
         Probe.load(folder)
 
 
