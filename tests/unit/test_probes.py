@@ -26,7 +26,6 @@ from semanticspec.pair import Model, Pair
 from semanticspec.probes import Probe, ProbeCard
 from semanticspec.probes.collect import CollectConfig, ProblemText, collect
 from semanticspec.probes.commands import probe_app, read_problems
-from semanticspec.probes.evaluate import auroc, errors
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
 from semanticspec.probes.label import (
@@ -38,6 +37,7 @@ from semanticspec.probes.label import (
     meanings_of,
     paired_shares,
 )
+from semanticspec.probes.metrics import auroc, errors
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.storage import Collection, SegmentRecord, Shard
 from semanticspec.probes.train import TrainConfig, fit, predict, train

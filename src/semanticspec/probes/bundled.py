@@ -40,7 +40,7 @@ def demo_problems(count: int) -> list[ProblemText]:
 def build(data: Path, out: Path, num_problems: int = NUM_PROBLEMS, concurrency: int = 4) -> None:
     """Collects into `data` (going on where it was stopped), labels, trains, writes both probes into `out`."""
     from semanticspec.probes.commands import load_models, run_collect, run_label
-    from semanticspec.probes.evaluate import summary
+    from semanticspec.probes.metrics import summary
 
     start = time.perf_counter()
     collection = run_collect(load_models(None, None), demo_problems(num_problems), COLLECT, data, concurrency)

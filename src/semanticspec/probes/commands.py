@@ -134,7 +134,7 @@ def train_command(
         max_epochs=max_epochs,
         seed=seed,
     )
-    from semanticspec.probes.evaluate import summary
+    from semanticspec.probes.metrics import summary
     from semanticspec.probes.train import train
 
     with _bar("training") as (progress, on_total):

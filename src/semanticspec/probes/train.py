@@ -15,10 +15,10 @@ from torch import Tensor
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.calibration import Calibration, CalibrationChoice, check_choice, choose
 from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard
-from semanticspec.probes.evaluate import evaluate
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import FEATURES, check_features, compute_features
 from semanticspec.probes.label import read_meanings
+from semanticspec.probes.metrics import card_metrics
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.storage import Collection
@@ -323,8 +323,10 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tens
 def _metrics(probe: Probe, rows: Examples) -> dict[str, float]:
     """Figures on the test problems, and the main ones on the validation problems."""
     test, validation = rows.of_split("test"), rows.of_split("validation")
-    metrics = evaluate(probe.probabilities(test.states, test.signals).float(), test)
-    on_validation = evaluate(probe.probabilities(validation.states, validation.signals).float(), validation)
+    metrics = card_metrics(probe.probabilities(test.states, test.signals).float(), test)
+    on_validation = card_metrics(
+        probe.probabilities(validation.states, validation.signals).float(), validation
+    )
     names = ("auroc", "r2", "mae")
     return metrics | {f"validation_{name}": on_validation[name] for name in names if name in on_validation}
 
