@@ -29,6 +29,9 @@ def check(score: Score, subject: Subject, context: list[int], segment: list[int]
     torch.testing.assert_close(torch.tensor(score.logprobs), chosen[:, 0], atol=TOLERANCE, rtol=0)
     assert score.ranks == tuple((1 + (rows > chosen).sum(1)).tolist())
     assert score.argmax_ids == tuple(rows.argmax(1).tolist())
+    assert subject.engine.info.capabilities.entropies
+    entropies = torch.distributions.Categorical(logits=rows).entropy()
+    torch.testing.assert_close(torch.tensor(score.entropies), entropies, atol=TOLERANCE, rtol=0)
     state = subject.states(whole)[predicting].mean(0)
     torch.testing.assert_close(score.pooled_state, state, atol=TOLERANCE, rtol=0)
 
@@ -122,3 +125,24 @@ async def test_long_texts_are_read_in_pieces(subject: Subject, monkeypatch: pyte
 async def test_empty_continuations_are_refused(llama: Subject, continuations: list[list[int]]) -> None:
     with pytest.raises(EngineError, match="none of them empty"):
         await llama.engine.score(CONTEXT, continuations)
+
+
+async def test_continuations_of_unlike_length_are_read_apart(subject: Subject) -> None:
+    """A long one beside short ones: padding the short ones to it would cost many times their own passes."""
+    continuations = [SEGMENT[:2], SEGMENT * 20, SEGMENT[:3], SEGMENT * 21]
+    scores = await subject.engine.score(CONTEXT, continuations)
+    for score, continuation in zip(scores, continuations, strict=True):
+        check(score, subject, CONTEXT, continuation)
+
+
+def test_batches_hold_little_padding() -> None:
+    lengths = [20, 500, 22, 25, 480, 24]
+    assert transformers_reading._batches(lengths) == [[0, 2, 5, 3], [4, 1]]
+    assert transformers_reading._batches([3]) == [[0]]
+    assert transformers_reading._batches([500] * 20) == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
+
+
+def test_entropy_of_impossible_tokens_is_a_number() -> None:
+    logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
+    entropies = transformers_reading._entropies(logits, logits.logsumexp(-1, keepdim=True))
+    assert entropies.tolist() == pytest.approx([0.6931472, 0.0])

@@ -25,7 +25,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes import Probe, ProbeCard
 from semanticspec.probes.collect import CollectConfig, ProblemText, collect
-from semanticspec.probes.commands import probe_app, read_problems
+from semanticspec.probes.commands import probe_app
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
 from semanticspec.probes.label import (
@@ -39,6 +39,7 @@ from semanticspec.probes.label import (
 )
 from semanticspec.probes.metrics import auroc, errors
 from semanticspec.probes.network import ProbeNetwork
+from semanticspec.probes.problems import read_problems
 from semanticspec.probes.storage import Collection, SegmentRecord, Shard
 from semanticspec.probes.train import TrainConfig, fit, predict, train
 from semanticspec.records import Reading, Sampling
@@ -428,7 +429,7 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
         run_collect(tmp_path / "part", on_progress=stop_after_three)
     part = Collection(tmp_path / "part")
     assert 3 <= len(part) < len(PROBLEMS)
-    half = next(iter((part.folder / "problems").glob("*.jsonl")))  # killed between its two files
+    half = next(iter((part.folder / "problems").glob("*.parquet")))  # killed between its two files
     half.unlink()
     kept = len(part)
     seen: list[Any] = []
@@ -488,8 +489,8 @@ def test_from_collection_to_probe(tmp_path: Path) -> None:
 def test_problem_files(tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": 7, "problem": "one"}\n\n{"question": "two"}\n')
-    assert read_problems(str(path)) == [("7", "one"), ("2", "two")]
-    assert read_problems(str(path), 1) == [("7", "one")]
+    assert read_problems(str(path)) == [("7", "one", ""), ("2", "two", "")]
+    assert read_problems(str(path), 1) == [("7", "one", "")]
     path.write_text('{"text": 1}\n')
     with pytest.raises(ConfigError, match="line 1"):
         read_problems(str(path))

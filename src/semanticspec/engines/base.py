@@ -27,11 +27,13 @@ class Capabilities:
         distributions: full distributions under sampling settings (needed by the `token` rule).
         pair_stops: generation can stop at a pair of ids (blank lines of two tokens).
         streaming: `stream` hands out tokens while they are written, not all at the end.
+        entropies: scores hold the entropy of the raw distribution at every position.
     """
 
     distributions: bool = False
     pair_stops: bool = False
     streaming: bool = False
+    entropies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

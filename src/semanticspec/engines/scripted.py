@@ -38,7 +38,7 @@ class ScriptedEngine:
             num_layers=0,
             vocabulary_size=vocabulary_size,
             max_context_tokens=max_context_tokens,
-            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True),
+            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
         )
 
     async def generate(
@@ -163,6 +163,7 @@ class ScriptedEngine:
             distributions=_matrix(rows) if distributions and rows else None,
             ranks=tuple(1 + sum(other > p[i] for other in p) for p, i in scored),
             argmax_ids=tuple(p.index(max(p)) for p, _ in scored),
+            entropies=tuple(-sum(other * _log(other) for other in p if other > 0) for p, _ in scored),
             next_token_id=draw(rows[-1], position_uniform(seed, end)) if rows else None,
         )
 

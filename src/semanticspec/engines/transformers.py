@@ -82,7 +82,7 @@ class TransformersEngine:
             vocabulary_size=network.vocabulary_size,
             max_context_tokens=loaded.max_context_tokens,
             norm_state="post",
-            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True),
+            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
         )
         return cls(network, info, cache_bytes, threads)
 

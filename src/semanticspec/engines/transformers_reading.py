@@ -19,6 +19,10 @@ from semanticspec.records import Sampling, Score
 PIECE_TOKENS = 1024
 # Logits are computed for so many numbers at a time: 64 MB in float32.
 _LOGITS_AT_ONCE = 2**24
+# Continuations are padded to one length only as far as that is cheaper than another pass over the weights,
+# which is worth about this many tokens; and never to more tokens than a batch may hold.
+_PASS_TOKENS = 64
+_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +99,41 @@ def _score_one(
 def _score_batch(
     network: Network, pool: CachePool, request: ScoreRequest
 ) -> Generator[tuple[int, ...], None, list[Score]]:
-    """Reads all continuations at once; only the context's cache is kept.
+    """Reads continuations of like length at once; only the context's cache is kept.
 
     Padded at the right: with causal attention no real token sees the padding.
     """
+    scores: dict[int, Score] = {}
     sequence = pool.acquire(request.context_ids, len(request.context_ids), request.request_id)
     try:
         mark = yield from read_context(network, sequence, request.context_ids)
-        cache = sequence.expanded(len(request.continuations))
+        for indices in _batches([len(row) for row in request.continuations]):
+            rows = [request.continuations[index] for index in indices]
+            longest = max(map(len, rows))
+            padded = [row + [row[-1]] * (longest - len(row)) for row in rows]
+            cache = sequence.expanded(len(rows))
+            states, own = network.run(torch.tensor(padded, device=network.device), cache)
+            for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
+                yield ()
+                row_states = torch.cat((mark.state[None], states[place, : len(row)]))
+                row_own = None if own is None else torch.cat((mark.logits[None], own[place, : len(row)]))
+                scores[index] = _read(network, request, row, row_states, row_own, None)
     finally:
         pool.release(sequence)
-    longest = max(map(len, request.continuations))
-    padded = [row + [row[-1]] * (longest - len(row)) for row in request.continuations]
-    states, own = network.run(torch.tensor(padded, device=network.device), cache)
-    scores = []
-    for row, continuation in enumerate(request.continuations):
-        yield ()
-        end = len(continuation)
-        row_states = torch.cat((mark.state[None], states[row, :end]))
-        row_own = None if own is None else torch.cat((mark.logits[None], own[row, :end]))
-        scores.append(_read(network, request, continuation, row_states, row_own, None))
-    return scores
+    return [scores[index] for index in range(len(request.continuations))]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of continuations to be read together, so that little of a batch is padding."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        grown = [*batches[-1], index] if batches else []
+        real, padded = sum(lengths[i] for i in grown), len(grown) * lengths[index]
+        if grown and padded <= _BATCH_TOKENS and padded - real <= max(_PASS_TOKENS, real // 4):
+            batches[-1] = grown
+        else:
+            batches.append([index])
+    return batches
 
 
 def _read(
@@ -146,26 +164,35 @@ def _read(
             sequence.marks[len(request.context_ids)] = Mark(states[0].clone(), logits[0].clone())
     if sequence is not None:
         sequence.marks[len(sequence.token_ids)] = Mark(states[-1].clone(), logits[-1].clone())
-    logprobs, ranks, favourites = torch.cat(columns, dim=1)[:, :num_tokens].tolist()
+    logprobs, ranks, favourites, entropies = torch.cat(columns, dim=1)[:, :num_tokens].tolist()
     return Score(
         logprobs=finite(logprobs),
         pooled_state=plain(states[:num_tokens].float().mean(0)),
         distributions=plain(torch.cat(rows)) if rows else None,
         ranks=tuple(map(int, ranks)),
         argmax_ids=tuple(map(int, favourites)),
+        entropies=tuple(entropies),
         next_token_id=_next_token(sampler, logits[-1:], request, num_tokens),
     )
 
 
 def _columns(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities, ranks and favourites as one tensor `[3, rows]`, so that they travel to the CPU once.
+    """Log-probabilities, ranks, favourites and entropies as one tensor `[4, rows]`, so that they travel to the
+    CPU once.
 
     Float32 holds ids and ranks up to 2^24 exactly.
     """
     chosen = logits.gather(-1, targets)
-    logprobs = (chosen - logits.logsumexp(-1, keepdim=True))[:, 0]
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    logprobs = (chosen - normaliser)[:, 0]
     ranks = (logits > chosen).sum(-1) + 1
-    return torch.stack((logprobs, ranks.float(), logits.argmax(-1).float()))
+    return torch.stack((logprobs, ranks.float(), logits.argmax(-1).float(), _entropies(logits, normaliser)))
+
+
+def _entropies(logits: Tensor, normaliser: Tensor) -> Tensor:
+    """Entropies `[rows]`, nats, of raw logits `[rows, vocabulary]` and their log-sum-exp `[rows, 1]`."""
+    every = (logits - normaliser).clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be no number
+    return -(every.exp().mul_(every)).sum(-1)
 
 
 def _next_token(

@@ -1,9 +1,10 @@
 """First stage: what target and draft say, many times over, in contexts as they occur in use.
 
-For every problem the target writes one reasoning, the speculative loop another; both are cut at segment
-ends. In each of these contexts both models write the next segment `num_samples` times, and the target reads
-what the draft wrote. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its
-target's probe never sees a segment that the draft wrote, which is all it judges in use.
+For every problem the target writes one reasoning (unless one is given), the speculative loop another; both are
+cut at segment ends. In each of these contexts both models write the next segment `num_samples` times, and the
+target reads all that was written, its own segments too: what it says of both kinds comes from the same kind of
+pass. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its target's probe
+never sees a segment that the draft wrote, which is all it judges in use.
 """
 
 from __future__ import annotations
@@ -16,25 +17,22 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from semanticspec.config import DecodingConfig, RuleConfig, target_alone
 from semanticspec.decoding import decode
-from semanticspec.engines.base import EngineInfo, derived_seed
+from semanticspec.engines.base import EngineInfo, derived_seed, position_uniform
 from semanticspec.errors import ConfigError, PromptError
 from semanticspec.pair import Model, Pair
+from semanticspec.probes.problems import ProblemText as ProblemText
 from semanticspec.probes.storage import Collection, ContextRecord, Origin, SegmentRecord, Shard
-from semanticspec.records import Generation, Reading, Sampling, Stop, TextWritten, ThinkingEnded
+from semanticspec.records import Author, Generation, Sampling, Score, Stop, TextWritten, ThinkingEnded
+from semanticspec.vocabulary import THINK_START
 
-
-class ProblemText(NamedTuple):
-    """A problem to collect on: its id decides its split, so keep it stable."""
-
-    problem_id: str
-    prompt: str
+_LOWEST_STORED = -1e4  # nats; tokens held impossible stay numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,8 @@ class CollectConfig:
         max_trace_tokens: longest reasoning to cut contexts from.
         max_contexts: at most this many contexts of a problem, None = all; drawn at random.
         loop_share: at least this share of a problem's contexts come from the loop's text, [0, 1).
+        one_trace: all contexts of a problem come from one trace, for a share `loop_share` of the problems (drawn
+            by id) the loop's. With few contexts a problem, writing two traces is most of the work.
         loop_rules: how the loop accepts while it writes; each problem gets one of them, by its id.
         seed: of everything random, together with the problem's id.
     """
@@ -58,6 +58,7 @@ class CollectConfig:
     max_trace_tokens: int = 8000
     max_contexts: int | None = None
     loop_share: float = 0.5
+    one_trace: bool = False
     loop_rules: tuple[RuleConfig, ...] = (RuleConfig("top-k"), RuleConfig("random", accept_rate=0.7))
     seed: int = 0
 
@@ -100,13 +101,15 @@ async def collect(
 
     Raises:
         ProbeError: the folder holds a collection made in another way.
-        ConfigError: two problems have the same id.
+        ConfigError: two problems have the same id, or a given trace cannot be cut.
     """
     listed = list(problems)
     if len({problem.problem_id for problem in listed}) < len(listed):
         raise ConfigError(
             "two problems have the same id; ids decide the split, so give every problem its own"
         )
+    for problem in listed:
+        _check_trace(pair.target, problem)
     for rule in config.loop_rules:
         pair.check(_loop_config(config, rule))
     collection = Collection(folder)
@@ -148,47 +151,72 @@ class _Collector:
         records: list[ContextRecord] = []
         rows: list[tuple[SegmentRecord, Tensor, Tensor]] = []
         for index, context in enumerate(contexts):
-            target_ids = [*prompts[0], *(i for segment in context.segments for i in segment)]
+            written = [i for segment in context.segments for i in segment]
             draft_ids = [
                 *prompts[1],
                 *(i for s in context.segments for i in self.pair.to_draft.context_ids(s)),
             ]
-            written = target_ids[len(prompts[0]) :]
-            records.append(
-                ContextRecord(str(index), context.origin, self.pair.target.vocabulary.decode(written))
-            )
-            rows += await self._rows(str(index), target_ids, draft_ids)
-        return self._shard(records, rows)
+            found = await self._rows(str(index), [*prompts[0], *written], draft_ids)
+            if found:  # else there is no room left for another segment
+                text = self.pair.target.vocabulary.decode(written)
+                records.append(ContextRecord(str(index), context.origin, text))
+                rows += found
+        return self._shard(records, rows, "" if rows else "the prompt leaves no room for a segment")
 
     async def _contexts(self) -> list[_Context]:
         """The places to sample at; one that both traces have counts as the loop's."""
-        rules = self.config.loop_rules
-        digest = hashlib.blake2b(self.problem.problem_id.encode(), digest_size=4).digest()
-        loop = _loop_config(self.config, rules[int.from_bytes(digest, "big") % len(rules)])
-        loop = replace(loop, seed=derived_seed(self.seed, "loop trace"))
-        alone = replace(target_alone(loop), seed=derived_seed(self.seed, "target trace"))
-        by_loop, by_target = await asyncio.gather(self._trace(loop), self._trace(alone))
+        with_loop, with_other = self._traces_needed()
+        loop = self._loop_config()
+        nothing: list[list[int]] = []
+        by_loop, by_other = await asyncio.gather(
+            self._trace(loop) if with_loop else _done(nothing),
+            self._other_trace(loop) if with_other else _done(nothing),
+        )
+        other: Origin = "given" if self.problem.trace else "target"
         places: dict[tuple[tuple[int, ...], ...], Origin] = dict.fromkeys(_cuts(by_loop), "loop")
-        for cut in _cuts(by_target):
-            places.setdefault(cut, "target")
+        for cut in _cuts(by_other):
+            places.setdefault(cut, other)
         contexts = [_Context(origin, cut) for cut, origin in places.items()]
         return self._choose(contexts)
 
+    def _traces_needed(self) -> tuple[bool, bool]:
+        """Whether the loop's trace will be used, and whether the other one will."""
+        share, room = self.config.loop_share, self.config.max_contexts
+        if self.config.one_trace:
+            by_loop = position_uniform(self.seed, 0) < share
+            return by_loop, not by_loop
+        return share > 0, room is None or int(room * (1 - share)) > 0
+
     def _choose(self, contexts: list[_Context]) -> list[_Context]:
-        """Draws at most `max_contexts`, and of the target's no more than the loop's share allows."""
+        """Draws at most `max_contexts`, and of those not the loop's no more than its share allows."""
         random = Random(derived_seed(self.seed, "contexts"))
+        share, room = self.config.loop_share, self.config.max_contexts
         by_loop = [context for context in contexts if context.origin == "loop"]
-        by_target = [context for context in contexts if context.origin == "target"]
-        share = self.config.loop_share
-        if self.config.max_contexts is not None:
-            room = self.config.max_contexts
-            num_target = min(len(by_target), int(room * (1 - share)))
-            by_loop = _sample(by_loop, room - num_target, random)
+        others = [context for context in contexts if context.origin != "loop"]
+        if self.config.one_trace:
+            return _sample(contexts, len(contexts) if room is None else room, random)
+        if room is not None:
+            num_others = min(len(others), int(room * (1 - share)))
+            by_loop = _sample(by_loop, room - num_others, random)
         if share > 0:
-            by_target = _sample(by_target, int(len(by_loop) * (1 - share) / share + 1e-9), random)
-        if self.config.max_contexts is not None:
-            by_target = _sample(by_target, self.config.max_contexts - len(by_loop), random)
-        return by_loop + by_target
+            others = _sample(others, int(len(by_loop) * (1 - share) / share + 1e-9), random)
+        if room is not None:
+            others = _sample(others, room - len(by_loop), random)
+        return by_loop + others
+
+    def _loop_config(self) -> DecodingConfig:
+        """How the loop writes on this problem."""
+        rules = self.config.loop_rules
+        digest = hashlib.blake2b(self.problem.problem_id.encode(), digest_size=4).digest()
+        loop = _loop_config(self.config, rules[int.from_bytes(digest, "big") % len(rules)])
+        return replace(loop, seed=derived_seed(self.seed, "loop trace"))
+
+    async def _other_trace(self, loop: DecodingConfig) -> list[list[int]]:
+        """The segments of the trace that was given, else of one the target writes alone."""
+        if self.problem.trace:
+            return _given_trace(self.pair.target, self.problem, self.config.max_trace_tokens)
+        alone = replace(target_alone(loop), seed=derived_seed(self.seed, "target trace"))
+        return await self._trace(alone)
 
     async def _trace(self, config: DecodingConfig) -> list[list[int]]:
         """The segments of one reasoning, in the target's tokens, up to the end of thinking."""
@@ -213,23 +241,24 @@ class _Collector:
             self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
         )
         no_state = torch.zeros(pair.draft.engine.info.hidden_size)
-        rows = [
-            (_record(context_id, self.pair.target, own, count, own), _stored(own.pooled_state), no_state)
+        written = [
+            (_record(context_id, "target", pair.target, own, count), own.token_ids, no_state)
             for own, count in _distinct(by_target)
-        ]
-        drafted = [
-            (own, count, ids)
+        ] + [
+            (_record(context_id, "draft", pair.draft, own, count), tuple(ids), _stored(own.pooled_state))
             for own, count in _distinct(by_draft)
             if (ids := pair.to_target.ids(own.token_ids))
             and len(target_ids) + len(ids) <= _room_of(pair.target)
         ]
-        if drafted:
-            scores = await pair.target.engine.score(target_ids, [ids for _, _, ids in drafted])
-            for (own, count, _), score in zip(drafted, scores, strict=True):
-                record = _record(context_id, pair.draft, own, count, score)
-                record = replace(record, author="draft", draft_logprobs=_rounded(own.logprobs))
-                rows.append((record, _stored(score.pooled_state), _stored(own.pooled_state)))
-        return rows
+        continuations = list(dict.fromkeys(ids for _, ids, _ in written))
+        if not continuations:
+            return []
+        scores = await pair.target.engine.score(target_ids, continuations)
+        by_ids = dict(zip(continuations, scores, strict=True))
+        return [
+            (_as_read(record, by_ids[ids]), _stored(by_ids[ids].pooled_state), draft_state)
+            for record, ids, draft_state in written
+        ]
 
     async def _sample(self, model: Model, ids: list[int], stop: Stop, purpose: str) -> list[Generation]:
         """The next segment, `num_samples` times; cut behind `</think>` where that is plain text."""
@@ -279,6 +308,29 @@ def _loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
     )
 
 
+async def _done(value: list[list[int]]) -> list[list[int]]:
+    return value
+
+
+def _given_trace(target: Model, problem: ProblemText, max_tokens: int) -> list[list[int]]:
+    """A given trace as the target would have written it: its segments up to the end of thinking."""
+    vocabulary, text = target.vocabulary, problem.trace
+    opened = vocabulary.think_start_id is None or text.lstrip().startswith(THINK_START)
+    if not opened and not vocabulary.opens_thinking(vocabulary.render_prompt(problem.prompt)):
+        text = f"{THINK_START}\n{text}"
+    ids = vocabulary.encode(text)
+    return target.segmenter.split(ids[: target.segmenter.think_end(ids)][:max_tokens])
+
+
+def _check_trace(target: Model, problem: ProblemText) -> None:
+    """Raises ConfigError for a given trace that holds one segment only."""
+    if problem.trace and len(target.segmenter.split(target.vocabulary.encode(problem.trace))) < 2:
+        raise ConfigError(
+            f"the trace of problem {problem.problem_id!r} has no blank line inside, so it cannot be cut into "
+            "segments; put blank lines between its steps, or leave the traces out"
+        )
+
+
 def _cuts(segments: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], ...]]:
     """All beginnings of a trace that another segment follows, the empty one first."""
     return [tuple(tuple(segment) for segment in segments[:end]) for end in range(len(segments))]
@@ -300,20 +352,31 @@ def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]
     return list(found.values())
 
 
-def _record(context_id: str, writer: Model, own: Generation, count: int, by_target: Reading) -> SegmentRecord:
+def _record(context_id: str, author: Author, writer: Model, own: Generation, count: int) -> SegmentRecord:
+    """A segment as its writer gave it; what the target says of it comes with `_as_read`."""
     return SegmentRecord(
         context_id=context_id,
-        author="target",
+        author=author,
         text=writer.vocabulary.decode(own.token_ids),
         token_ids=own.token_ids,
         count=count,
         stop_reason=own.stop_reason,
-        target_logprobs=_rounded(by_target.logprobs),
+        target_logprobs=(),
+        draft_logprobs=_bounded(own.logprobs) if author == "draft" else (),
     )
 
 
-def _rounded(logprobs: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(max(value, -1e4), 5) for value in logprobs)
+def _as_read(record: SegmentRecord, score: Score) -> SegmentRecord:
+    return replace(
+        record,
+        target_logprobs=_bounded(score.logprobs),
+        target_ranks=score.ranks,
+        target_entropies=score.entropies,
+    )
+
+
+def _bounded(logprobs: Sequence[float]) -> tuple[float, ...]:
+    return tuple(max(value, _LOWEST_STORED) for value in logprobs)
 
 
 def _stored(state: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +21,14 @@ from rich.progress import (
 
 from semanticspec.config import RuleConfig
 from semanticspec.errors import ConfigError
+from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.records import Sampling
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
-    from semanticspec.probes.collect import CollectConfig, ProblemText
+    from semanticspec.probes.collect import CollectConfig
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import Epoch
-
-DEMO_PROBLEMS = "demo"
 
 probe_app = typer.Typer(
     name="probe",
@@ -58,6 +56,15 @@ def collect_command(
     max_contexts: Annotated[
         int | None, typer.Option(min=1, help="Contexts of a problem; default: all.")
     ] = None,
+    traces: Annotated[
+        str | None, typer.Option(help="Field with a given reasoning, used instead of the target's own.")
+    ] = None,
+    loop_share: Annotated[
+        float, typer.Option(min=0, max=0.99, help="At least so many contexts from what the loop writes.")
+    ] = 0.5,
+    one_trace: Annotated[
+        bool, typer.Option("--one-trace", help="Contexts of a problem from one trace only: half the writing.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="Of both models.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of both models.")] = 0.95,
     accept_rate: Annotated[
@@ -72,7 +79,10 @@ def collect_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Sample both models in contexts of every problem. Ctrl-C stops it; the same command goes on."""
-    listed = read_problems(problems, num_problems)
+    from semanticspec.probes.storage import check_parquet
+
+    check_parquet()
+    listed = read_problems(problems, num_problems, traces)
     from semanticspec.probes.collect import CollectConfig
 
     config = CollectConfig(
@@ -80,6 +90,8 @@ def collect_command(
         sampling=Sampling(temperature, top_p),
         max_trace_tokens=max_trace_tokens,
         max_contexts=max_contexts,
+        loop_share=loop_share,
+        one_trace=one_trace,
         loop_rules=(RuleConfig("top-k"), RuleConfig("random", accept_rate=accept_rate)),
         seed=seed,
     )
@@ -149,40 +161,6 @@ def train_command(
         f"{role} probe in {out}, on {probe.card.metrics.get('num_problems', 0):.0f} held-out problems: "
         f"{summary(probe.card.metrics)}"
     )
-
-
-def read_problems(source: str, count: int | None = None) -> list[ProblemText]:
-    """Problems of a JSONL file (`prompt`, `problem` or `question`, and an `id` if there is one), or the
-    demo's.
-
-    The demo's come from its training and validation splits, never from the test problems.
-
-    Raises:
-        ConfigError: the file cannot be read, or a line is no problem.
-    """
-    from semanticspec.probes.collect import ProblemText
-
-    if source == DEMO_PROBLEMS:
-        from semanticspec.probes.bundled import demo_problems
-
-        return demo_problems(count or 100)
-    found: list[ProblemText] = []
-    try:
-        lines = Path(source).read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"no problems can be read from {source!r}: {error.strerror}") from error
-    for number, line in enumerate(filter(str.strip, lines), start=1):
-        try:
-            entry = json.loads(line)
-            text = next(entry[name] for name in ("prompt", "problem", "question") if entry.get(name))
-            found.append(ProblemText(str(entry.get("id", number)), str(text)))
-        except (ValueError, AttributeError, StopIteration) as error:
-            raise ConfigError(
-                f"{source}, line {number}: expected a JSON object with prompt, problem or question"
-            ) from error
-    if not found:
-        raise ConfigError(f"{source} holds no problems")
-    return found[:count]
 
 
 def load_models(target: str | None, draft: str | None, dtype: str = "auto", device: str = "auto") -> Pair:

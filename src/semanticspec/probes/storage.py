@@ -1,17 +1,20 @@
 """What a collection has on disk: one shard for each finished problem, and a manifest that says how it was
 made.
 
-A shard is a JSONL file (contexts and segments) and a safetensors file (pooled states). The JSONL file is
-written last, so a problem counts as finished exactly when it is there; a kill in the middle loses one
-problem's work.
+A shard is a Parquet file (a row for each segment, with the context it was written in) and a safetensors file
+(pooled states, in the same order). The Parquet file is written last, so a problem counts as finished exactly
+when it is there; a kill in the middle loses one problem's work.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +25,29 @@ from semanticspec.records import Author, StopReason
 if TYPE_CHECKING:
     from torch import Tensor
 
-Origin = Literal["target", "loop"]
-FORMAT = 1
+Origin = Literal["target", "loop", "given"]
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 SHARDS_FOLDER = "problems"
+
+_LISTS = {
+    "token_ids": "int32",
+    "target_logprobs": "float32",
+    "draft_logprobs": "float32",
+    "target_ranks": "int32",
+    "target_entropies": "float32",
+}
+_COLUMNS = {
+    "context_id": "string",
+    "origin": "string",
+    "context": "string",
+    "author": "string",
+    "text": "string",
+    "count": "int32",
+    "stop_reason": "string",
+}
+_HEAD = ("problem_id", "prompt", "skipped")
+_STAMP = ("format", "collection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +55,8 @@ class ContextRecord:
     """A place in an output at which both models were sampled.
 
     Attributes:
-        origin: whether the text so far was written by the target alone or by the speculative loop.
+        origin: who wrote the text so far: the target alone, the speculative loop, or whoever wrote a trace that
+            was given.
         text: the output so far, without the prompt.
     """
 
@@ -71,6 +94,7 @@ class Shard:
     """Everything collected for one problem.
 
     Attributes:
+        contexts: those with segments.
         segments: by context, in order.
         target_states: `[segments, hidden]`, float32: pooled states of the target, one for every segment.
         draft_states: `[segments, hidden of the draft]`, float32; zeros for segments the target wrote.
@@ -108,16 +132,20 @@ class Collection:
             ) from error
         except json.JSONDecodeError as error:
             raise ProbeError(f"{path} is broken ({error}); collect into a new folder") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ProbeError(f"{path} is not of format {FORMAT}; collect with this version of semanticspec")
-        return content
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise ProbeError(
+                f"{path} is of format {found}, this version of semanticspec reads {FORMAT}; collect into a new folder"
+            )
+        return dict(content)
 
     def open(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest of a new collection, or checks that an existing one was begun in the same way.
 
         Raises:
-            ProbeError: the folder holds a collection of other models or settings.
+            ProbeError: the folder holds a collection of other models or settings, or pyarrow is missing.
         """
+        check_parquet()
         wanted = json.loads(json.dumps({"format": FORMAT, **manifest}))
         (self.folder / SHARDS_FOLDER).mkdir(parents=True, exist_ok=True)
         if not (self.folder / MANIFEST_FILE).exists():
@@ -133,68 +161,131 @@ class Collection:
 
     def has(self, problem_id: str) -> bool:
         """Whether a problem is finished."""
-        return self._path(problem_id, "jsonl").exists()
+        return self._path(problem_id, "parquet").exists()
 
     def write(self, shard: Shard) -> None:
         """Stores a finished problem."""
         from safetensors.torch import save
 
         states = {"target": shard.target_states.contiguous(), "draft": shard.draft_states.contiguous()}
-        head = {"problem_id": shard.problem_id, "prompt": shard.prompt, "skipped": shard.skipped}
-        records = [
-            {"kind": "problem", **head},
-            *({"kind": "context", **asdict(context)} for context in shard.contexts),
-            *({"kind": "segment", **asdict(segment)} for segment in shard.segments),
-        ]
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        rows = _to_parquet(shard, self._digest)
         write_atomically(self._path(shard.problem_id, "safetensors"), save(states))
-        write_atomically(self._path(shard.problem_id, "jsonl"), lines.encode())
+        write_atomically(self._path(shard.problem_id, "parquet"), rows)
 
     def __len__(self) -> int:
         """How many problems are finished."""
-        return sum(1 for _ in (self.folder / SHARDS_FOLDER).glob("*.jsonl"))
+        return sum(1 for _ in (self.folder / SHARDS_FOLDER).glob("*.parquet"))
 
     def __iter__(self) -> Iterator[Shard]:
-        """All finished problems, in an order that does not depend on when they were finished."""
-        for path in sorted((self.folder / SHARDS_FOLDER).glob("*.jsonl")):
-            yield _read_shard(path)
+        """All finished problems, in an order that does not depend on when they were finished.
+
+        Raises:
+            ProbeError: a file is broken, or does not belong here.
+        """
+        for path in sorted((self.folder / SHARDS_FOLDER).glob("*.parquet")):
+            shard = _read_shard(path, self._digest)
+            if self._path(shard.problem_id, "parquet") != path:
+                raise ProbeError(
+                    f"{path} holds another problem than its name says; delete it and collect again"
+                )
+            yield shard
+
+    @cached_property
+    def _digest(self) -> str:
+        """What the shards of this collection are stamped with."""
+        return hashlib.blake2b(json.dumps(self.manifest).encode(), digest_size=10).hexdigest()
 
     def _path(self, problem_id: str, suffix: str) -> Path:
         name = hashlib.blake2b(problem_id.encode(), digest_size=10).hexdigest()
         return self.folder / SHARDS_FOLDER / f"{name}.{suffix}"
 
 
-def _read_shard(path: Path) -> Shard:
+def check_parquet() -> None:
+    """Raises ProbeError where there is no pyarrow: better at once than after an hour's work."""
+    _pyarrow("pyarrow")
+
+
+def _pyarrow(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ProbeError(
+            "collections are Parquet files, and pyarrow is missing; run: pip install 'semanticspec[probes]'"
+        ) from error
+
+
+def _to_parquet(shard: Shard, collection: str) -> bytes:
+    """A shard's rows; what holds for all of them is in the schema's metadata."""
+    arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+    contexts = {context.context_id: context for context in shard.contexts}
+    if contexts.keys() != {segment.context_id for segment in shard.segments}:
+        raise ProbeError(f"problem {shard.problem_id!r} has contexts without segments, or segments without")
+    records = [
+        asdict(segment) | {"origin": context.origin, "context": context.text}
+        for segment in shard.segments
+        if (context := contexts[segment.context_id])
+    ]
+    stamp = {"format": str(FORMAT), "collection": collection}
+    head = {name: str(getattr(shard, name)) for name in _HEAD}
+    table = arrow.Table.from_pylist(records, schema=_schema(arrow).with_metadata({**stamp, **head}))
+    buffer = BytesIO()
+    parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _schema(arrow: Any) -> Any:
+    plain = [arrow.field(name, getattr(arrow, kind)()) for name, kind in _COLUMNS.items()]
+    lists = [arrow.field(name, arrow.list_(getattr(arrow, kind)())) for name, kind in _LISTS.items()]
+    return arrow.schema(plain + lists)
+
+
+def _read_shard(path: Path, collection: str) -> Shard:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    heads: list[dict[str, Any]] = []
-    contexts: list[ContextRecord] = []
-    segments: list[SegmentRecord] = []
+    arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
     try:
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            kind = record.pop("kind")
-            if kind == "problem":
-                heads.append(record)
-            elif kind == "context":
-                contexts.append(ContextRecord(**record))
-            else:
-                segments.append(_segment(record))
+        table = parquet.read_table(BytesIO(path.read_bytes()))
+        head = _checked_head(path, table, collection)
         states = load(path.with_suffix(".safetensors").read_bytes())
-        (head,) = heads
+        contexts, segments = _records(table.to_pylist())
         shard = Shard(
-            contexts=tuple(contexts),
-            segments=tuple(segments),
+            contexts=contexts,
+            segments=segments,
             target_states=states["target"],
             draft_states=states["draft"],
             **head,
         )
-    except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, arrow.ArrowException, TypeError, ValueError, KeyError) as error:
         raise ProbeError(f"{path} is broken ({error}); delete it and collect again to replace it") from error
+    if not len(shard.segments) == len(shard.target_states) == len(shard.draft_states):
+        raise ProbeError(f"{path} and the states beside it differ in length; delete both and collect again")
     return shard
 
 
-def _segment(record: dict[str, Any]) -> SegmentRecord:
-    listed = ("token_ids", "target_logprobs", "draft_logprobs", "target_ranks", "target_entropies")
-    return SegmentRecord(**{**record, **{name: tuple(record[name]) for name in listed}})
+def _checked_head(path: Path, table: Any, collection: str) -> dict[str, str]:
+    """What the schema's metadata say about the problem.
+
+    Raises:
+        ProbeError: the file is no shard, of another format, or of another collection.
+    """
+    metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
+    found = metadata.get("format", "unknown")
+    expected = _schema(_pyarrow("pyarrow"))
+    if found != str(FORMAT) or not {*_HEAD, *_STAMP} <= metadata.keys() or not table.schema.equals(expected):
+        raise ProbeError(
+            f"{path} is no shard of format {FORMAT} (its format is {found}); it belongs elsewhere, move it away"
+        )
+    if metadata["collection"] != collection:
+        raise ProbeError(f"{path} is of another collection (other models or settings); move it away")
+    return {name: metadata[name] for name in _HEAD}
+
+
+def _records(rows: list[dict[str, Any]]) -> tuple[tuple[ContextRecord, ...], tuple[SegmentRecord, ...]]:
+    contexts: dict[str, ContextRecord] = {}
+    segments: list[SegmentRecord] = []
+    for row in rows:
+        context = ContextRecord(row["context_id"], row.pop("origin"), row.pop("context"))
+        contexts.setdefault(context.context_id, context)
+        segments.append(SegmentRecord(**row | {name: tuple(row[name]) for name in _LISTS}))
+    return tuple(contexts.values()), tuple(segments)

@@ -85,11 +85,11 @@ class TrainConfig:
             raise ConfigError(f"components is {self.components}; expected 0 or more, of a state that is read")
 
 
-def candidates(config: TrainConfig) -> dict[Estimator, TrainConfig]:
+def candidates(config: TrainConfig, role: Author) -> dict[Estimator, TrainConfig]:  # noqa: ARG001
     """The estimators that `auto` tries, by name.
 
-    `features` are the given ones, or all. The small ones (`features`, `components`) get `SMALL_WIDTHS` where
-    no widths are given, and a little weight decay where there is none.
+    `features` are the given ones, or all that the role has. The small ones (`features`, `components`) get
+    `SMALL_WIDTHS` where no widths are given, and a little weight decay where there is none.
     """
     features = config.features or tuple(FEATURES)
     widths = SMALL_WIDTHS if config.widths is None else config.widths
@@ -139,6 +139,7 @@ def train(
         ProbeError: no labels, or no problem in one of the splits.
     """
     check_choice(config.calibration)
+    check_features(config.features)
     meanings = read_meanings(collection, judge_name)
     rows = gather(collection, meanings, role, "unbiased")
     trained_on = (
@@ -172,9 +173,9 @@ def fit_best(
     if config.estimator == "given":
         tried: dict[Estimator, TrainConfig] = {"given": config}
     elif config.estimator == "auto":
-        tried = candidates(config)
+        tried = candidates(config, role)
     else:
-        tried = {config.estimator: candidates(config)[config.estimator]}
+        tried = {config.estimator: candidates(config, role)[config.estimator]}
     fitted = {name: _fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
     best = min(fitted.values(), key=lambda one: one.validation_loss)
     return best, {name: one.validation_loss for name, one in fitted.items()}
