@@ -12,6 +12,10 @@ from semanticspec.probes.features import check_features
 from semanticspec.records import Author, Sampling
 
 CARD_FORMAT = 1
+CARD_FILE = "config.json"
+"""Named as model repositories on the hub name it, so that a saved probe can be one."""
+
+WEIGHTS_FILE = "model.safetensors"
 DEFAULT_WIDTHS: dict[Author, tuple[int, ...]] = {"target": (2048, 512, 256), "draft": (1024, 512, 256)}
 """Widths of the hidden layers. Source: the paper's probes."""
 

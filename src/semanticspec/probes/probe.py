@@ -18,15 +18,11 @@ from semanticspec.engines.base import EngineInfo
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
-from semanticspec.probes.card import ProbeCard
+from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.probes.features import TokenSignals, compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Author, Reading
 
-CARD_FILE = "config.json"
-"""The card; named as model repositories on the hub name it, so that a saved probe can be one."""
-
-WEIGHTS_FILE = "model.safetensors"
 _CALIBRATION = "calibration"
 
 

@@ -1,0 +1,40 @@
+"""What the `probe` commands show while they work, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """A progress bar: one function advances it (with a note), one sets the total."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600) as progress:
+        task = progress.add_task(name, total=None, note="")
+        yield (
+            lambda note: progress.update(task, advance=1, note=note),
+            lambda total: progress.update(task, total=total),
+        )
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
