@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log
@@ -18,8 +23,19 @@ from test_probes import CONFIG, PROBLEMS, make_pair, next_probabilities
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import storage
 from semanticspec.probes.collect import CollectConfig, collect
+from semanticspec.probes.features import (
+    FEATURES,
+    TokenSignals,
+    check_features,
+    compute_features,
+    features_for,
+    signals_of,
+)
+from semanticspec.probes.label import ExactJudge, label
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
+from semanticspec.probes.train import TrainConfig, train
+from semanticspec.records import Reading
 
 # --- rows --------------------------------------------------------------------------------------------------
 
@@ -252,3 +268,179 @@ def test_traces_of_problem_files(tmp_path: Path) -> None:
         read_problems(str(path))
     with pytest.raises(ConfigError, match="demo's problems have no traces"):
         read_problems("demo", trace_field="solution")
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def test_features_of_ranks_and_entropies_by_hand() -> None:
+    signals = TokenSignals((-0.5, -3.0, -1.0, -50.0), (1, 3, 2, 40), (0.25, 2.0, 1.0, 0.75))
+    names = (
+        "agreement",
+        "top_2_share",
+        "worst_rank",
+        "entropy",
+        "highest_entropy",
+        "excess_sum",
+        "excess_minimum",
+    )
+    assert compute_features(names, signals) == pytest.approx([0.25, 0.5, log(40), -1.0, 2.0, -20.5, -19.25])
+
+
+def test_features_that_a_pass_has_not_are_refused() -> None:
+    own_pass = signals_of(Reading((-1.0, -2.0), torch.zeros(3)))
+    with pytest.raises(ConfigError, match="agreement"):
+        compute_features(("mean", "agreement"), own_pass)
+    with pytest.raises(ConfigError, match="entropy, excess_sum need entropies"):
+        compute_features(("entropy", "excess_sum"), TokenSignals((-1.0,), (1,)))
+    assert len(compute_features(features_for("draft"), own_pass)) == len(FEATURES) - 7
+    assert features_for("target") == tuple(FEATURES)
+    check_features(tuple(FEATURES), "target")
+    with pytest.raises(ConfigError, match="draft's probe cannot use the feature 'entropy'"):
+        check_features(("mean", "entropy"), "draft")
+
+
+def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_path: Path) -> None:
+    problems = [ProblemText(f"problem {i}", "a") for i in range(20)]
+    run_collect(tmp_path, problems)
+    label(Collection(tmp_path), ExactJudge())
+    epochs: list[Any] = []
+    with pytest.raises(ConfigError, match="agreement"):
+        train(Collection(tmp_path), "draft", "exact", TrainConfig(features=("agreement",)), epochs.append)
+    assert not epochs
+    probe = train(
+        Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
+    )
+    assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
+    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]]))
+    assert 0 < probe.estimate(scored[0]) <= 1
+
+
+# --- disks, kills and hours of work ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("full_at", ["the states", "the rows"])
+def test_a_full_disk_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    """The disk takes two problems' files, and part of the third's."""
+    whole = run_collect(tmp_path / "whole")
+    sync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) >= (6 if full_at == "the states" else 7):  # a manifest, then two files a problem
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    data = tmp_path / "data"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProbeError) as caught:
+        run_collect(data)
+    said = str(caught.value)
+    assert "No space left on device" in said
+    assert "2 finished problems are kept" in said
+    assert "same command again" in said
+    assert sorted(path.suffix for path in (data / "problems").iterdir()) == [
+        ".parquet",
+        ".parquet",
+        ".safetensors",
+        ".safetensors",
+    ]
+    monkeypatch.setattr(os, "fsync", sync)
+    assert_same(run_collect(data), whole)
+
+
+def test_a_full_disk_is_one_line_at_the_command_line(tmp_path: Path) -> None:
+    script = (
+        "import errno, os, sys; import semanticspec.probes.commands as commands; "
+        "sys.path.insert(0, sys.argv.pop(1)); import test_probes; "
+        "commands.load_models = lambda *_, **__: test_probes.make_pair()\n"
+        "def full(_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "sync, calls = os.fsync, []\n"
+        "os.fsync = lambda d: (calls.append(d), full(d) if len(calls) > 3 else sync(d))\n"
+        "from semanticspec.cli import main; main()"
+    )
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"id": i, "prompt": "a"}) + "\n" for i in range(4)))
+    arguments = ["probe", "collect", "--out", str(tmp_path / "data"), "--problems", str(problems)]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(Path(__file__).parent),
+        *arguments,
+        "--max-trace-tokens",
+        "40",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "1 finished problems are kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "data" / "problems").glob(".*"))
+
+
+def test_a_folder_that_takes_no_files_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProbeError, match=r"no collection can be written to .*file"):
+        opened(tmp_path / "file" / "data")
+
+
+def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
+    opened(tmp_path)
+    old, fresh = (tmp_path / "problems" / f".{name}.parquet.7.part" for name in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    opened(tmp_path)
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
+def assert_same(found: Sequence[Shard], expected: Sequence[Shard]) -> None:
+    """Every row once, with equal ids, counts and ranks; numbers up to rounding."""
+    assert [shard.problem_id for shard in found] == [shard.problem_id for shard in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.contexts == other.contexts
+        plain = [
+            [
+                replace(row, target_logprobs=(), draft_logprobs=(), target_entropies=())
+                for row in shard.segments
+            ]
+            for shard in (one, other)
+        ]
+        assert plain[0] == plain[1]
+        for row, like in zip(one.segments, other.segments, strict=True):
+            for name in ("target_logprobs", "draft_logprobs", "target_entropies"):
+                assert getattr(row, name) == pytest.approx(getattr(like, name), abs=1e-3)
+        torch.testing.assert_close(one.target_states, other.target_states, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one.draft_states, other.draft_states, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_real_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """The bundled pair, at two problems at once; SIGKILL when the first of five is stored."""
+
+    def start(folder: str) -> subprocess.Popen[str]:
+        arguments = (
+            f"probe collect --num-problems 5 --samples 4 --max-contexts 2 --concurrency 2 --out {folder}"
+        )
+        command = [sys.executable, "-c", "from semanticspec.cli import main; main()", *arguments.split()]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    running = start(str(whole))
+    assert running.wait(timeout=300) == 0, running.communicate()[1]
+    running = start(str(part))
+    while not list(part.glob("problems/*.parquet")):
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.kill()
+    running.wait()
+    kept = len(Collection(part))
+    assert 0 < kept < 5
+    running = start(str(part))
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0, told
+    assert f"{5 - kept} problems collected ({kept} were there)" in told
+    assert "s a context" in told
+    assert_same(list(Collection(part)), list(Collection(whole)))

@@ -204,7 +204,8 @@ def test_features_by_hand() -> None:
     )
     expected = [-0.86, -4.3, -3.0, -1.0, 2.0, 1.0, 0.2, 0.0]
     assert compute_features(names, TokenSignals(values)) == pytest.approx(expected)
-    assert all(isinstance(value, float) for value in compute_features(tuple(FEATURES), TokenSignals((-1e9,))))
+    impossible = TokenSignals((-1e9,), (90,), (0.0,))
+    assert all(isinstance(value, float) for value in compute_features(tuple(FEATURES), impossible))
     with pytest.raises(ConfigError, match="unknown probe feature"):
         TrainConfig(features=("smell",))
 

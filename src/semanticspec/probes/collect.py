@@ -25,7 +25,7 @@ from torch import Tensor
 from semanticspec.config import DecodingConfig, RuleConfig, target_alone
 from semanticspec.decoding import decode
 from semanticspec.engines.base import EngineInfo, derived_seed, position_uniform
-from semanticspec.errors import ConfigError, PromptError
+from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes.problems import ProblemText as ProblemText
 from semanticspec.probes.storage import Collection, ContextRecord, Origin, SegmentRecord, Shard
@@ -100,7 +100,7 @@ async def collect(
         on_progress: told every problem's shard as it is finished, None for one that was already there.
 
     Raises:
-        ProbeError: the folder holds a collection made in another way.
+        ProbeError: the folder holds a collection made in another way, or a problem could not be stored.
         ConfigError: two problems have the same id, or a given trace cannot be cut.
     """
     listed = list(problems)
@@ -125,9 +125,14 @@ async def collect(
             collection.write(shard)
             on_progress(shard)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, concurrency)):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, concurrency)):
+                group.create_task(work())
+    except ExceptionGroup as group:
+        if isinstance(group.exceptions[0], SemanticSpecError):
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
     return collection
 
 

@@ -1,6 +1,7 @@
-"""Features of a segment's log-probabilities that a probe may use beside the pooled state.
+"""Features of a segment's tokens that a probe may use beside the pooled state.
 
-They cost no pass of a model: every `Reading` carries the log-probabilities already. What a segment *says* and
+They cost no pass of a model: every `Reading` carries the log-probabilities already, and a `Score` ranks and
+entropies too. What a segment *says* and
 how it is *worded* surprise a model at different places: the wording is mostly settled by the first tokens, a
 wrong number is one late, deep dip. So there are features of single places beside those of the whole.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from semanticspec.errors import ConfigError
-from semanticspec.records import Reading, Score
+from semanticspec.records import Author, Reading, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _share_of_lowest(logprobs: Sequence[float]) -> float:
     return logprobs.index(min(logprobs)) / len(logprobs)
 
 
-_FEATURES: dict[str, Callable[[Sequence[float]], float]] = {
+_OF_LOGPROBS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda logprobs: sum(logprobs) / len(logprobs),
     "sum": sum,
     "minimum": min,
@@ -81,23 +82,80 @@ _FEATURES: dict[str, Callable[[Sequence[float]], float]] = {
     "minimum_quarter_4": lambda logprobs: _lowest_in_quarter(logprobs, 3),
 }
 
-FEATURES: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(_FEATURES)
-"""All features by name. Each takes the log-probabilities (nats) of a segment's tokens, at least one."""
 
-CHEAP_SIGNALS = ("mean", "minimum", "sum")
-"""Features that every probe is compared with: a probe has to earn its place beside them."""
+def _excess(signals: TokenSignals) -> list[float]:
+    """How much less surprising each token is than the model expected: log-probability plus entropy, nats.
+
+    Below zero where the model was sure of something else, around zero where it did not care.
+    """
+    return [a + b for a, b in zip(signals.logprobs, signals.entropies, strict=True)]
 
 
-def check_features(names: Sequence[str]) -> None:
-    """Raises ConfigError for a name that is no feature, or is given twice."""
+_OF_RANKS: dict[str, Callable[[TokenSignals], float]] = {
+    "agreement": lambda signals: sum(rank == 1 for rank in signals.ranks) / len(signals.ranks),
+    "top_2_share": lambda signals: sum(rank <= 2 for rank in signals.ranks) / len(signals.ranks),
+    "worst_rank": lambda signals: math.log(max(signals.ranks)),
+}
+_OF_ENTROPIES: dict[str, Callable[[TokenSignals], float]] = {
+    "entropy": lambda signals: -sum(signals.entropies) / len(signals.entropies),
+    "highest_entropy": lambda signals: max(signals.entropies),
+    "excess_sum": lambda signals: sum(_excess(signals)),
+    "excess_minimum": lambda signals: min(_excess(signals)),
+}
+
+
+def _on_logprobs(function: Callable[[Sequence[float]], float]) -> Callable[[TokenSignals], float]:
+    return lambda signals: function(signals.logprobs)
+
+
+FEATURES: Mapping[str, Callable[[TokenSignals], float]] = MappingProxyType(
+    {name: _on_logprobs(function) for name, function in _OF_LOGPROBS.items()} | _OF_RANKS | _OF_ENTROPIES
+)
+"""All features by name. Each takes the signals of a segment's tokens, at least one; see `features_for`.
+
+`agreement`: share of tokens that are the model's favourite; `entropy`: its mean, negated, so that more is better.
+"""
+
+CHEAP_SIGNALS = ("mean", "minimum", "sum", "entropy", "agreement")
+"""Features that every probe is compared with, where they are recorded: a probe has to earn its place beside
+them."""
+
+
+def features_for(role: Author) -> tuple[str, ...]:
+    """The features a role's probe can use. The draft is asked about what it wrote itself, so its passes have
+    neither ranks nor entropies."""
+    return tuple(FEATURES) if role == "target" else tuple(_OF_LOGPROBS)
+
+
+def check_features(names: Sequence[str], role: Author | None = None) -> None:
+    """Raises ConfigError for a name that is no feature, is given twice, or is not there for the role."""
     for position, name in enumerate(names):
         if name not in FEATURES:
             raise ConfigError(f"unknown probe feature {name!r}; expected any of {', '.join(FEATURES)}")
         if name in names[:position]:
             raise ConfigError(f"probe feature {name!r} is given twice")
+        if role is not None and name not in features_for(role):
+            raise ConfigError(
+                f"the {role}'s probe cannot use the feature {name!r}, which is read off another model's text; "
+                f"expected any of {', '.join(features_for(role))}"
+            )
 
 
 def compute_features(names: Sequence[str], signals: TokenSignals) -> list[float]:
-    """The named features of one segment, in the order of the names."""
-    clipped = [max(value, LOWEST_LOGPROB) for value in signals.logprobs]
-    return [float(FEATURES[name](clipped)) for name in names]
+    """The named features of one segment, in the order of the names.
+
+    Raises:
+        ConfigError: a feature needs ranks or entropies, and the pass has none.
+    """
+    for needed, recorded, of in (
+        ("ranks", signals.ranks, _OF_RANKS),
+        ("entropies", signals.entropies, _OF_ENTROPIES),
+    ):
+        if not recorded and (missing := [name for name in names if name in of]):
+            raise ConfigError(
+                f"the probe features {', '.join(missing)} need {needed}, which this pass of the model has not; "
+                "leave them out, or use an engine (and a collection) that records them"
+            )
+    clipped = tuple(max(value, LOWEST_LOGPROB) for value in signals.logprobs)
+    bounded = TokenSignals(clipped, signals.ranks, signals.entropies)
+    return [float(FEATURES[name](bounded)) for name in names]

@@ -23,12 +23,13 @@ COLOURS: dict[Theme, dict[str, str]] = {
 _RESOLUTION = 130  # dots an inch
 
 
-def check_matplotlib() -> None:
-    """Raises ConfigError if matplotlib is missing, before any figure is computed."""
+def check_plotting() -> None:
+    """Raises ConfigError if a library for figures is missing, before anything is computed."""
     try:
         import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
     except ImportError as error:
-        raise ConfigError("a report needs matplotlib: pip install 'semanticspec[probes]'") from error
+        raise ConfigError(f"a report needs {error.name}: pip install 'semanticspec[probes]'") from error
 
 
 def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, bytes]]:

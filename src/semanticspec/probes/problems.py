@@ -40,8 +40,6 @@ def read_problems(source: str, count: int | None = None, trace_field: str | None
     if source == DEMO_PROBLEMS:
         if trace_field:
             raise ConfigError("the demo's problems have no traces; leave --traces out")
-        from semanticspec.probes.bundled import demo_problems
-
         return demo_problems(count or 100)
     try:
         lines = Path(source).read_text().splitlines()
@@ -59,6 +57,18 @@ def read_problems(source: str, count: int | None = None, trace_field: str | None
     if not found:
         raise ConfigError(f"{source} holds no problems")
     return found
+
+
+def demo_problems(count: int) -> list[ProblemText]:
+    """Problems of the demo, nine in ten of its training split, the others of its validation split."""
+    from semanticspec.demo.grammar import problems
+
+    from_validation = count // 10
+    chosen = [
+        *problems("train", count - from_validation, seed=1),
+        *problems("validation", from_validation, seed=1),
+    ]
+    return [ProblemText(problem.text, problem.text) for problem in chosen]
 
 
 def _problem(entry: Any, where: str, default_id: str, trace_field: str | None) -> ProblemText:

@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_SPEED_PERIOD_S = 3600.0
+
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
@@ -27,7 +29,9 @@ def progress_bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[i
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600) as progress:
+    console = Console(stderr=True)
+    # Steps may take minutes; by default only those of the last 30 s count for the time left.
+    with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
         task = progress.add_task(name, total=None, note="")
         yield (
             lambda note: progress.update(task, advance=1, note=note),

@@ -98,10 +98,10 @@ def readme(
     parts = [
         f"---\n{front}\n---",
         f"# {title or f'Probe of {card.names[0]} as {card.role}'}",
-        f"Estimates how likely `{card.names[0]}`, as the {card.role} of a pair, is to say something with the meaning of "
-        "a segment it has just read or written, from its own pass over it. For "
+        f"Estimates how likely `{card.names[0]}`, as the {card.role} of a pair, is to say something with the meaning "
+        "of a segment it has just read or written, from its own pass over it. For "
         "[semanticspec](https://arxiv.org/abs/2602.03708) decoding.",
-        f"```sh\nsemanticspec generate PROMPT --target ... --draft ... --{card.role}-probe THIS_REPOSITORY_OR_FOLDER\n```",
+        f"```sh\nsemanticspec generate PROMPT --target ... --draft ... --{card.role}-probe THIS_REPOSITORY\n```",
         _facts(card),
         "## Figures",
         _figures(evaluation) if evaluation else _card_figures(card),

@@ -7,13 +7,16 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from semanticspec.files import write_atomically
 from semanticspec.probes.evaluate import Evaluation, Figures, JudgedRows
 from semanticspec.probes.metrics import Interval
 from semanticspec.probes.plots import Theme, draw_all
+from semanticspec.probes.storage import Collection
 
 REPORT_FILE = "report.html"
 HEADINGS = {
@@ -67,6 +70,40 @@ def render(evaluation: Evaluation, pictures: Mapping[str, Mapping[Theme, bytes]]
         method=escape(METHOD),
         made=escape(json.dumps({**evaluation.made, "training": card["training"]}, indent=1)),
     )
+
+
+def text_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The main tables for a terminal: title, headings, lines."""
+    scored = {"probe": evaluation.after, **evaluation.signals}
+    scored[f"probe - {evaluation.best_signal}"] = evaluation.differences
+    scored["ceiling"] = evaluation.ceiling
+    maps = {"before calibration": evaluation.before, "after": evaluation.after}
+    again: dict[str, Figures] = {
+        f"{point['problems']} problems": point["figures"] for point in evaluation.learning_curve
+    }
+    again |= {row["name"]: row["figures"] for row in evaluation.ablations}
+    errors = ("r2", "mae", "spearman", "calibration_error")
+    tables = [("Ranking", scored, ("auroc", "average_precision")), ("Estimates", maps, errors)]
+    if again:
+        tables.append(("Trained again", again, ("auroc", "r2", "mae", "calibration_error")))
+    return [
+        (
+            title,
+            ["", *(HEADINGS[column] for column in columns)],
+            [[name, *(_text(figures, column) for column in columns)] for name, figures in rows.items()],
+        )
+        for title, rows, columns in tables
+    ]
+
+
+def how_made(command: str, collection: Collection) -> dict[str, Any]:
+    """What a report says of its making: command line, versions, the collection's settings."""
+    manifest = collection.manifest
+    return {
+        "command": command,
+        "versions": {name: version(name) for name in ("semanticspec", "torch", "scikit-learn")},
+        "collection": {name: manifest.get(name) for name in ("config", "versions")},
+    }
 
 
 def _tiles(evaluation: Evaluation) -> list[str]:
@@ -146,6 +183,12 @@ def _picture(name: str, themes: Mapping[Theme, bytes]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if value == value else "–"
+
+
+def _text(figures: Figures, column: str) -> str:
+    """A figure for the terminal: rankings with their interval, the rest without, or lines would break."""
+    interval = f" {_range(figures[column])}" if column in ("auroc", "average_precision") else ""
+    return _number(figures[column].value) + interval
 
 
 def _range(figure: Interval) -> str:

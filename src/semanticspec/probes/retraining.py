@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from hashlib import blake2b
 from math import ceil
@@ -22,6 +22,9 @@ from semanticspec.probes.train import Fitted, Loss, TrainConfig, calibrate, cand
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Of the training problems, in a learning curve."""
+
+NUM_VARIANTS = 7
+"""How many probes the ablations train."""
 
 
 def config_of(card: ProbeCard) -> TrainConfig:
@@ -99,8 +102,10 @@ class Retraining:
                 examples, labels=examples.labels[torch.randperm(len(examples), generator=generator)]
             )
 
+        # No calibration map: an isotonic one would make all estimates equal, and AUROC exactly a half.
+        config = replace(self.config, calibration="none")
         validation = self.validation.select(self.validation.drafted)
-        return self._figures(shuffle(self.training), self.config, shuffle(validation))
+        return self._figures(shuffle(self.training), config, shuffle(validation))
 
     def _figures(
         self, training: Examples, config: TrainConfig, validation: Examples | None = None
@@ -114,14 +119,3 @@ class Retraining:
     def _estimates(self, fitted: Fitted, calibration: Calibration) -> torch.Tensor:
         estimates = calibration.apply(logits_of(fitted.network, self.test, fitted.config)).double()
         return estimates.clamp(self.card.smallest_probability, 1.0)
-
-
-def main_figures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Name, AUROC with interval, R2, mean absolute error and calibration error of every row, as text."""
-    table = []
-    for row in rows:
-        found = row["figures"]
-        low_high = f"[{found['auroc'].low:.3f}, {found['auroc'].high:.3f}]"
-        rest = (f"{found[name].value:.3f}" for name in ("r2", "mae", "calibration_error"))
-        table.append((str(row["name"]), f"{found['auroc'].value:.3f} {low_high}", *rest))
-    return table

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -48,6 +49,7 @@ _COLUMNS = {
 }
 _HEAD = ("problem_id", "prompt", "skipped")
 _STAMP = ("format", "collection")
+_STALE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +145,19 @@ class Collection:
         """Writes the manifest of a new collection, or checks that an existing one was begun in the same way.
 
         Raises:
-            ProbeError: the folder holds a collection of other models or settings, or pyarrow is missing.
+            ProbeError: the folder holds a collection of other models or settings, cannot be written to, or
+                pyarrow is missing.
         """
         check_parquet()
         wanted = json.loads(json.dumps({"format": FORMAT, **manifest}))
-        (self.folder / SHARDS_FOLDER).mkdir(parents=True, exist_ok=True)
-        if not (self.folder / MANIFEST_FILE).exists():
-            write_atomically(self.folder / MANIFEST_FILE, (json.dumps(wanted, indent=2) + "\n").encode())
-            return
+        try:
+            (self.folder / SHARDS_FOLDER).mkdir(parents=True, exist_ok=True)
+            _sweep(self.folder / SHARDS_FOLDER)
+            if not (self.folder / MANIFEST_FILE).exists():
+                write_atomically(self.folder / MANIFEST_FILE, (json.dumps(wanted, indent=2) + "\n").encode())
+                return
+        except OSError as error:
+            raise ProbeError(f"no collection can be written to {self.folder}: {error.strerror}") from error
         found = self.manifest
         differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
         if differing:
@@ -164,13 +171,27 @@ class Collection:
         return self._path(problem_id, "parquet").exists()
 
     def write(self, shard: Shard) -> None:
-        """Stores a finished problem."""
+        """Stores a finished problem.
+
+        Raises:
+            ProbeError: the disk is full, or does not take the files for another reason; nothing of this
+                problem is left on it.
+        """
         from safetensors.torch import save
 
         states = {"target": shard.target_states.contiguous(), "draft": shard.draft_states.contiguous()}
         rows = _to_parquet(shard, self._digest)
-        write_atomically(self._path(shard.problem_id, "safetensors"), save(states))
-        write_atomically(self._path(shard.problem_id, "parquet"), rows)
+        states_path = self._path(shard.problem_id, "safetensors")
+        try:
+            write_atomically(states_path, save(states))
+            write_atomically(self._path(shard.problem_id, "parquet"), rows)
+        except OSError as error:
+            if not self.has(shard.problem_id):
+                states_path.unlink(missing_ok=True)
+            raise ProbeError(
+                f"problem {shard.problem_id!r} could not be stored in {self.folder}: {error.strerror}; the "
+                f"{len(self)} finished problems are kept: mend that and run the same command again to go on"
+            ) from error
 
     def __len__(self) -> int:
         """How many problems are finished."""
@@ -198,6 +219,13 @@ class Collection:
     def _path(self, problem_id: str, suffix: str) -> Path:
         name = hashlib.blake2b(problem_id.encode(), digest_size=10).hexdigest()
         return self.folder / SHARDS_FOLDER / f"{name}.{suffix}"
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed process left half written. Writing takes a moment, so a minute is old."""
+    for part in folder.glob(".*.part"):
+        if time.time() - part.stat().st_mtime > _STALE_S:
+            part.unlink(missing_ok=True)
 
 
 def check_parquet() -> None:

@@ -16,7 +16,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.calibration import Calibration, CalibrationChoice, check_choice, choose
 from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard
 from semanticspec.probes.examples import Examples, gather, split_of
-from semanticspec.probes.features import FEATURES, check_features, compute_features
+from semanticspec.probes.features import check_features, compute_features, features_for
 from semanticspec.probes.label import read_meanings
 from semanticspec.probes.metrics import card_metrics
 from semanticspec.probes.network import ProbeNetwork
@@ -85,13 +85,13 @@ class TrainConfig:
             raise ConfigError(f"components is {self.components}; expected 0 or more, of a state that is read")
 
 
-def candidates(config: TrainConfig, role: Author) -> dict[Estimator, TrainConfig]:  # noqa: ARG001
+def candidates(config: TrainConfig, role: Author) -> dict[Estimator, TrainConfig]:
     """The estimators that `auto` tries, by name.
 
     `features` are the given ones, or all that the role has. The small ones (`features`, `components`) get
     `SMALL_WIDTHS` where no widths are given, and a little weight decay where there is none.
     """
-    features = config.features or tuple(FEATURES)
+    features = config.features or features_for(role)
     widths = SMALL_WIDTHS if config.widths is None else config.widths
     small = replace(config, widths=widths, weight_decay=config.weight_decay or SMALL_WEIGHT_DECAY)
     components = config.components or SMALL_COMPONENTS
@@ -139,7 +139,7 @@ def train(
         ProbeError: no labels, or no problem in one of the splits.
     """
     check_choice(config.calibration)
-    check_features(config.features)
+    check_features(config.features, role)
     meanings = read_meanings(collection, judge_name)
     rows = gather(collection, meanings, role, "unbiased")
     trained_on = (
