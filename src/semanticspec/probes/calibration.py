@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
@@ -68,13 +69,10 @@ def check_choice(choice: str) -> None:
         raise ConfigError(
             f"calibration is {choice!r}; expected one of {', '.join(get_args(CalibrationChoice))}"
         )
-    if choice != "none":
-        try:
-            import sklearn  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "fitting a calibration needs scikit-learn: pip install 'semanticspec[probes]', or choose none"
-            ) from error
+    if choice != "none" and find_spec("sklearn") is None:
+        raise ConfigError(
+            "fitting a calibration needs scikit-learn: pip install 'semanticspec[probes]', or choose none"
+        )
 
 
 def choose(

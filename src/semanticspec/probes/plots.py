@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, Literal
 
@@ -25,11 +26,9 @@ _RESOLUTION = 130  # dots an inch
 
 def check_plotting() -> None:
     """Raises ConfigError if a library for figures is missing, before anything is computed."""
-    try:
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"a report needs {error.name}: pip install 'semanticspec[probes]'") from error
+    for module, package in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
+        if find_spec(module) is None:
+            raise ConfigError(f"a report needs {package}: pip install 'semanticspec[probes]'")
 
 
 def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, bytes]]:
@@ -74,15 +73,15 @@ def _draw(painter: Callable[[Any, Mapping[str, str]], None], theme: Theme) -> by
 def _reliability(axes: Any, colours: Mapping[str, str], evaluation: Evaluation) -> None:
     """Mean label against mean estimate in ten bins; the area of a point is the bin's share of segments."""
     axes.plot([0, 1], [0, 1], color=colours["grid"], linewidth=1.2)
-    kinds = [("before", "second", "o")] if evaluation.probe["calibration"] != "none" else []
-    for kind, colour, marker in (*kinds, ("after", "main", "s")):
+    kinds = [("before", "second")] if evaluation.probe["calibration"] != "none" else []
+    for kind, colour in (*kinds, ("after", "main")):
         bins = evaluation.reliability[kind]
         total = sum(weight for weight, _, _ in bins)
         estimates, labels = [estimate for _, estimate, _ in bins], [label for _, _, label in bins]
         sizes = [12 + 500 * weight / total for weight, _, _ in bins]
         name = f"{kind} calibration" if kinds else "estimates (no map)"
         axes.plot(estimates, labels, color=colours[colour], linewidth=1.2, label=name)
-        axes.scatter(estimates, labels, s=sizes, color=colours[colour], marker=marker, alpha=0.6, linewidth=0)
+        axes.scatter(estimates, labels, s=sizes, color=colours[colour], alpha=0.6, linewidth=0)
     axes.set(title="Reliability", xlabel="estimate", ylabel="label", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
 
 
