@@ -28,8 +28,9 @@ source = "problems.jsonl"
 [collect]
 num_samples = 4
 max_contexts = 2
-max_segment_tokens = 64
-max_trace_tokens = 200
+max_segment_tokens = 40
+max_trace_tokens = 64
+one_trace = true
 
 [train]
 widths = [8]

@@ -89,11 +89,11 @@ def run_train(
 ) -> Probe:
     """Trains with a progress bar and saves the probe."""
     from semanticspec.probes.metrics import summary
-    from semanticspec.probes.train import Epoch, candidates, train
+    from semanticspec.probes.train import NUM_CANDIDATES, Epoch, train
 
     _ = collection.manifest  # tells at once when there is no collection
     with progress_bar(f"training {role}") as (progress, on_total):
-        on_total(config.max_epochs * (len(candidates(config, role)) if config.estimator == "auto" else 1))
+        on_total(config.max_epochs * (NUM_CANDIDATES if config.estimator == "auto" else 1))
 
         def on_epoch(epoch: Epoch) -> None:
             progress(f"validation loss {epoch.validation_loss:.4f}")

@@ -82,7 +82,8 @@ class Retraining:
         config = self.config
         loss: Loss = "mse" if config.loss == "bce" else "bce"
         variants: dict[str, TrainConfig] = {
-            f"{name}, {config.loss}": one for name, one in candidates(config, self.card.role).items()
+            f"{name}, {config.loss}": one
+            for name, one in candidates(config, self.card.role, self.card.hidden_size).items()
         }
         variants[f"as shipped, {config.loss}"] = config
         variants[f"as shipped, {loss}"] = replace(config, loss=loss)

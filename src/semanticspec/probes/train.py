@@ -30,6 +30,7 @@ SMALL_WIDTHS = (64, 32)
 """Of the estimators meant for few problems, where none are given."""
 
 SMALL_COMPONENTS = 16
+NUM_CANDIDATES = 4
 SMALL_WEIGHT_DECAY = 0.01
 
 
@@ -85,7 +86,7 @@ class TrainConfig:
             raise ConfigError(f"components is {self.components}; expected 0 or more, of a state that is read")
 
 
-def candidates(config: TrainConfig, role: Author) -> dict[Estimator, TrainConfig]:
+def candidates(config: TrainConfig, role: Author, hidden_size: int) -> dict[Estimator, TrainConfig]:
     """The estimators that `auto` tries, by name.
 
     `features` are the given ones, or all that the role has. The small ones (`features`, `components`) get
@@ -94,7 +95,7 @@ def candidates(config: TrainConfig, role: Author) -> dict[Estimator, TrainConfig
     features = config.features or features_for(role)
     widths = SMALL_WIDTHS if config.widths is None else config.widths
     small = replace(config, widths=widths, weight_decay=config.weight_decay or SMALL_WEIGHT_DECAY)
-    components = config.components or SMALL_COMPONENTS
+    components = config.components or min(SMALL_COMPONENTS, hidden_size)
     return {
         "features": replace(small, estimator="given", features=features, use_state=False, components=0),
         "components": replace(
@@ -170,12 +171,13 @@ def fit_best(
     Returns:
         The network, and the validation loss of everything that was tried, by name.
     """
+    hidden_size = training.states.shape[1]
     if config.estimator == "given":
         tried: dict[Estimator, TrainConfig] = {"given": config}
     elif config.estimator == "auto":
-        tried = candidates(config, role)
+        tried = candidates(config, role, hidden_size)
     else:
-        tried = {config.estimator: candidates(config, role)[config.estimator]}
+        tried = {config.estimator: candidates(config, role, hidden_size)[config.estimator]}
     fitted = {name: _fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
     best = min(fitted.values(), key=lambda one: one.validation_loss)
     return best, {name: one.validation_loss for name, one in fitted.items()}
