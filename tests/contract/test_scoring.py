@@ -144,5 +144,6 @@ def test_batches_hold_little_padding() -> None:
 
 def test_entropy_of_impossible_tokens_is_a_number() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
-    entropies = transformers_reading._entropies(logits, logits.logsumexp(-1, keepdim=True))
+    normaliser, entropies = transformers_reading._normaliser_and_entropies(logits)
+    torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
     assert entropies.tolist() == pytest.approx([0.6931472, 0.0])

@@ -15,14 +15,18 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow.parquet
 import pytest
 import torch
 from test_probes import CONFIG, PROBLEMS, make_pair, next_probabilities
+from typer.testing import CliRunner
 
+from semanticspec.decoding import decode
 from semanticspec.errors import ConfigError, ProbeError
-from semanticspec.probes import storage
+from semanticspec.probes import contexts, storage
 from semanticspec.probes.collect import CollectConfig, collect
+from semanticspec.probes.commands import probe_app
 from semanticspec.probes.features import (
     FEATURES,
     TokenSignals,
@@ -93,24 +97,32 @@ def test_every_text_of_a_context_is_scored_once(tmp_path: Path) -> None:
     assert sum(len(continuations) for _, continuations in asked) < sum(len(s.segments) for s in shards)
 
 
-def test_a_trace_is_written_only_if_contexts_come_from_it(tmp_path: Path) -> None:
-    origins = {
-        name: {
-            context.origin
-            for shard in run_collect(tmp_path / name, config=config)
-            for context in shard.contexts
-        }
-        for name, config in {
-            "one context": replace(CONFIG, max_contexts=1),
-            "no loop": replace(CONFIG, loop_share=0),
-        }.items()
-    }
-    assert origins == {"one context": {"loop"}, "no loop": {"target"}}
+def test_a_trace_is_written_only_if_contexts_come_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def spy(pair: Any, prompt: Any, config: Any) -> Any:
+        written.append("loop" if config.speculate else "target")
+        return decode(pair, prompt, config)
+
+    monkeypatch.setattr(contexts, "decode", spy)
+    for name, config, expected in (
+        ("both", CONFIG, {"loop", "target"}),
+        ("one context", replace(CONFIG, max_contexts=1), {"loop"}),
+        ("no loop", replace(CONFIG, loop_share=0), {"target"}),
+    ):
+        written.clear()
+        shards = run_collect(tmp_path / name, config=config)
+        assert set(written) == expected
+        assert {context.origin for shard in shards for context in shard.contexts} == expected
+    written.clear()
     problems = [ProblemText(f"number {i}", "ab"[i % 2]) for i in range(40)]
     shards = run_collect(tmp_path / "one trace", problems, replace(CONFIG, one_trace=True, max_contexts=2))
     each = [{context.origin for context in shard.contexts} for shard in shards]
     assert all(len(found) == 1 for found in each)
     assert 10 <= each.count({"loop"}) <= 30
+    assert len(written) == len(problems)
 
 
 # --- given traces ------------------------------------------------------------------------------------------
@@ -444,3 +456,107 @@ def test_a_real_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert f"{5 - kept} problems collected ({kept} were there)" in told
     assert "s a context" in told
     assert_same(list(Collection(part)), list(Collection(whole)))
+
+
+# --- problems on the hub -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two data sets of made-up problems as the hub keeps them, in a folder that stands in for it."""
+
+    def write(path: str, rows: list[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pyarrow.Table.from_pylist(rows) if rows else pyarrow.table({name: [] for name in columns})
+        pyarrow.parquet.write_table(table, target)
+
+    write("org/sums/main/train/0001.parquet", [{"question": "three", "reasoning": "a\n\nb"}])
+    write("org/sums/main/train/0000.parquet", [{"question": q, "reasoning": "a"} for q in ("one", "two")])
+    write("org/sums/main/test/0000.parquet", [{"id": 7, "question": "four", "reasoning": "a"}])
+    write("org/sums/main/none/0000.parquet", [], ["question"])
+    write("org/sums/other/partial-test/0000.parquet", [{"text": "five"}])
+    write("org/many/first/test/0000.parquet", [{"problem": "six"}])
+    write("org/many/second/a/0000.parquet", [{"problem": "seven"}])
+    write("org/many/second/b/0000.parquet", [{"problem": "eight"}])
+
+    def repository(repo: str, repo_type: str, revision: str) -> Path:
+        assert (repo_type, revision) == ("dataset", "refs/convert/parquet")
+        if not (tmp_path / repo).is_dir():
+            raise huggingface_hub.errors.OfflineModeIsEnabled(f"{repo}: no way\nsecond line")
+        return tmp_path / repo
+
+    def list_repo_files(repo: str, *, repo_type: str, revision: str) -> list[str]:
+        root = repository(repo, repo_type, revision)
+        return [path.relative_to(root).as_posix() for path in root.rglob("*.*")] + [".gitattributes"]
+
+    def download(repo: str, filename: str, *, repo_type: str, revision: str) -> str:
+        return str(repository(repo, repo_type, revision) / filename)
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("hub")
+def test_problems_of_the_hub() -> None:
+    assert read_problems("org/sums") == [("1", "one", ""), ("2", "two", ""), ("3", "three", "")]
+    assert read_problems("org/sums:test") == [("7", "four", "")]
+    assert read_problems("org/sums", 2, "reasoning") == [("1", "one", "a"), ("2", "two", "a")]
+    assert read_problems("org/many", config="first") == [("1", "six", "")]
+    assert read_problems("org/many:b", config="second") == [("1", "eight", "")]
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("source", "config", "said"),
+    [
+        ("org/unknown", None, r"org/unknown cannot be had from the hub \(OfflineModeIsEnabled: .*no way\)"),
+        ("org/sums:validation", None, "no split 'validation'.* org/sums:none, org/sums:test, org/sums:train"),
+        ("org/sums", "third", "no configuration 'third'.* main, other with --config"),
+        ("org/many", None, "several configurations; choose one of first, second"),
+        ("org/many", "second", "several splits; choose one of org/many:a, org/many:b"),
+        ("org/sums", "other", "row 1: expected one of the fields prompt, problem, question; it has text"),
+        ("org/sums:none", None, "holds no problems"),
+        ("demo.jsonl", "main", "no data set on the hub"),
+        ("no-such-file", None, "expected demo, a JSONL file, or the name"),
+        ("nowhere/problems.jsonl", None, "no problems can be read"),
+    ],
+)
+def test_hub_errors_say_what_to_choose(source: str, config: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_problems(source, config=config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_copy_that_is_no_parquet(hub: Path) -> None:
+    (hub / "org/sums/main/test/0000.parquet").write_bytes(b"half")
+    with pytest.raises(ConfigError, match=r"main/test/0000\.parquet of the data set org/sums cannot be read"):
+        read_problems("org/sums:test")
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_takes_traces_and_tells_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("semanticspec.probes.commands.load_models", lambda *_, **__: make_pair())
+    problems = tmp_path / "problems.jsonl"
+    rows = ({"id": f"p{i}", "prompt": "a", "solution": "a\n\nb\n\nab"} for i in range(6))
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tmp_path / "data"
+    command = f"collect --out {data} --problems {problems} --traces solution --samples 4 --max-contexts 2"
+    command += " --max-trace-tokens 40 --loop-share 0.5 --one-trace"
+    for there in (0, 6):
+        result = CliRunner().invoke(probe_app, command.split())
+        assert result.exit_code == 0, (result.output, result.exception)
+        told = " ".join(capfd.readouterr().err.split() + result.output.split())
+        assert f"{6 - there} problems collected ({there} were there)" in told
+    shards = list(Collection(data))
+    origins = {context.origin for shard in shards for context in shard.contexts}
+    assert origins == {"loop", "given"}
+    assert Collection(data).manifest["config"]["one_trace"] is True
+    result = CliRunner().invoke(probe_app, [*command.split(), "--traces", "proof"])
+    assert isinstance(result.exception, ConfigError)
+    assert "'proof'" in str(result.exception)

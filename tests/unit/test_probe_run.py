@@ -153,6 +153,19 @@ def tuples(table: dict[str, object]) -> dict[str, object]:
     }
 
 
+def test_problem_files_lie_beside_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "probes.toml"
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").touch()
+    for source, expected in (
+        ("problems.jsonl", str(tmp_path / "problems.jsonl")),
+        ("some/file", str(tmp_path / "some" / "file")),
+        ("openai/gsm8k:train", "openai/gsm8k:train"),
+    ):
+        path.write_text(f"[problems]\nsource = {source!r}\n")
+        assert read_settings(path).problems.source == expected
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -37,8 +37,14 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same cho
 def collect_command(
     out: Annotated[Path, typer.Option(help="Folder for the collection; an unfinished one is continued.")],
     problems: Annotated[
-        str, typer.Option(help="JSONL file with a prompt (and id) on each line, or demo.")
+        str,
+        typer.Option(
+            help="demo, a JSONL file with a prompt (and id) a line, or a hub data set ORG/NAME[:SPLIT]."
+        ),
     ] = "demo",
+    config_name: Annotated[
+        str | None, typer.Option("--config", help="Configuration of a hub data set that has several.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
     draft: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
     num_problems: Annotated[int | None, typer.Option(min=1, help="The first so many problems only.")] = None,
@@ -72,7 +78,7 @@ def collect_command(
     from semanticspec.probes.storage import check_parquet
 
     check_parquet()
-    listed = read_problems(problems, num_problems, traces)
+    listed = read_problems(problems, num_problems, traces, config_name)
     from semanticspec.probes.collect import CollectConfig
 
     config = CollectConfig(

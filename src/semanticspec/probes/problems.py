@@ -1,9 +1,10 @@
-"""Where the problems to collect on come from: the bundled demo's grammar, or a JSONL file."""
+"""Where the problems to collect on come from: the bundled demo's grammar, a JSONL file, or the hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,36 +25,37 @@ class ProblemText(NamedTuple):
     trace: str = ""
 
 
-def read_problems(source: str, count: int | None = None, trace_field: str | None = None) -> list[ProblemText]:
-    """Problems of a JSONL file (`prompt`, `problem` or `question`, and an `id` if there is one), or the
-    demo's.
+def read_problems(
+    source: str, count: int | None = None, trace_field: str | None = None, config: str | None = None
+) -> list[ProblemText]:
+    """Problems by where they are: `demo`, a JSONL file, or a data set on the hub, `org/name` or `org/name:split`.
 
-    The demo's come from its training and validation splits, never from the test problems.
+    A problem has one of the fields `prompt`, `problem` and `question`, and an `id` if there is one (else its
+    number is its id). The demo's come from its training and validation splits, never from the test problems.
 
     Args:
         count: the first so many only.
         trace_field: name of the field that holds a given reasoning.
+        config: of a data set on the hub that has several.
 
     Raises:
-        ConfigError: the file cannot be read, or a line is no problem or lacks the trace.
+        ConfigError: the source cannot be read or is empty, or a row is no problem or lacks the trace.
     """
+    from semanticspec.probes.hub_problems import hub_name, hub_rows
+
     if source == DEMO_PROBLEMS:
         if trace_field:
             raise ConfigError("the demo's problems have no traces; leave --traces out")
         return demo_problems(count or 100)
-    try:
-        lines = Path(source).read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"no problems can be read from {source!r}: {error.strerror}") from error
-    found: list[ProblemText] = []
-    for number, line in enumerate(filter(str.strip, lines), start=1):
-        if count is not None and len(found) == count:
-            break
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{source}, line {number}: not JSON ({error})") from error
-        found.append(_problem(entry, f"{source}, line {number}", str(number), trace_field))
+    name = hub_name(source, config)
+    if config and name is None:
+        raise ConfigError(f"{source!r} is no data set on the hub, so it has no --config; leave it out")
+    rows = hub_rows(name) if name else _lines(source)
+    what = "row" if name else "line"
+    found = [
+        _problem(row, f"{source}, {what} {number}", str(number), trace_field)
+        for number, row in enumerate(islice(rows, count), start=1)
+    ]
     if not found:
         raise ConfigError(f"{source} holds no problems")
     return found
@@ -69,6 +71,24 @@ def demo_problems(count: int) -> list[ProblemText]:
         *problems("validation", from_validation, seed=1),
     ]
     return [ProblemText(problem.text, problem.text) for problem in chosen]
+
+
+def _lines(path: str) -> Iterator[Any]:
+    """The objects of a JSONL file; blank lines are left out."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8 ({error.reason}); expected JSONL") from error
+    except OSError as error:
+        raise ConfigError(
+            f"no problems can be read from {path!r}: {error.strerror}; expected demo, a JSONL file, or the name of "
+            "a data set on the hub, such as openai/gsm8k:train"
+        ) from error
+    for number, line in enumerate(filter(str.strip, lines), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
 
 
 def _problem(entry: Any, where: str, default_id: str, trace_field: str | None) -> ProblemText:

@@ -46,7 +46,8 @@ def run(settings: RunSettings, out: Path) -> None:
         check_choice(config.calibration)
     check_plotting()
     out.mkdir(parents=True, exist_ok=True)
-    problems = read_problems(settings.problems.source, settings.problems.count, settings.problems.traces)
+    wanted = settings.problems
+    problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
     write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
     _Run(settings, out, problems).all()
 

@@ -14,6 +14,7 @@ from semanticspec.demo import settings_path
 from semanticspec.errors import ConfigError
 from semanticspec.probes.collect import CollectConfig
 from semanticspec.probes.features import features_for
+from semanticspec.probes.hub_problems import hub_name
 from semanticspec.probes.problems import DEMO_PROBLEMS
 from semanticspec.probes.train import TrainConfig
 from semanticspec.records import Author
@@ -44,7 +45,8 @@ class ProblemSettings:
     """What is asked.
 
     Attributes:
-        source: JSONL file (a relative path counts from the settings file), or `demo`.
+        source: JSONL file (a relative path counts from the settings file), data set on the hub
+            (`org/name:split`), or `demo`. config: of a data set that has several.
         count: the first so many, None = all. traces: field that holds a given reasoning.
         concurrency: problems at work at once.
     """
@@ -52,6 +54,7 @@ class ProblemSettings:
     source: str = DEMO_PROBLEMS
     count: int | None = None
     traces: str | None = None
+    config: str | None = None
     concurrency: int = 4
 
 
@@ -113,8 +116,9 @@ def parse_settings(content: Any, origin: str = "the settings", folder: Path = Pa
     trained = _train_configs(tables.pop("train", {}), f"{origin}: train")
     settings: RunSettings = _build(RunSettings, tables, origin, skip=("train",))
     source = settings.problems.source
-    if source != DEMO_PROBLEMS:
-        source = str((folder / Path(source).expanduser()).resolve())
+    beside = (folder / Path(source).expanduser()).resolve()
+    if source != DEMO_PROBLEMS and (beside.exists() or hub_name(source, None) is None):
+        source = str(beside)
     return replace(settings, train=trained, problems=replace(settings.problems, source=source))
 
 

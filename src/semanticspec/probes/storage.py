@@ -233,6 +233,11 @@ def check_parquet() -> None:
     _pyarrow("pyarrow")
 
 
+def parquet_module() -> Any:
+    """`pyarrow.parquet`; raises ProbeError where there is none."""
+    return _pyarrow("pyarrow.parquet")
+
+
 def _pyarrow(name: str) -> Any:
     try:
         return importlib.import_module(name)
