@@ -13,7 +13,7 @@ help:  ## List the commands
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@echo "Installing semanticspec into $(VENV) (the first time this takes a few minutes) ..."
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf]'
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,probes]'
 	@touch $@
 
 install: $(READY)  ## Make .venv and install the package with its developer tools
