@@ -735,6 +735,7 @@ def test_labelling_goes_on_after_sigkill(tmp_path: Path) -> None:
     assert not journal.exists()
 
 
+@pytest.mark.slow
 def test_an_endpoint_is_not_asked_again_after_sigkill(
     tmp_path: Path, endpoint: Callable[..., FakeEndpoint]
 ) -> None:

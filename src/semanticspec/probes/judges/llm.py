@@ -91,22 +91,21 @@ class LanguageModelJudge:
         """
         keys = [self._key(question) for question in questions]
         asked = [key for key in dict.fromkeys(keys) if self._cache.get(*key) is None]
-        failures: list[BaseException] = []
         pool = ThreadPoolExecutor(self._endpoint.concurrency)
+        futures = {pool.submit(self._ask, key): key for key in asked}
         try:
-            futures = {pool.submit(self._ask, key): key for key in asked}
             for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if failure := future.exception():
-                    failures.append(failure)
-                    pool.shutdown(wait=False, cancel_futures=True)
-                else:
-                    self._cache.add({futures[future]: future.result()})
+                if future.exception():
+                    break
+                self._cache.add({futures[future]: future.result()})
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        if failures:
-            raise failures[0]
+            finished = [future for future in futures if not future.cancelled()]
+            answered = [future for future in finished if not future.exception()]
+            late = {futures[future]: future.result() for future in answered}
+            self._cache.add({key: said for key, said in late.items() if self._cache.get(*key) is None})
+        for future in finished:
+            future.result()  # raises what went wrong
         return [bool(self._cache.get(*key)) for key in keys]
 
     def _key(self, question: Question) -> tuple[str, ...]:
