@@ -75,6 +75,7 @@ class NliModel:
         if batch_size < 1:
             raise ConfigError(f"the batch size is {batch_size}; expected at least 1")
         self.model = model
+        self._name = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
         self.batch_size = batch_size
         self.device = resolve_device(device)
         config = _read_config(model)
@@ -123,9 +124,9 @@ class NliModel:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
+            tokenizer = AutoTokenizer.from_pretrained(self._name)
             network, report = AutoModelForSequenceClassification.from_pretrained(
-                self.model, output_loading_info=True
+                self._name, output_loading_info=True
             )
         except Exception as error:
             raise ModelError(
