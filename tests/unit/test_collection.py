@@ -35,7 +35,8 @@ from semanticspec.probes.features import (
     features_for,
     signals_of,
 )
-from semanticspec.probes.label import ExactJudge, label
+from semanticspec.probes.judges.exact import ExactJudge
+from semanticspec.probes.label import label
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.probes.train import TrainConfig, train

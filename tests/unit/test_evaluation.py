@@ -21,7 +21,8 @@ from semanticspec.probes import Probe
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, choose
 from semanticspec.probes.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
 from semanticspec.probes.features import TokenSignals
-from semanticspec.probes.label import ExactJudge, label
+from semanticspec.probes.judges.exact import ExactJudge
+from semanticspec.probes.label import label
 from semanticspec.probes.metrics import (
     ProblemBootstrap,
     area_under_roc,

@@ -28,15 +28,8 @@ from semanticspec.probes.collect import CollectConfig, ProblemText, collect
 from semanticspec.probes.commands import probe_app
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
-from semanticspec.probes.label import (
-    ExactJudge,
-    NumbersJudge,
-    cluster,
-    count_labels,
-    label,
-    meanings_of,
-    paired_shares,
-)
+from semanticspec.probes.judges.exact import ExactJudge
+from semanticspec.probes.label import count_labels, label, meanings_of, paired_shares
 from semanticspec.probes.metrics import auroc, errors
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.problems import read_problems
@@ -249,25 +242,6 @@ def test_labels_count_within_a_context() -> None:
     segments = [segment("target", "A", 2), segment("target", "A", 2, "1"), segment("draft", "A", 1, "1")]
     assert count_labels(segments, [0, 0, 0], "target", "unbiased") == [1.0, 1.0, 1.0]
     assert count_labels([segment("target", "A")], [0], "target", "unbiased") == [None]
-
-
-def test_clustering_overwrites_nothing() -> None:
-    """`same` is not transitive here: neighbours are the same. A member of the first cluster stays there."""
-    assert cluster(["1", "2", "3", "4"], lambda one, two: abs(int(one) - int(two)) <= 1) == [0, 0, 1, 1]
-    assert cluster(["x", "x"], lambda *_: False) == [0, 0]
-
-
-def test_judges() -> None:
-    exact = ExactJudge().keys(
-        "",
-        "",
-        ["Ana starts with 5 pens.\n\n", "At the start, Ana has 5 pens.\n\n", "Ana starts with 6 pens.", "?"],
-    )
-    assert exact[0] == exact[1]
-    assert len(set(exact)) == 3
-    numbers = NumbersJudge().keys("", "", ["3 + 4 = 7", "So 4 and 3 make 7", "3 + 4 = 8", "So ", "so"])
-    assert numbers[0] == numbers[1]
-    assert len(set(numbers)) == 3
 
 
 def test_halves() -> None:

@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semanticspec.config import RuleConfig
+from semanticspec.probes.judges import JudgeConfig
+from semanticspec.probes.judges.commands import (
+    BatchSize,
+    JudgeDevice,
+    JudgeMaxTokens,
+    JudgeModel,
+    JudgeName,
+    JudgeUrl,
+    Requests,
+    judge_quality_command,
+)
 from semanticspec.probes.later_commands import LATER_STAGES
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.progress import progress_bar, say
@@ -27,9 +38,6 @@ probe_app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
-JudgeName = Annotated[
-    str, typer.Option(help="What decides which segments mean the same: exact (demo) or numbers.")
-]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same choices.")]
 
 
@@ -97,15 +105,28 @@ def collect_command(
 
 
 @probe_app.command("label")
-def label_command(data: Data, judge: JudgeName = "exact") -> None:
-    """Decide which segments of each context mean the same."""
-    from semanticspec.probes.label import judge_named
+def label_command(
+    data: Data,
+    judge: JudgeName = "exact",
+    judge_model: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    judge_max_tokens: JudgeMaxTokens = 16,
+    batch_size: BatchSize = 32,
+    concurrency: Requests = 4,
+    device: JudgeDevice = "auto",
+) -> None:
+    """Decide which segments of each context mean the same. Stopped or killed, the same command goes on."""
     from semanticspec.probes.storage import Collection
 
-    run_label(Collection(data), judge_named(judge).name)
+    config = JudgeConfig(judge, judge_model, judge_url, device, batch_size, concurrency, judge_max_tokens)
+    run_label(Collection(data), config)
     say(
-        f"labelled by the judge {judge}. Next: semanticspec probe train --role target --data {data} --out ..."
+        f"labelled by the judge {judge}. Next: semanticspec probe train --role target --data {data} "
+        f"--judge {judge} --out ..."
     )
+
+
+probe_app.command("judge-quality")(judge_quality_command)
 
 
 for _name, _command in LATER_STAGES.items():
@@ -161,11 +182,13 @@ def run_collect(
     return collection
 
 
-def run_label(collection: Collection, judge_name: str) -> None:
-    """Labels with a progress bar."""
-    from semanticspec.probes.label import judge_named, label
+def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
+    """Labels with a progress bar; a judge's name stands for the judge with its defaults."""
+    from semanticspec.probes.judges import make_judge
+    from semanticspec.probes.label import label
 
+    config = JudgeConfig(judge) if isinstance(judge, str) else judge
     _ = collection.manifest  # tells at once when there is no collection
     with progress_bar("labelling") as (progress, on_total):
         on_total(len(collection))
-        label(collection, judge_named(judge_name), lambda _: progress(""))
+        label(collection, make_judge(config, collection.folder), lambda _: progress(""))

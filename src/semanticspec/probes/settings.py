@@ -15,6 +15,7 @@ from semanticspec.errors import ConfigError
 from semanticspec.probes.collect import CollectConfig
 from semanticspec.probes.features import features_for
 from semanticspec.probes.hub_problems import hub_name
+from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.problems import DEMO_PROBLEMS
 from semanticspec.probes.train import TrainConfig
 from semanticspec.records import Author
@@ -59,13 +60,6 @@ class ProblemSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSettings:
-    """Who decides what means the same: a judge's name."""
-
-    judge: str = "exact"
-
-
-@dataclass(frozen=True, slots=True)
 class EvaluateSettings:
     """What is trained again for the report, see `retraining`."""
 
@@ -80,7 +74,7 @@ class RunSettings:
     pair: PairSettings = field(default_factory=PairSettings)
     problems: ProblemSettings = field(default_factory=ProblemSettings)
     collect: CollectConfig = field(default_factory=CollectConfig)
-    label: LabelSettings = field(default_factory=LabelSettings)
+    label: JudgeConfig = field(default_factory=JudgeConfig)
     train: dict[Author, TrainConfig] = field(default_factory=dict)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
