@@ -15,11 +15,14 @@ from scipy import stats
 from sklearn import metrics as reference
 from sklearn.decomposition import PCA
 from test_probes import HIDDEN, make_card, make_probe, make_reading, run_collect, synthetic
+from typer.testing import CliRunner
 
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, choose
+from semanticspec.probes.commands import probe_app
 from semanticspec.probes.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
+from semanticspec.probes.examples import split_of
 from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.judges.exact import ExactJudge
 from semanticspec.probes.label import label
@@ -34,6 +37,7 @@ from semanticspec.probes.metrics import (
     spearman,
 )
 from semanticspec.probes.network import ProbeNetwork
+from semanticspec.probes.plots import check_plotting
 from semanticspec.probes.problems import ProblemText
 from semanticspec.probes.report import write_report
 from semanticspec.probes.retraining import NUM_VARIANTS, Retraining, config_of
@@ -356,3 +360,44 @@ def test_a_report_that_is_not_there_or_old_is_told(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"format": 0}')
     with pytest.raises(ProbeError, match="not of format"):
         read_evaluation(tmp_path)
+
+
+def test_the_command_prints_what_it_writes(
+    tmp_path: Path, labelled: Collection, probes: dict[str, Probe], evaluated: tuple[Evaluation, JudgedRows]
+) -> None:
+    for role, probe in probes.items():
+        probe.save(tmp_path / role)
+    options = ["--data", str(labelled.folder), "--no-learning-curve"]
+    runner, out = CliRunner(), tmp_path / "report"
+    done = runner.invoke(
+        probe_app, ["evaluate", *options, "--probe", str(tmp_path / "target"), "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.exception
+    content = read_evaluation(out)
+    assert content["after"] == json.loads(evaluated[0].to_json())["after"]
+    assert content["learning_curve"] == content["ablations"] == []
+    assert f"{content['after']['auroc']['value']:.3f}" in done.stdout
+    assert not (out / "learning_curve.png").exists()
+    options += ["--probe", str(tmp_path / "target"), "--draft-probe", str(tmp_path / "draft")]
+    done = runner.invoke(probe_app, ["evaluate", *options, "--out", str(tmp_path / "both")])
+    assert done.exit_code == 0, done.exception
+    assert read_evaluation(tmp_path / "both")["p_draft_source"] == "the draft's probe"
+
+
+def test_too_few_problems_are_told(tmp_path: Path, probes: dict[str, Probe]) -> None:
+    name = next(f"problem {i}" for i in range(100) if split_of(f"problem {i}") == "train")
+    collection = run_collect(tmp_path, [ProblemText(name, "a")])
+    label(collection, ExactJudge())
+    with pytest.raises(ProbeError, match="collect on more problems"):
+        train(collection, "target", "exact", TrainConfig())
+    with pytest.raises(ProbeError, match="collect on more problems"):
+        judge_rows(collection, probes["target"])
+
+
+def test_missing_libraries_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semanticspec.probes.calibration.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'semanticspec\[probes\]'"):
+        train(Collection(tmp_path), "target", "exact", TrainConfig())
+    monkeypatch.setattr("semanticspec.probes.plots.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'semanticspec\[probes\]'"):
+        check_plotting()

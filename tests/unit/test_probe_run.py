@@ -153,6 +153,16 @@ def tuples(table: dict[str, object]) -> dict[str, object]:
     }
 
 
+def test_the_documented_settings_can_be_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "probes.md").read_text()
+    path = tmp_path / "probes.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+    settings = read_settings(path)
+    assert settings.train["draft"].widths == (64, 32)
+    assert settings.train["target"].estimator == "auto"
+    assert settings.label.name == "numeric"
+
+
 def test_problem_files_lie_beside_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "probes.toml"
     (tmp_path / "some").mkdir()
