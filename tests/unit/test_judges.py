@@ -37,9 +37,16 @@ from semanticspec.probes.judges.cache import VerdictCache
 from semanticspec.probes.judges.exact import ExactJudge
 from semanticspec.probes.judges.llm import Endpoint, LanguageModelJudge
 from semanticspec.probes.judges.nli import EntailmentJudge, NliModel, entailment_label
-from semanticspec.probes.judges.numeric import NumericJudge, figures_of
+from semanticspec.probes.judges.numeric import NumericJudge
 from semanticspec.probes.judges.numeric_nli import NumericAndEntailmentJudge
-from semanticspec.probes.judges.quality import KnownPair, demo_pairs, judge_pairs, measure, read_pairs
+from semanticspec.probes.judges.quality import (
+    KnownPair,
+    collected_pairs,
+    demo_pairs,
+    judge_pairs,
+    measure,
+    read_pairs,
+)
 from semanticspec.probes.label import label, read_meanings
 from semanticspec.probes.meanings import MeaningsStore
 from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
@@ -116,9 +123,6 @@ def test_a_segment_that_ends_the_thinking_is_another() -> None:
     assert judge.asked[0] == Question("p", "c", "a", "c")
 
 
-# --- exact and numeric -------------------------------------------------------------------------------------
-
-
 def test_exact() -> None:
     texts = [
         "Ana starts with 5 pens.\n\n",
@@ -130,91 +134,6 @@ def test_exact() -> None:
     keys = ExactJudge().keys("", "", texts)
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
-
-
-SAME = [
-    ("3 + 4 = 7", "4 and 3 make 7"),
-    ("1,200 + 3 = 1203", "1200 + 3 = 1,203"),
-    ("It costs $3.50.", "It costs 3.5 dollars"),
-    (r"\frac{1}{2} \times 48 = 24", "48/2 = 24"),
-    (r"\(48 \div 2 = 24\)", "Half of 48 is 24"),
-    ("14 x 3 = 42", "14 × 3 = 42"),
-    ("14x3 = 42", r"3 \cdot 14 = 42"),
-    ("14 * 3 = 42", "3*14=42"),
-    ("Natalia sold 48/2 = <<48/2=24>>24 clips", "She sold 48/2=24"),
-    ("100 - 50 - 30 - 15 = 5", "100 - 30 - 15 - 50 = 5"),
-    ("14 pens + 23 pens = 37 pens", "14 + 23 = 37"),
-    ("37 = 14 + 23", "14+23=37"),
-    ("3*4+2 = 12+2 = 14", "2 + 3*4 = 14"),
-    ("**Step 2:** 14 plus 23 equals 37", "14+23=37"),
-    ("50% of 48 = 24", "0.5 * 48 = 24"),
-    ("(14 + 23 = 37)", "14 + 23 = 37"),
-    ("x = 14 + 23 = 37", "14 + 23 = 37"),
-    ("2x + 3 = 7", "3 + 2x = 7"),
-    ("The 23 pens bring the count from 14 to 37.", "14 + 23 = 37"),
-    ("The 23 pens bring the count from 37 down to 14.", "37 - 23 = 14"),
-    ("The doubling brings Mia from 14 to 28", "2 * 14 = 28"),
-    ("Losing half of the pens brings Mia from 28 down to 14.", "28 / 2 = 14"),
-    ("So, it goes on.", "so it goes on"),
-    (r"The answer is \boxed{37}.", "So it is 37"),
-    ("1. Ana has 5 pens", "Ana has five pens"),
-    ("- $12/60 = $0.2 per minute", "12/60 = 0.2"),
-    (r"\[ \text{Total} = 14 + 23 = 37 \]", "14 + 23 = 37"),
-    ("a 3-page letter", "3 pages"),
-    ("3 1/2 cups", "3.5 cups"),
-    ("3½ cups", r"3\frac{1}{2} cups"),
-    ("5kg + 3kg = 8kg", "5 + 3 = 8"),
-    ("12 pens * $3/pen = $36", "12 * 3 = 36"),
-    ("-5 + 8 = 3", "8 - 5 = 3"),
-    ("(3 + 4) * 2 = 14", "2(4 + 3) = 14"),
-    (r"\dfrac{3}{4} of 20 = 15", "3/4 * 20 = 15"),
-    ("3^2 = 9", "3² = 9"),
-    ("14 + 23 = 37. So there are 37, since 14 + 23 = 37.", "14 + 23 = 37"),
-]
-DIFFERENT = [
-    ("3 + 4 = 7", "3 + 4 = 8"),
-    ("14 - 23 = 37", "14 + 23 = 37"),
-    ("4 + 3 = 7", "9 - 2 = 7"),
-    ("7 - 4 = 3", "3 + 4 = 7"),
-    ("7 - 4 = 3", "4 - 7 = 3"),
-    ("8/2 = 4", "2/8 = 4"),
-    ("2^3 = 8", "3^2 = 8"),
-    ("2 + 3 * 4 = 14", "(2 + 3) * 4 = 14"),
-    ("Ana has 5", "Ana has 6"),
-    ("1,200", "1.2"),
-    ("20%", "20"),
-    ("3/4", "4/3"),
-    ("x = 5", "y = 5"),
-    ("So", "Then"),
-    ("So", "So 5"),
-    ("3 + 4 = 7", "3 + 4 = 7 and 7 + 1 = 8"),
-    ("Ana has 5 pens.", "Ana has 5 pens.</think>"),
-    ("temperature is -5", "temperature is 5"),
-]
-
-
-@pytest.mark.parametrize(("first", "second"), SAME)
-def test_numeric_same(first: str, second: str) -> None:
-    one, two = NumericJudge().keys("", "", [first, second])
-    assert one == two, (figures_of(first), figures_of(second))
-
-
-@pytest.mark.parametrize(("first", "second"), DIFFERENT)
-def test_numeric_different(first: str, second: str) -> None:
-    one, two = NumericJudge().keys("", "", [first, second])
-    assert one != two
-
-
-@given(st.text(alphabet="0123456789.,+-*/^()=x% $\\{}frac\n", max_size=60) | st.text(max_size=40))
-def test_numeric_reads_anything(text: str) -> None:
-    (key,) = NumericJudge().keys("", "", [text])
-    assert key == NumericJudge().keys("", "", [text])[0]
-    hash(key)
-
-
-def test_numeric_survives_long_and_deep_text() -> None:
-    for text in ("(" * 5000 + "1" + ")" * 5000 + " = 1", "1+" * 5000 + "1 = 5001", "9" * 5000 + " = 1"):
-        assert NumericJudge().keys("", "", [text])
 
 
 # --- entailment --------------------------------------------------------------------------------------------
@@ -538,11 +457,10 @@ def test_llm_answers_before_a_failure_are_kept(endpoint: Callable[..., FakeEndpo
     judge, _ = make_llm(server.url, VerdictCache(cache), concurrency=1)
     with pytest.raises(EngineError, match="neither"):
         judge.same([*questions, ask("first", "bad"), *(ask("first", f"later {i}") for i in range(20))])
-    asked = len(server.requests)
-    assert 7 <= asked <= 9  # stops, but for what was already under way
+    assert len(server.requests) == 7
     again, _ = make_llm(server.url, VerdictCache(cache))
     assert again.same(questions) == [True] * 6
-    assert len(server.requests) == asked
+    assert len(server.requests) == 7
 
 
 def test_llm_asks_a_few_at_once(endpoint: Callable[..., FakeEndpoint]) -> None:
@@ -791,6 +709,24 @@ def test_demo_pairs_are_what_they_say() -> None:
     quality = measure(pairs, judge_pairs(ExactJudge(), pairs))
     assert quality.accuracy.value == 1.0
     assert quality.num_same >= 40
+
+
+def test_pairs_that_models_wrote(tmp_path: Path) -> None:
+    collection = Collection(tmp_path)
+    collection.open({})
+    texts = ("Ana starts with 5 pens.", "At the start, Ana has 5 pens.", "Ben starts with 5 pens.", "no step")
+    segments = tuple(SegmentRecord("0", "target", text, (1,), 2, "stop", (-1.0,)) for text in texts)
+    states = torch.zeros(len(segments), 2)
+    context = ContextRecord("0", "target", "so far")
+    collection.write(Shard("1", "prompt", (context,), segments, states, states.clone()))
+    pairs = collected_pairs(tmp_path, 3)
+    assert sorted(pair.same for pair in pairs) == [False, False, True]
+    quality = measure(pairs, judge_pairs(NumericJudge(), pairs))
+    assert quality.precision.value == pytest.approx(1 / 3)
+    with pytest.raises(ConfigError, match="3 pairs of readable segments"):
+        collected_pairs(tmp_path, 4)
+    with pytest.raises(ProbeError, match="no collection"):
+        collected_pairs(tmp_path / "none", 4)
 
 
 def test_pair_files(tmp_path: Path) -> None:

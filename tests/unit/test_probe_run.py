@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from semanticspec.errors import ConfigError
+from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
+from semanticspec.probes import run as run_module
 from semanticspec.probes.examples import split_of
-from semanticspec.probes.run import run
+from semanticspec.probes.run import _Run, run
 from semanticspec.probes.settings import parse_settings, read_settings
 from semanticspec.probes.storage import Collection
 from semanticspec.probes.train import train
@@ -151,6 +153,26 @@ def tuples(table: dict[str, object]) -> dict[str, object]:
         name: tuple(value) if isinstance(value, list) else value  # lists of tables are dicts already
         for name, value in table.items()
     }
+
+
+def test_a_full_disk_is_told_in_one_line_and_earlier_work_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings can be written, then nothing can."""
+    (tmp_path / "probes.toml").write_text(SETTINGS)
+    write_problems(tmp_path / "problems.jsonl")
+    settings, out = read_settings(tmp_path / "probes.toml"), tmp_path / "run"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_Run, "_collect", lambda _: None)
+    monkeypatch.setattr(_Run, "_label", lambda _: None)
+    monkeypatch.setattr(_Run, "_train", lambda *_: monkeypatch.setattr(run_module, "write_atomically", full))
+    with pytest.raises(ProbeError, match="No space left on device") as caught:
+        run(settings, out)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.stem for path in (out / "stages").iterdir()) == ["collect", "label"]
 
 
 def test_the_documented_settings_can_be_read(tmp_path: Path) -> None:

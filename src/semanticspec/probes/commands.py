@@ -189,6 +189,7 @@ def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
 
     config = JudgeConfig(judge) if isinstance(judge, str) else judge
     _ = collection.manifest  # tells at once when there is no collection
+    made = make_judge(config, collection.folder)
     with progress_bar("labelling") as (progress, on_total):
         on_total(len(collection))
-        label(collection, make_judge(config, collection.folder), lambda _: progress(""))
+        label(collection, made, lambda _: progress(""))

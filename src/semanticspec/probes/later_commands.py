@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from semanticspec.errors import ConfigError
-from semanticspec.probes.progress import progress_bar, say
+from semanticspec.probes.progress import progress_bar, say, storing
 from semanticspec.records import Author
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def run_train(
             progress(f"validation loss {epoch.validation_loss:.4f}")
 
         probe = train(collection, role, judge, config, on_epoch, model_names)
-    probe.save(out)
+    with storing(out):
+        probe.save(out)
     say(
         f"{role} probe ({probe.card.estimator}, calibration {probe.card.calibration}) in {out}, on "
         f"{probe.card.metrics.get('num_problems', 0):.0f} held-out problems: {summary(probe.card.metrics)}"
@@ -170,7 +171,8 @@ def run_evaluate(
                 learning_curve=again.learning_curve() if learning_curve else [],
                 ablations=again.ablations() if ablations else [],
             )
-    page = write_report(evaluation, rows, out)
+    with storing(out):
+        page = write_report(evaluation, rows, out)
     _show(evaluation, rows)
     say(f"report in {page}")
     return evaluation
@@ -196,7 +198,9 @@ def publish_command(
     if push:
         say(f"uploaded: {publish.push(folder, to, evaluation, private=private)}")
     else:
-        say(f"probe and README in {publish.publish(folder, Path(to), evaluation)}")
+        with storing(Path(to)):
+            published = publish.publish(folder, Path(to), evaluation)
+        say(f"probe and README in {published}")
 
 
 def list_command(

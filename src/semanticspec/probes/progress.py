@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from semanticspec.errors import ProbeError
 
 _SPEED_PERIOD_S = 3600.0
 
@@ -42,3 +45,19 @@ def progress_bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[i
 def say(text: str) -> None:
     """A line for the user."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+@contextmanager
+def storing(place: Path) -> Iterator[None]:
+    """Turns a failure to write, such as a full disk, into an error of one line.
+
+    Raises:
+        ProbeError: something under `place` could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ProbeError(
+            f"{place} cannot be written: {error.strerror or error}; what was finished before is kept, the same command "
+            "goes on"
+        ) from error

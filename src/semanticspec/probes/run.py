@@ -24,7 +24,7 @@ from semanticspec.probes.evaluate import EVALUATION_FILE
 from semanticspec.probes.plots import check_plotting
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.probes.progress import say
+from semanticspec.probes.progress import say, storing
 from semanticspec.probes.publish import README_FILE, publish
 from semanticspec.probes.settings import RunSettings
 from semanticspec.probes.storage import Collection
@@ -45,10 +45,11 @@ def run(settings: RunSettings, out: Path) -> None:
     for config in settings.train.values():
         check_choice(config.calibration)
     check_plotting()
-    out.mkdir(parents=True, exist_ok=True)
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
-    write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
     _Run(settings, out, problems).all()
 
 
@@ -111,8 +112,9 @@ class _Run:
         say(f"{self.number}/{_NUM_STAGES} {name}")
         stamp.unlink(missing_ok=True)
         work()
-        stamp.parent.mkdir(exist_ok=True)
-        write_atomically(stamp, (json.dumps({"inputs": digest}) + "\n").encode())
+        with storing(stamp):
+            stamp.parent.mkdir(exist_ok=True)
+            write_atomically(stamp, (json.dumps({"inputs": digest}) + "\n").encode())
         return digest
 
     def _collect(self) -> None:
@@ -122,6 +124,11 @@ class _Run:
         models = load_models(pair.target, pair.draft, dtype=pair.dtype, device=pair.device)
         folder = self.collection.folder
         run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
+        if len(self.collection) > len(self.problems):
+            say(
+                f"{folder} holds {len(self.collection)} problems, more than the {len(self.problems)} asked for now; "
+                "all of them are used"
+            )
 
     def _label(self) -> None:
         from semanticspec.probes.commands import run_label
@@ -149,7 +156,9 @@ class _Run:
         )
 
     def _publish(self, role: Author) -> None:
-        publish(self.out / "probes" / role, self.out / "published" / role, self.out / "reports" / role)
+        folder = self.out / "published" / role
+        with storing(folder):
+            publish(self.out / "probes" / role, folder, self.out / "reports" / role)
 
 
 def _digest_in(stamp: Path) -> str:

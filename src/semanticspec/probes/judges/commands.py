@@ -38,9 +38,12 @@ JudgeDevice = Annotated[str, typer.Option(help="nli: auto, cpu, cuda, cuda:N or 
 def judge_quality_command(
     judge: JudgeName = "numeric",
     pairs: Annotated[
-        str, typer.Option(help="demo, or a JSONL file with a, b and label (or same) on each line.")
+        str,
+        typer.Option(
+            help="demo, a collection of demo problems, or a JSONL file with a, b and label (or same)."
+        ),
     ] = "demo",
-    num_pairs: Annotated[int, typer.Option(min=2, help="Half of them mean the same.")] = 1000,
+    num_pairs: Annotated[int, typer.Option(min=2, help="Half of them the same, but in a collection.")] = 1000,
     least_score: Annotated[
         float, typer.Option(help="Leave out entailments with a lower score (SICK: they may be one-way).")
     ] = 0.0,
@@ -59,14 +62,21 @@ def judge_quality_command(
 ) -> None:
     """Measure a judge on pairs whose truth is known: steps of the demo's grammar, or labelled sentences."""
     from semanticspec.files import write_atomically
-    from semanticspec.probes.judges.quality import demo_pairs, judge_pairs, measure, read_pairs
+    from semanticspec.probes.judges.quality import (
+        collected_pairs,
+        demo_pairs,
+        judge_pairs,
+        measure,
+        read_pairs,
+    )
 
     config = JudgeConfig(judge, judge_model, judge_url, device, batch_size, concurrency, judge_max_tokens)
-    known = (
-        demo_pairs(num_pairs, seed)
-        if pairs == "demo"
-        else read_pairs(Path(pairs), num_pairs, seed, least_score)
-    )
+    if pairs == "demo":
+        known = demo_pairs(num_pairs, seed)
+    elif Path(pairs).is_dir():
+        known = collected_pairs(Path(pairs), num_pairs, seed)
+    else:
+        known = read_pairs(Path(pairs), num_pairs, seed, least_score)
     if cache and not cache.is_dir():
         raise ConfigError(f"--cache {cache} is no folder; make it first")
     made = make_judge(config, cache)

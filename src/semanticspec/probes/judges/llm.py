@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from semanticspec.errors import ConfigError, EngineError
@@ -91,20 +92,25 @@ class LanguageModelJudge:
         """
         keys = [self._key(question) for question in questions]
         asked = [key for key in dict.fromkeys(keys) if self._cache.get(*key) is None]
+        stopped = Event()  # one failure ends all: no further request is sent
+
+        def ask(key: tuple[str, ...]) -> bool | None:
+            try:
+                return None if stopped.is_set() else self._ask(key)
+            except BaseException:
+                stopped.set()
+                raise
+
         pool = ThreadPoolExecutor(self._endpoint.concurrency)
-        futures = {pool.submit(self._ask, key): key for key in asked}
+        futures = {pool.submit(ask, key): key for key in asked}
         try:
             for future in as_completed(futures):
-                if future.exception():
-                    break
-                self._cache.add({futures[future]: future.result()})
+                if not future.exception() and (said := future.result()) is not None:
+                    self._cache.add({futures[future]: said})
         finally:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
-            finished = [future for future in futures if not future.cancelled()]
-            answered = [future for future in finished if not future.exception()]
-            late = {futures[future]: future.result() for future in answered}
-            self._cache.add({key: said for key, said in late.items() if self._cache.get(*key) is None})
-        for future in finished:
+        for future in futures:
             future.result()  # raises what went wrong
         return [bool(self._cache.get(*key)) for key in keys]
 

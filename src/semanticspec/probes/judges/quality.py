@@ -1,11 +1,12 @@
 """How good a judge is: its word on pairs whose truth is known.
 
-Two sources of pairs: the demo's grammar, in which two steps mean the same or not beyond doubt, and any JSONL file of
-sentence pairs with labels. `semanticspec probe judge-quality` is the command.
+Sources of pairs: the demo's grammar, in which two steps mean the same or not beyond doubt; what models wrote about the
+demo's problems; and any JSONL file of sentence pairs with labels. `semanticspec probe judge-quality` is the command.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -203,6 +204,38 @@ def _wrong_person(problem: Any, place: int, rng: random.Random) -> str:
 def _another_step(problem: Any, place: int, rng: random.Random) -> str:
     other = rng.choice([i for i in range(len(problem.steps)) if i != place])
     return _words(problem.steps[other], problem.verbs[other], "draft", rng)
+
+
+def collected_pairs(folder: Path, count: int, seed: int = 0) -> list[KnownPair]:
+    """Pairs of segments that models wrote in the same context, as often the same as it happens; texts differ.
+
+    Args:
+        folder: a collection of demo problems; the grammar's exact meanings are the truth. Pairs with a text that the
+            grammar cannot read are left out.
+
+    Raises:
+        ProbeError: there is no collection.
+        ConfigError: it has too few pairs whose meanings can be read.
+    """
+    from semanticspec.demo.grammar import read_step, same_meaning
+    from semanticspec.probes.storage import Collection
+
+    collection = Collection(folder)
+    _ = collection.manifest  # tells when there is no collection
+    found: list[KnownPair] = []
+    for shard in collection:
+        for context in shard.contexts:
+            texts = dict.fromkeys(s.text for s in shard.segments if s.context_id == context.context_id)
+            read = {
+                text: meaning for text in texts if (meaning := read_step(text)) and "</think>" not in text
+            }
+            for first, second in itertools.combinations(read, 2):
+                same = same_meaning(read[first], read[second])
+                question = Question(shard.prompt, context.text, first, second)
+                found.append(KnownPair(question, same, "same" if same else "different"))
+    if len(found) < count:
+        raise ConfigError(f"{folder} has {len(found)} pairs of readable segments, fewer than {count}")
+    return random.Random(f"judge quality {seed}").sample(found, count)
 
 
 def read_pairs(path: Path, count: int, seed: int = 0, least_score: float = 0.0) -> list[KnownPair]:
