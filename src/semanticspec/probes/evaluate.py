@@ -19,7 +19,7 @@ from torch import Tensor
 from semanticspec.errors import ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.card import Counting
-from semanticspec.probes.examples import Examples, gather
+from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import CHEAP_SIGNALS, TokenSignals
 from semanticspec.probes.label import count_labels, read_meanings
 from semanticspec.probes.metrics import (
@@ -130,12 +130,7 @@ def judge_rows(
     """
     check_collection(collection, probe)
     if draft_probe is not None:
-        if draft_probe.card.role != "draft" or probe.card.role != "target":
-            raise ProbeError(
-                "--draft-probe goes with a target's probe and must be a draft's; "
-                f"got a {probe.card.role}'s probe with a {draft_probe.card.role}'s"
-            )
-        check_collection(collection, draft_probe)
+        _check_draft_probe(collection, probe, draft_probe)
     meanings = read_meanings(collection, judge or probe.card.judge)
     everything = gather(collection, meanings, probe.card.role, "unbiased")
     drafted = everything.select(everything.drafted)
@@ -145,23 +140,20 @@ def judge_rows(
             "the collection has no draft-written segments in test problems (problems are split 60 / 20 / 20 "
             "by their ids); collect on more problems"
         )
+    before = probe.probabilities(test.states, test.signals, calibrated=False)
     after = probe.probabilities(test.states, test.signals)
     signals = signal_values(CHEAP_SIGNALS, test.signals)
-    p_draft, source = None, ""
-    if probe.card.role == "target" and draft_probe is not None:
+    acceptance, rule, source = (after >= POSITIVE).double(), "estimate of at least 0.5", ""
+    if draft_probe is not None:
         states, signals_of_draft = _draft_readings(collection, meanings)
-        here = _test_mask(drafted)
-        p_draft = draft_probe.probabilities(states, signals_of_draft)[here]
-        signals[P_DRAFT], source = p_draft, "the draft's probe"
+        in_test = torch.tensor([split_of(name) == "test" for name in drafted.problem_ids], dtype=torch.bool)
+        signals[P_DRAFT] = draft_probe.probabilities(states, signals_of_draft)[in_test]
+        acceptance = (after / signals[P_DRAFT]).clamp(max=1.0)
+        rule = "weighted by min(1, p_target / p_draft), the default semantic rule in expectation"
+        source = "the draft's probe"
     elif probe.card.role == "target":
         signals[P_DRAFT] = torch.tensor([sum(row) for row in test.draft_logprobs], dtype=torch.float64)
         source = "the sum of the draft's log-probabilities (no probe of the draft was given)"
-    if p_draft is None:
-        acceptance, rule = (after >= POSITIVE).double(), "estimate of at least 0.5"
-    else:
-        acceptance = (after / p_draft).clamp(max=1.0)
-        rule = "weighted by min(1, p_target / p_draft), the default semantic rule in expectation"
-    before = probe.probabilities(test.states, test.signals, calibrated=False)
     return JudgedRows(test, before, after, signals, acceptance, rule, source)
 
 
@@ -304,10 +296,13 @@ def _draft_readings(
     return torch.stack(states), signals
 
 
-def _test_mask(examples: Examples) -> Tensor:
-    from semanticspec.probes.examples import split_of
-
-    return torch.tensor([split_of(name) == "test" for name in examples.problem_ids], dtype=torch.bool)
+def _check_draft_probe(collection: Collection, probe: Probe, draft_probe: Probe) -> None:
+    if draft_probe.card.role != "draft" or probe.card.role != "target":
+        raise ProbeError(
+            "--draft-probe goes with a target's probe and must be a draft's; "
+            f"got a {probe.card.role}'s probe with a {draft_probe.card.role}'s"
+        )
+    check_collection(collection, draft_probe)
 
 
 def _or_lowest(value: float) -> float:
