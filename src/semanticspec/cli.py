@@ -29,7 +29,12 @@ app.add_typer(probe_app, name="probe")
 ModelName = Annotated[
     str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")
 ]
-ProbeFolder = Annotated[str | None, typer.Option(help="Folder of a probe; the bundled pair brings its own.")]
+ProbeName = Annotated[
+    str | None,
+    typer.Option(
+        help="Probe: folder, packaged name (probe list) or hub name; the bundled pair brings its own."
+    ),
+]
 Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]
 Strictness = Annotated[float | None, typer.Option(help="Above 0; 1 is the paper's rule, larger keeps less.")]
@@ -46,8 +51,8 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the model is asked.")],
     target: ModelName = None,
     draft: ModelName = None,
-    target_probe: ProbeFolder = None,
-    draft_probe: ProbeFolder = None,
+    target_probe: ProbeName = None,
+    draft_probe: ProbeName = None,
     rule: Rule = None,
     preset_name: Preset = "default",
     strictness: Strictness = None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from semanticspec import demo
-from semanticspec.errors import ConfigError, ModelError, ProbeError
+from semanticspec.errors import ConfigError, ModelError
 from semanticspec.pair import Model, Pair, SemanticProbe
+from semanticspec.probes.finding import BUNDLED as BUNDLED
+from semanticspec.probes.finding import fitting, locate
 from semanticspec.records import Author
-
-BUNDLED = "bundled"
 
 
 def load_pair(
@@ -25,7 +25,8 @@ def load_pair(
 
     Args:
         target, draft: hub name, local folder or GGUF file, both or neither.
-        target_probe, draft_probe: probe folders; needed by the `semantic` rule. The bundled pair brings its own.
+        target_probe, draft_probe: needed by the `semantic` rule: folders, the name of a packaged pair of probes
+            (`semanticspec probe list`), or owner/name[@revision] on the hub. The bundled pair brings its own.
         dtype, device: of both models, see `load_model`.
 
     Raises:
@@ -42,16 +43,18 @@ def load_pair(
         draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
     else:
         name = f"{target} + {draft}"
-    for role, path in (("target", target_probe), ("draft", draft_probe)):
-        _check_probe_exists(role, path)
+    # Misspelt probes are told before minutes are spent loading models.
+    target_folder = locate(target_probe, "target") if target_probe else None
+    draft_folder = locate(draft_probe, "draft") if draft_probe else None
     target_model = load_model(target, dtype=dtype, device=device)
     draft_model = load_model(draft, dtype=dtype, device=device)
     return Pair(
         target_model,
         draft_model,
-        _load_probe(target_probe, target_model, "target"),
-        _load_probe(draft_probe, draft_model, "draft"),
+        _load_probe(target_folder, target_model, "target"),
+        _load_probe(draft_folder, draft_model, "draft"),
         name,
+        _fitting_probes(target, target_model, draft, draft_model),
     )
 
 
@@ -85,24 +88,23 @@ def _check_model_name(model: str) -> None:
         raise ModelError(f"the folder {model!r} is no model: it has no config.json")
 
 
-def _check_probe_exists(role: str, path: str | None) -> None:
-    """Misspelt probe paths are told before minutes are spent loading models."""
-    if path is not None and not Path(path).is_dir():
-        raise ProbeError(
-            f"there is no folder {path!r} for the {role}'s probe; make one with `semanticspec probe`"
-        )
-
-
 def _bundled_probe(path: Path) -> str | None:
     """The probe that comes with the package; none while the bundled probes are being rebuilt."""
     return str(path) if path.is_dir() else None
 
 
-def _load_probe(path: str | None, model: Model, role: Author) -> SemanticProbe | None:
-    if path is None:
+def _fitting_probes(target: str, target_model: Model, draft: str, draft_model: Model) -> tuple[str, ...]:
+    """Names of the packaged pairs of probes that fit both models. Never used unasked, only named in an error."""
+    for_target = fitting(target_model.engine.info, target_model.vocabulary.fingerprint, "target", target)
+    for_draft = fitting(draft_model.engine.info, draft_model.vocabulary.fingerprint, "draft", draft)
+    return tuple(name for name in for_target if name in for_draft)
+
+
+def _load_probe(folder: Path | None, model: Model, role: Author) -> SemanticProbe | None:
+    if folder is None:
         return None
     from semanticspec.probes.probe import Probe
 
-    probe = Probe.load(path)
+    probe = Probe.load(folder)
     probe.check(model.engine.info, model.vocabulary.fingerprint, role)
     return probe

@@ -42,6 +42,7 @@ class Pair:
         target: the large model whose quality is wanted.
         draft: the small fast one.
         target_probe, draft_probe: needed by the `semantic` rule only.
+        fitting_probes: names of probes that come with the package and fit, for the error that misses them.
     """
 
     target: Model
@@ -49,6 +50,7 @@ class Pair:
     target_probe: SemanticProbe | None = None
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
+    fitting_probes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def to_target(self) -> Translation:
@@ -78,8 +80,12 @@ class Pair:
         rule = config.rule
         if rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
             missing = "target" if self.target_probe is None else "draft"
+            known = "".join(
+                f"--target-probe {name} --draft-probe {name} come with the package and fit; "
+                for name in self.fitting_probes
+            )
             raise ProbeError(
-                f"the rule 'semantic' needs a probe of the {missing}; give --{missing}-probe (make one with "
+                f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
                 "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
             )
         if rule.needs_distributions and not self.same_vocabulary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["draft_path", "draft_probe_path", "target_path", "target_probe_path"]
+__all__ = ["draft_path", "draft_probe_path", "settings_path", "target_path", "target_probe_path"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -27,3 +27,8 @@ def target_probe_path() -> Path:
 def draft_probe_path() -> Path:
     """Returns the folder of the bundled draft's probe."""
     return _HERE / "draft-probe"
+
+
+def settings_path() -> Path:
+    """Returns the settings that the bundled probes are made with, see `semanticspec.probes.settings`."""
+    return _HERE / "probes.toml"

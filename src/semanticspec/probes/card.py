@@ -12,6 +12,10 @@ from semanticspec.probes.features import check_features
 from semanticspec.records import Author, Sampling
 
 CARD_FORMAT = 1
+CARD_FILE = "config.json"
+"""Named as model repositories on the hub name it, so that a saved probe can be one."""
+
+WEIGHTS_FILE = "model.safetensors"
 DEFAULT_WIDTHS: dict[Author, tuple[int, ...]] = {"target": (2048, 512, 256), "draft": (1024, 512, 256)}
 """Widths of the hidden layers. Source: the paper's probes."""
 
@@ -32,7 +36,11 @@ class ProbeCard:
         judge: what decided which segments mean the same.
         counting: `unbiased` (ours) or `paper`, see `semanticspec.probes.label`.
         widths: of the hidden layers. features: names out of `FEATURES`. use_state: False for a probe that
-            reads the features only (a control: does the state add anything?).
+            reads the features only.
+        components: how many principal components of the state it reads; 0 = the state itself.
+        calibration: kind of the map from the network's logits to probabilities, see `calibration`.
+        model_names: further names of the model, such as its hub name where `model_id` is a folder.
+        training: the settings it was trained with, see `TrainConfig`.
         num_rows, num_problems: of the training set.
         metrics: figures on problems held out from training.
         layer, span, pooling: which states it reads; fixed so far.
@@ -54,6 +62,10 @@ class ProbeCard:
     widths: tuple[int, ...]
     features: tuple[str, ...] = ()
     use_state: bool = True
+    components: int = 0
+    calibration: str = "none"
+    model_names: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
     num_rows: int = 0
     num_problems: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -72,11 +84,35 @@ class ProbeCard:
             raise ConfigError("a probe needs num_samples >= 2, a hidden size and widths of at least 1")
         if not self.use_state and not self.features:
             raise ConfigError("a probe without the state needs at least one feature")
+        if self.components and not (self.use_state and 0 < self.components <= self.hidden_size):
+            raise ConfigError(
+                f"components is {self.components}; expected at most the state's size, {self.hidden_size}, "
+                "and a probe that reads the state"
+            )
 
     @property
     def smallest_probability(self) -> float:
         """What estimates are clamped to: n samples cannot tell a smaller share from none."""
         return 1 / (2 * self.num_samples)
+
+    @property
+    def num_state(self) -> int:
+        """How many values of the state it reads."""
+        return self.hidden_size * self.use_state
+
+    @property
+    def estimator(self) -> str:
+        """What it reads, in a word: features, state, both or components (with the features, if it has any)."""
+        if not self.use_state:
+            return "features"
+        if self.components:
+            return "components"
+        return "both" if self.features else "state"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names its model is known by, the best for people first."""
+        return (*self.model_names, self.model_id)
 
     def mismatches(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """What makes the probe unusable with a model, each as `name got, expected`; empty if it fits."""
@@ -135,14 +171,15 @@ def _typed(content: dict[str, Any]) -> dict[str, Any]:
     """JSON's lists and objects turned into the card's own types, scalars checked."""
     expected = {
         **dict.fromkeys(
-            ("hidden_size", "num_layers", "num_samples", "num_rows", "num_problems", "layer"), int
+            ("hidden_size", "num_layers", "num_samples", "num_rows", "num_problems", "layer", "components"),
+            int,
         ),
         **dict.fromkeys(
             ("role", "model_id", "revision", "norm_state", "fingerprint", "judge", "counting"), str
         ),
-        **dict.fromkeys(("span", "pooling", "package_version", "weights_digest"), str),
-        **dict.fromkeys(("widths", "features"), list),
-        **dict.fromkeys(("sampling", "metrics"), dict),
+        **dict.fromkeys(("span", "pooling", "package_version", "weights_digest", "calibration"), str),
+        **dict.fromkeys(("widths", "features", "model_names"), list),
+        **dict.fromkeys(("sampling", "metrics", "training"), dict),
         "use_state": bool,
     }
     for name, kind in expected.items():
@@ -153,5 +190,6 @@ def _typed(content: dict[str, Any]) -> dict[str, Any]:
         "sampling": Sampling(**content["sampling"]),
         "widths": tuple(int(width) for width in content["widths"]),
         "features": tuple(content["features"]),
+        "model_names": tuple(str(name) for name in content["model_names"]),
         "metrics": {str(name): float(value) for name, value in content["metrics"].items()},
     }

@@ -1,48 +1,43 @@
-"""`semanticspec probe ...`: collect, label and train, one command a stage."""
+"""`semanticspec probe ...`, one command a stage: collect and label; the later ones are in `later_commands`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from semanticspec.config import RuleConfig
-from semanticspec.errors import ConfigError
+from semanticspec.probes.judges import JudgeConfig
+from semanticspec.probes.judges.commands import (
+    BatchSize,
+    JudgeDevice,
+    JudgeMaxTokens,
+    JudgeModel,
+    JudgeName,
+    JudgeUrl,
+    Requests,
+    judge_quality_command,
+)
+from semanticspec.probes.later_commands import LATER_STAGES
 from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.records import Author, Sampling
+from semanticspec.probes.progress import progress_bar, say
+from semanticspec.records import Sampling
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
     from semanticspec.probes.collect import CollectConfig
     from semanticspec.probes.storage import Collection
-    from semanticspec.probes.train import Epoch
 
 probe_app = typer.Typer(
     name="probe",
-    help="Make probes for a pair of models: collect, then label, then train (once for each role).",
+    help="Make probes for a pair of models: collect, label, train, evaluate, publish; or run, all of them.",
     no_args_is_help=True,
 )
 
-_SPEED_PERIOD_S = 3600.0
-
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
-JudgeName = Annotated[
-    str, typer.Option(help="What decides which segments mean the same: exact (demo) or numbers.")
-]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same choices.")]
 
 
@@ -106,72 +101,36 @@ def collect_command(
     )
     pair = load_models(target, draft, dtype=dtype, device=device)
     collection = run_collect(pair, listed, config, out, concurrency)
-    _say(f"{len(listed)} problems in {collection.folder}. Next: semanticspec probe label --data {out}")
+    say(f"{len(listed)} problems in {collection.folder}. Next: semanticspec probe label --data {out}")
 
 
 @probe_app.command("label")
-def label_command(data: Data, judge: JudgeName = "exact") -> None:
-    """Decide which segments of each context mean the same."""
-    from semanticspec.probes.label import judge_named
-    from semanticspec.probes.storage import Collection
-
-    run_label(Collection(data), judge_named(judge).name)
-    _say(
-        f"labelled by the judge {judge}. Next: semanticspec probe train --role target --data {data} --out ..."
-    )
-
-
-@probe_app.command("train")
-def train_command(
-    role: Annotated[str, typer.Option(help="target or draft: whose probe.")],
+def label_command(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder for the probe.")],
     judge: JudgeName = "exact",
-    widths: Annotated[
-        str | None, typer.Option(help="Hidden layers, e.g. 256,64; default: the paper's.")
-    ] = None,
-    features: Annotated[str, typer.Option(help="Features beside the state, by commas, or all.")] = "",
-    state: Annotated[bool, typer.Option("--state/--no-state", help="Read the pooled state.")] = True,
-    loss: Annotated[str, typer.Option(help="bce or mse (the paper's).")] = "bce",
-    counting: Annotated[str, typer.Option(help="unbiased, or paper.")] = "unbiased",
-    max_epochs: Annotated[
-        int, typer.Option(min=1, help="At most; stops earlier when nothing improves.")
-    ] = 100,
-    seed: Seed = 0,
+    judge_model: JudgeModel = None,
+    judge_url: JudgeUrl = None,
+    judge_max_tokens: JudgeMaxTokens = 16,
+    batch_size: BatchSize = 32,
+    concurrency: Requests = 4,
+    device: JudgeDevice = "auto",
 ) -> None:
-    """Train a probe and measure it on problems held out from training."""
-    if role not in ("target", "draft"):
-        raise ConfigError(f"--role is {role!r}; expected target or draft")
-    from semanticspec.probes.features import features_for
+    """Decide which segments of each context mean the same. Stopped or killed, the same command goes on."""
     from semanticspec.probes.storage import Collection
-    from semanticspec.probes.train import TrainConfig
 
-    config = TrainConfig(
-        widths=_numbers(widths) if widths else None,
-        features=features_for(cast(Author, role))
-        if features == "all"
-        else tuple(filter(None, features.split(","))),
-        use_state=state,
-        loss=cast(Literal["bce", "mse"], loss),
-        counting=cast(Literal["unbiased", "paper"], counting),
-        max_epochs=max_epochs,
-        seed=seed,
+    config = JudgeConfig(judge, judge_model, judge_url, device, batch_size, concurrency, judge_max_tokens)
+    run_label(Collection(data), config)
+    say(
+        f"labelled by the judge {judge}. Next: semanticspec probe train --role target --data {data} "
+        f"--judge {judge} --out ..."
     )
-    from semanticspec.probes.evaluate import summary
-    from semanticspec.probes.train import train
 
-    with _bar("training") as (progress, on_total):
-        on_total(config.max_epochs)
 
-        def on_epoch(epoch: Epoch) -> None:
-            progress(f"validation loss {epoch.validation_loss:.4f}")
+probe_app.command("judge-quality")(judge_quality_command)
 
-        probe = train(Collection(data), cast(Literal["target", "draft"], role), judge, config, on_epoch)
-    probe.save(out)
-    _say(
-        f"{role} probe in {out}, on {probe.card.metrics.get('num_problems', 0):.0f} held-out problems: "
-        f"{summary(probe.card.metrics)}"
-    )
+
+for _name, _command in LATER_STAGES.items():
+    probe_app.command(_name)(_command)
 
 
 def load_models(target: str | None, draft: str | None, dtype: str = "auto", device: str = "auto") -> Pair:
@@ -195,7 +154,7 @@ def run_collect(
     contexts: list[int] = []
     segments: list[int] = []
 
-    with _bar("collecting") as (progress, on_total):
+    with progress_bar("collecting") as (progress, on_total):
         on_total(len(problems) - there)
 
         def on_progress(shard: Shard | None) -> None:
@@ -216,50 +175,21 @@ def run_collect(
         collection = asyncio.run(work())
         seconds = time.perf_counter() - start
     each = f", {seconds / sum(contexts):.1f} s a context" if sum(contexts) else ""
-    _say(
+    say(
         f"{len(contexts)} problems collected ({there} were there), {sum(contexts)} contexts, "
         f"{sum(segments)} segments in {seconds:.0f} s{each}"
     )
     return collection
 
 
-def run_label(collection: Collection, judge_name: str) -> None:
-    """Labels with a progress bar."""
-    from semanticspec.probes.label import judge_named, label
+def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
+    """Labels with a progress bar; a judge's name stands for the judge with its defaults."""
+    from semanticspec.probes.judges import make_judge
+    from semanticspec.probes.label import label
 
+    config = JudgeConfig(judge) if isinstance(judge, str) else judge
     _ = collection.manifest  # tells at once when there is no collection
-    with _bar("labelling") as (progress, on_total):
+    made = make_judge(config, collection.folder)
+    with progress_bar("labelling") as (progress, on_total):
         on_total(len(collection))
-        label(collection, judge_named(judge_name), lambda _: progress(""))
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """A progress bar on standard error: one function advances it (with a note), one sets the total."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    console = Console(stderr=True)
-    # Steps may take minutes; by default only those of the last 30 s count for the time left.
-    with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
-        task = progress.add_task(name, total=None, note="")
-        yield (
-            lambda note: progress.update(task, advance=1, note=note),
-            lambda total: progress.update(task, total=total),
-        )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--widths is {text!r}; expected numbers such as 256,64") from error
-
-
-def _say(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+        label(collection, made, lambda _: progress(""))

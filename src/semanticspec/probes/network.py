@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from semanticspec.errors import ConfigError
+
 DROPOUT = 0.3
 """After the first two hidden layers. Source: the paper's probes."""
 
@@ -15,24 +17,38 @@ _LARGEST_INPUT = 10.0
 
 
 class ProbeNetwork(nn.Module):
-    """Standardises its input, then H -> widths -> 1 with ReLU between; dropout after the first two layers.
+    """Standardises its input, then inputs -> widths -> 1 with ReLU between; dropout after the first two layers.
+
+    With `components`, the first `num_state` inputs are first reduced to that many principal components, by a
+    linear layer that is fitted once and not trained.
 
     Source: the paper's probes (2048, 512, 256 for the target; 1024, 512, 256 for the draft). Deviations: the
     scaler is part of the network, features may stand beside the state, and the output is a logit.
 
     Attributes:
         mean, scale: of the training inputs, buffers `[inputs]`, float32.
+        projection: `[num_state] -> [components]`, None without components.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, num_inputs: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, num_inputs: int, widths: Sequence[int], *, num_state: int = 0, components: int = 0
+    ) -> None:
         super().__init__()
+        if not 0 <= components <= num_state <= num_inputs:
+            raise ConfigError(
+                f"a probe cannot keep {components} components of a state of {num_state} values; give fewer"
+            )
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("scale", torch.ones(num_inputs))
+        self.num_state = num_state
+        self.projection = nn.Linear(num_state, components, bias=False) if components else None
+        if self.projection is not None:
+            self.projection.requires_grad_(False)
         layers: list[nn.Module] = []
-        sizes = [num_inputs, *widths]
+        sizes = [num_inputs - num_state + components if components else num_inputs, *widths]
         for index, (before, after) in enumerate(pairwise(sizes)):
             layers += [nn.Linear(before, after), nn.ReLU()]
             if index < 2:
@@ -44,16 +60,34 @@ class ProbeNetwork(nn.Module):
         return int(self.mean.shape[0])
 
     def fit_scaler(self, inputs: Tensor) -> None:
-        """Sets mean and scale to those of `inputs`, `[rows, inputs]`; a constant input gets scale 1."""
+        """Sets mean and scale to those of `inputs`, `[rows, inputs]`, then the projection, if there is one.
+
+        A constant input gets scale 1. The projection is onto the principal components of the standardised
+        state, each scaled to variance 1.
+        """
         deviation = inputs.std(dim=0, correction=0)
         self.mean.copy_(inputs.mean(dim=0))
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+        if self.projection is None:
+            return
+        state = self._standardised(inputs)[:, : self.num_state]
+        # Eigenvectors of the covariance, [num_state, num_state], largest last.
+        values, vectors = torch.linalg.eigh(state.T.double() @ state.double() / len(state))
+        kept = self.projection.out_features
+        values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
+        self.projection.weight.copy_((vectors / values.clamp_min(1e-6).sqrt()).T.float())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `[...]` of inputs `[..., inputs]`, float32.
 
         Standardised inputs are clamped to +-10, so that one value unlike any in training cannot decide alone.
         """
-        scaled = ((inputs - self.mean) / self.scale).clamp(-_LARGEST_INPUT, _LARGEST_INPUT)
+        scaled = self._standardised(inputs)
+        if self.projection is not None:
+            reduced = self.projection(scaled[..., : self.num_state])
+            scaled = torch.cat([reduced, scaled[..., self.num_state :]], dim=-1)
         logits: Tensor = self.layers(scaled)
         return logits.squeeze(-1)
+
+    def _standardised(self, inputs: Tensor) -> Tensor:
+        return ((inputs - self.mean) / self.scale).clamp(-_LARGEST_INPUT, _LARGEST_INPUT)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -14,15 +15,15 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
-from semanticspec.errors import ProbeError
+from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
-from semanticspec.probes.card import ProbeCard
-from semanticspec.probes.features import compute_features, signals_of
+from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
+from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
+from semanticspec.probes.features import TokenSignals, compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Author, Reading
 
-CARD_FILE = "card.json"
-WEIGHTS_FILE = "model.safetensors"
+_CALIBRATION = "calibration"
 
 
 class Probe:
@@ -32,13 +33,20 @@ class Probe:
     Holds no state between calls; the network stays in evaluation mode.
     """
 
-    def __init__(self, card: ProbeCard, network: ProbeNetwork) -> None:
-        expected = card.hidden_size * card.use_state + len(card.features)
+    def __init__(
+        self, card: ProbeCard, network: ProbeNetwork, calibration: Calibration = NO_CALIBRATION
+    ) -> None:
+        expected = card.num_state + len(card.features)
         if network.num_inputs != expected:
             raise ProbeError(
                 f"the probe's network reads {network.num_inputs} values, its card says {expected}"
             )
+        if calibration.kind != card.calibration:
+            raise ProbeError(
+                f"the probe's calibration is {calibration.kind!r}, its card says {card.calibration!r}"
+            )
         self.card = card
+        self.calibration = calibration
         self.network = network.eval().requires_grad_(False)
 
     def estimate(self, reading: Reading) -> float:
@@ -58,10 +66,37 @@ class Probe:
         """
         if not readings:
             return []
-        logits = self.network(self._inputs(readings))
-        probabilities: list[float] = torch.sigmoid(logits).tolist()
-        lowest = self.card.smallest_probability
-        return [min(1.0, max(lowest, value)) for value in probabilities]
+        for reading in readings:
+            if self.card.use_state and reading.pooled_state.shape != (self.card.hidden_size,):
+                raise ProbeError(
+                    f"the {self.card.role} probe reads states of size {self.card.hidden_size}, "
+                    f"got {tuple(reading.pooled_state.shape)}"
+                )
+        device = self.network.mean.device
+        states = torch.zeros(len(readings), 0)
+        if self.card.use_state:
+            states = torch.stack([reading.pooled_state.to(device, torch.float32) for reading in readings])
+        probabilities = self.probabilities(states, [signals_of(reading) for reading in readings])
+        return [float(value) for value in probabilities.tolist()]
+
+    @torch.inference_mode()
+    def probabilities(
+        self, states: Tensor, signals: Sequence[TokenSignals], *, calibrated: bool = True
+    ) -> Tensor:
+        """The same for many rows at once, `[rows]`, float64, on the network's device.
+
+        Args:
+            states: `[rows, hidden]`. signals: of every row's tokens.
+            calibrated: False leaves the calibration map out, to see what it does.
+        """
+        device = self.network.mean.device
+        parts = [states.to(device, torch.float32)] if self.card.use_state else []
+        if self.card.features:
+            rows = [compute_features(self.card.features, values) for values in signals]
+            parts.append(torch.tensor(rows, dtype=torch.float32, device=device))
+        logits = self.network(torch.cat(parts, dim=-1))
+        values = self.calibration.apply(logits) if calibrated else torch.sigmoid(logits)
+        return values.double().clamp(self.card.smallest_probability, 1.0)
 
     def check(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """Says whether the probe was made for this model.
@@ -92,10 +127,12 @@ class Probe:
         return []
 
     def save(self, folder: Path | str) -> None:
-        """Writes `model.safetensors` and `card.json`; a reader sees each file old or new, never half."""
+        """Writes `model.safetensors` and `config.json`; a reader sees each file old or new, never half."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        if self.calibration.kind != "none":
+            tensors[_CALIBRATION] = self.calibration.values.contiguous()
         weights = save_weights(tensors)
         card = replace(self.card, weights_digest=hashlib.sha256(weights).hexdigest())
         write_atomically(folder / WEIGHTS_FILE, weights)
@@ -120,32 +157,24 @@ class Probe:
                 f"{folder / WEIGHTS_FILE} is not the file its card describes (broken or replaced); "
                 "copy or train it again"
             )
-        network = ProbeNetwork(card.hidden_size * card.use_state + len(card.features), card.widths)
         try:
-            network.load_state_dict(load_weights(weights))
-        except (SafetensorError, RuntimeError) as error:
+            network = network_of(card)
+            tensors = load_weights(weights)
+            values = tensors.pop(_CALIBRATION, NO_CALIBRATION.values)
+            calibration = Calibration(cast(Kind, card.calibration), values)
+            network.load_state_dict(tensors)
+        except (SafetensorError, RuntimeError, ConfigError, ProbeError) as error:
             raise ProbeError(
                 f"{folder / WEIGHTS_FILE} does not hold the network its card describes: {error}"
             ) from error
-        return cls(card, network.to(device))
+        return cls(card, network.to(device), calibration)
 
-    def _inputs(self, readings: Sequence[Reading]) -> Tensor:
-        """The network's inputs `[readings, inputs]`, float32, on the network's device."""
-        device = self.network.mean.device
-        parts: list[Tensor] = []
-        if self.card.use_state:
-            for reading in readings:
-                if reading.pooled_state.shape != (self.card.hidden_size,):
-                    got = tuple(reading.pooled_state.shape)
-                    raise ProbeError(
-                        f"the {self.card.role} probe reads states of size {self.card.hidden_size}, got {got}"
-                    )
-            states = [reading.pooled_state.to(device, torch.float32) for reading in readings]
-            parts.append(torch.stack(states))
-        if self.card.features:
-            rows = [compute_features(self.card.features, signals_of(reading)) for reading in readings]
-            parts.append(torch.tensor(rows, dtype=torch.float32, device=device))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+def network_of(card: ProbeCard) -> ProbeNetwork:
+    """An untrained network of the shape the card describes."""
+    return ProbeNetwork(
+        card.num_state + len(card.features), card.widths, num_state=card.num_state, components=card.components
+    )
 
 
 def _read(folder: Path, name: str) -> bytes:

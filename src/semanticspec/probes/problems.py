@@ -46,8 +46,6 @@ def read_problems(
     if source == DEMO_PROBLEMS:
         if trace_field:
             raise ConfigError("the demo's problems have no traces; leave --traces out")
-        from semanticspec.probes.bundled import demo_problems
-
         return demo_problems(count or 100)
     name = hub_name(source, config)
     if config and name is None:
@@ -61,6 +59,18 @@ def read_problems(
     if not found:
         raise ConfigError(f"{source} holds no problems")
     return found
+
+
+def demo_problems(count: int) -> list[ProblemText]:
+    """Problems of the demo, nine in ten of its training split, the others of its validation split."""
+    from semanticspec.demo.grammar import problems
+
+    from_validation = count // 10
+    chosen = [
+        *problems("train", count - from_validation, seed=1),
+        *problems("validation", from_validation, seed=1),
+    ]
+    return [ProblemText(problem.text, problem.text) for problem in chosen]
 
 
 def _lines(path: str) -> Iterator[Any]:

@@ -1,29 +1,37 @@
-"""Third stage: trains a probe, keeps what did best on validation problems, measures it on others."""
+"""Third stage: trains a probe, keeps what did best on validation problems, calibrates it, measures it on others."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.probes.calibration import Calibration, CalibrationChoice, check_choice, choose
 from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard
-from semanticspec.probes.evaluate import evaluate
 from semanticspec.probes.examples import Examples, gather, split_of
-from semanticspec.probes.features import check_features, compute_features
+from semanticspec.probes.features import check_features, compute_features, features_for
 from semanticspec.probes.label import read_meanings
+from semanticspec.probes.metrics import card_metrics
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.storage import Collection
 from semanticspec.records import Author, Sampling
 
 Loss = Literal["bce", "mse"]
+Estimator = Literal["given", "auto", "features", "state", "both", "components"]
+SMALL_WIDTHS = (64, 32)
+"""Of the estimators meant for few problems, where none are given."""
+
+SMALL_COMPONENTS = 16
+NUM_CANDIDATES = 4
+SMALL_WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +39,29 @@ class TrainConfig:
     """How a probe is trained.
 
     Attributes:
-        widths: of the hidden layers; None = the paper's for the role.
+        estimator: what the probe reads. `given`: what the next three settings say. `features`, `state`,
+            `both`, or `components` (principal components of the state, and the features): see `candidates`.
+            `auto`: each of these is trained, the one with the least validation loss is kept.
+        widths: of the hidden layers; None = the paper's for the role, () = none, a linear probe.
         features: names out of `FEATURES`, beside the state. use_state: False leaves the state out.
+        components: how many principal components of the state are read; 0 = the state itself.
         loss: `bce`, cross-entropy with soft labels, or `mse` (source: the paper's).
         counting: of the labels trained on; figures are always taken on `unbiased` ones.
+        calibration: `auto` takes the map that predicts left-out validation problems best.
         max_epochs, patience: early stopping on validation problems. Source: 100 and 10 in the paper.
         learning_rate: of Adam. Source: 1e-3 in the paper. weight_decay: of AdamW, 0 = plain Adam.
         batch_size: rows a step.
         seed: of initial weights, order and dropout.
     """
 
+    estimator: Estimator = "given"
     widths: tuple[int, ...] | None = None
     features: tuple[str, ...] = ()
     use_state: bool = True
+    components: int = 0
     loss: Loss = "bce"
     counting: Counting = "unbiased"
+    calibration: CalibrationChoice = "auto"
     max_epochs: int = 100
     patience: int = 10
     learning_rate: float = 1e-3
@@ -55,12 +71,39 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_features(self.features)
-        if self.loss not in ("bce", "mse") or self.counting not in ("unbiased", "paper"):
-            raise ConfigError(
-                f"loss {self.loss!r}, counting {self.counting!r}; expected bce|mse, unbiased|paper"
-            )
+        choices = (
+            ("loss", self.loss, get_args(Loss)),
+            ("counting", self.counting, get_args(Counting)),
+            ("estimator", self.estimator, get_args(Estimator)),
+            ("calibration", self.calibration, get_args(CalibrationChoice)),
+        )
+        for name, value, allowed in choices:
+            if value not in allowed:
+                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
         if min(self.max_epochs, self.patience, self.batch_size) < 1:
             raise ConfigError("max_epochs, patience and batch_size must be 1 or more")
+        if self.components < 0 or (self.components and not self.use_state):
+            raise ConfigError(f"components is {self.components}; expected 0 or more, of a state that is read")
+
+
+def candidates(config: TrainConfig, role: Author, hidden_size: int) -> dict[Estimator, TrainConfig]:
+    """The estimators that `auto` tries, by name.
+
+    `features` are the given ones, or all that the role has. The small ones (`features`, `components`) get
+    `SMALL_WIDTHS` where no widths are given, and a little weight decay where there is none.
+    """
+    features = config.features or features_for(role)
+    widths = SMALL_WIDTHS if config.widths is None else config.widths
+    small = replace(config, widths=widths, weight_decay=config.weight_decay or SMALL_WEIGHT_DECAY)
+    components = config.components or min(SMALL_COMPONENTS, hidden_size)
+    return {
+        "features": replace(small, estimator="given", features=features, use_state=False, components=0),
+        "components": replace(
+            small, estimator="given", features=features, use_state=True, components=components
+        ),
+        "state": replace(config, estimator="given", features=(), use_state=True, components=0),
+        "both": replace(config, estimator="given", features=features, use_state=True, components=0),
+    }
 
 
 class Epoch(NamedTuple):
@@ -72,33 +115,72 @@ class Epoch(NamedTuple):
     best: bool
 
 
+class Fitted(NamedTuple):
+    """A network with the settings it was fitted with and its least loss on the validation problems."""
+
+    config: TrainConfig
+    network: ProbeNetwork
+    validation_loss: float
+
+
 def train(
     collection: Collection,
     role: Author,
     judge_name: str,
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    model_names: Sequence[str] = (),
 ) -> Probe:
     """Trains the probe of one role on a labelled collection; its card holds its figures on the test problems.
 
     Deterministic for a seed on one machine and number of threads; leaves torch's global generator as it was.
 
     Raises:
+        ConfigError: a calibration is to be fitted and the library for it is missing.
         ProbeError: no labels, or no problem in one of the splits.
     """
+    check_choice(config.calibration)
+    check_features(config.features, role)
     meanings = read_meanings(collection, judge_name)
     rows = gather(collection, meanings, role, "unbiased")
     trained_on = (
         rows if config.counting == "unbiased" else gather(collection, meanings, role, config.counting)
     )
-    network = fit(trained_on.of_split("train"), rows.of_split("validation"), role, config, on_epoch)
-    test, validation = rows.of_split("test"), rows.of_split("validation")
-    metrics = evaluate(predict(network, test, config), test)
-    on_validation = evaluate(predict(network, validation, config), validation)
-    metrics |= {
-        f"validation_{name}": on_validation[name] for name in ("auroc", "r2", "mae") if name in on_validation
+    training, validation = trained_on.of_split("train"), rows.of_split("validation")
+    fitted, losses = fit_best(training, validation, role, config, on_epoch)
+    calibration, calibration_losses = calibrate(fitted, validation)
+    card = _card(collection.manifest, role, judge_name, fitted.config, trained_on)
+    card = replace(card, calibration=calibration.kind, model_names=tuple(model_names))
+    probe = Probe(card, fitted.network, calibration)
+    metrics = _metrics(probe, rows) | {
+        **{f"validation_loss_{name}": round(loss, 5) for name, loss in losses.items()},
+        **{f"calibration_loss_{name}": round(loss, 5) for name, loss in calibration_losses.items()},
     }
-    return Probe(_card(collection.manifest, role, judge_name, config, trained_on, metrics), network)
+    return Probe(replace(card, metrics=metrics), fitted.network, calibration)
+
+
+def fit_best(
+    training: Examples,
+    validation: Examples,
+    role: Author,
+    config: TrainConfig,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> tuple[Fitted, dict[str, float]]:
+    """What `config.estimator` asks for: one network, or the best of the candidates.
+
+    Returns:
+        The network, and the validation loss of everything that was tried, by name.
+    """
+    hidden_size = training.states.shape[1]
+    if config.estimator == "given":
+        tried: dict[Estimator, TrainConfig] = {"given": config}
+    elif config.estimator == "auto":
+        tried = candidates(config, role, hidden_size)
+    else:
+        tried = {config.estimator: candidates(config, role, hidden_size)[config.estimator]}
+    fitted = {name: _fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
+    best = min(fitted.values(), key=lambda one: one.validation_loss)
+    return best, {name: one.validation_loss for name, one in fitted.items()}
 
 
 def fit(
@@ -113,6 +195,16 @@ def fit(
     Raises:
         ProbeError: one of the two has no rows.
     """
+    return _fit(training, validation, role, config, on_epoch).network
+
+
+def _fit(
+    training: Examples,
+    validation: Examples,
+    role: Author,
+    config: TrainConfig,
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
     judged = validation.select(validation.drafted)
     if not len(training) or not len(judged):
         raise ProbeError(
@@ -122,10 +214,25 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         inputs = inputs_of(training, config)
-        network = ProbeNetwork(inputs.shape[1], config.widths or DEFAULT_WIDTHS[role])
+        num_state = training.states.shape[1] if config.use_state else 0
+        widths = DEFAULT_WIDTHS[role] if config.widths is None else config.widths
+        network = ProbeNetwork(inputs.shape[1], widths, num_state=num_state, components=config.components)
         network.fit_scaler(inputs)
-        _descend(network, inputs, training, inputs_of(judged, config), judged, config, on_epoch)
-    return network
+        judged_inputs = inputs_of(judged, config)
+        loss = _descend(network, inputs, training, judged_inputs, judged, config, on_epoch)
+    return Fitted(config, network, loss)
+
+
+def calibrate(fitted: Fitted, validation: Examples) -> tuple[Calibration, dict[str, float]]:
+    """The calibration map of a network, from the validation problems' drafted segments; see `choose`."""
+    judged = validation.select(validation.drafted)
+    return choose(
+        logits_of(fitted.network, judged, fitted.config),
+        judged.labels,
+        judged.weights,
+        judged.problem_ids,
+        fitted.config.calibration,
+    )
 
 
 def inputs_of(examples: Examples, config: TrainConfig) -> Tensor:
@@ -140,9 +247,16 @@ def inputs_of(examples: Examples, config: TrainConfig) -> Tensor:
 
 @torch.no_grad()
 def predict(network: ProbeNetwork, examples: Examples, config: TrainConfig) -> Tensor:
-    """Estimates `[rows]`, not clamped; leaves the network in evaluation mode."""
+    """Estimates `[rows]`, neither calibrated nor clamped; leaves the network in evaluation mode."""
+    return torch.sigmoid(logits_of(network, examples, config))
+
+
+@torch.no_grad()
+def logits_of(network: ProbeNetwork, examples: Examples, config: TrainConfig) -> Tensor:
+    """The network's logits `[rows]`; leaves it in evaluation mode."""
     network.eval()
-    return torch.sigmoid(network(inputs_of(examples, config)))
+    logits: Tensor = network(inputs_of(examples, config))
+    return logits
 
 
 def _descend(
@@ -153,8 +267,12 @@ def _descend(
     validation: Examples,
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None],
-) -> None:
-    """Epochs until the validation loss has not fallen for `patience` of them; ends with the best weights."""
+) -> float:
+    """Epochs until the validation loss has not fallen for `patience` of them; ends with the best weights.
+
+    Returns:
+        The least validation loss.
+    """
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -173,6 +291,7 @@ def _descend(
         if waited >= config.patience:
             break
     network.load_state_dict(best_weights)
+    return best_loss
 
 
 def _epoch(
@@ -204,13 +323,23 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tens
     return (losses * weights).sum() / weights.sum()
 
 
+def _metrics(probe: Probe, rows: Examples) -> dict[str, float]:
+    """Figures on the test problems, and the main ones on the validation problems."""
+    test, validation = rows.of_split("test"), rows.of_split("validation")
+    metrics = card_metrics(probe.probabilities(test.states, test.signals).float(), test)
+    on_validation = card_metrics(
+        probe.probabilities(validation.states, validation.signals).float(), validation
+    )
+    names = ("auroc", "r2", "mae")
+    return metrics | {f"validation_{name}": on_validation[name] for name in names if name in on_validation}
+
+
 def _card(
     manifest: Mapping[str, Any],
     role: Author,
     judge_name: str,
     config: TrainConfig,
     rows: Examples,
-    metrics: dict[str, float],
 ) -> ProbeCard:
     model = manifest[role]
     train_ids: Sequence[str] = [name for name in rows.problem_ids if split_of(name) == "train"]
@@ -226,11 +355,12 @@ def _card(
         num_samples=manifest["config"]["num_samples"],
         judge=judge_name,
         counting=config.counting,
-        widths=config.widths or DEFAULT_WIDTHS[role],
+        widths=DEFAULT_WIDTHS[role] if config.widths is None else config.widths,
         features=config.features,
         use_state=config.use_state,
+        components=config.components,
+        training=asdict(config),
         num_rows=len(train_ids),
         num_problems=len(set(train_ids)),
-        metrics=metrics,
         package_version=metadata.version("semanticspec"),
     )
