@@ -42,7 +42,7 @@ class RuleConfig:
     name: RuleName = "semantic"
     strictness: float = 1.0
     ratio_floor: float = 0.0
-    target_floor: float = 0.0
+    target_floor: float = 0.1
     shortcut_top_k: int = 0
     top_k: int = 2
     accept_rate: float = 0.5
@@ -140,7 +140,7 @@ def preset(name: str) -> DecodingConfig:
     if name == "default":
         return DecodingConfig()
     return DecodingConfig(
-        rule=RuleConfig(shortcut_top_k=2),
+        rule=RuleConfig(target_floor=0.0, shortcut_top_k=2),
         max_answer_tokens=2000,
         first_segment="target",
         bonus_token=True,

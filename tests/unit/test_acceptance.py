@@ -20,18 +20,21 @@ def frequency(rule: RuleConfig, evidence: Evidence) -> float:
 
 
 @pytest.mark.parametrize(
-    ("p_target", "p_draft", "strictness", "floor", "expected"),
+    ("p_target", "p_draft", "strictness", "ratio_floor", "target_floor", "expected"),
     [
-        (0.3, 0.6, 1.0, 0.0, 0.5),
-        (0.9, 0.6, 1.0, 0.0, 1.0),
-        (0.3, 0.6, 2.0, 0.0, 0.25),
-        (0.3, 0.6, 0.5, 0.0, 1.0),
-        (0.3, 0.6, 1.0, 0.6, 0.0),
-        (0.3, 0.6, 1.0, 0.4, 0.5),
+        (0.3, 0.6, 1.0, 0.0, 0.0, 0.5),
+        (0.9, 0.6, 1.0, 0.0, 0.0, 1.0),
+        (0.3, 0.6, 2.0, 0.0, 0.0, 0.25),
+        (0.3, 0.6, 0.5, 0.0, 0.0, 1.0),
+        (0.3, 0.6, 1.0, 0.6, 0.0, 0.0),
+        (0.3, 0.6, 1.0, 0.4, 0.0, 0.5),
+        (0.3, 0.6, 1.0, 0.0, 0.3, 0.5),
+        (0.025, 0.025, 1.0, 0.0, 0.0, 1.0),
+        (0.025, 0.025, 1.0, 0.0, 0.1, 0.0),
     ],
 )
-def test_semantic_frequency_is_the_ratio(p_target, p_draft, strictness, floor, expected):
-    rule = RuleConfig(strictness=strictness, ratio_floor=floor)
+def test_semantic_frequency_is_the_ratio(p_target, p_draft, strictness, ratio_floor, target_floor, expected):
+    rule = RuleConfig(strictness=strictness, ratio_floor=ratio_floor, target_floor=target_floor)
     evidence = Evidence((1, 2, 3), (1, 9, 1), p_target, p_draft)
     assert semantic_acceptance(rule, p_target, p_draft) == pytest.approx(expected)
     assert frequency(rule, evidence) == pytest.approx(expected, abs=0.015)

@@ -18,6 +18,7 @@ from semanticspec.errors import ConfigError
     [
         (lambda: RuleConfig(name="best"), "rule is 'best'; expected one of semantic"),
         (lambda: RuleConfig(strictness=0), "strictness"),
+        (lambda: RuleConfig(target_floor=1.5), "target_floor"),
         (lambda: RuleConfig(strictness=float("nan")), "strictness"),
         (lambda: RuleConfig(accept_rate=1.5), "accept_rate"),
         (lambda: RuleConfig(top_k=0), "top_k"),

@@ -26,6 +26,8 @@ from semanticspec.records import Generation, Sampling, Score, Stop
 
 DEFAULT_CACHE_BYTES = 4 * 2**30
 MAX_CACHED_SEQUENCES = 64
+SMALL_MODEL_PARAMETERS = 10_000_000
+"""Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""
 
 
 class TransformersEngine:
@@ -34,7 +36,7 @@ class TransformersEngine:
     Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`.
     """
 
-    def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int | None) -> None:
+    def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int) -> None:
         """Use `load`."""
         self._info = info
         self._network = network
@@ -44,7 +46,7 @@ class TransformersEngine:
             max_bytes=cache_bytes,
             max_sequences=MAX_CACHED_SEQUENCES,
         )
-        self._worker = Worker(lambda: torch.set_num_threads(threads) if threads else None)
+        self._worker = Worker(lambda: torch.set_num_threads(threads))
 
     @classmethod
     def load(
@@ -65,7 +67,7 @@ class TransformersEngine:
             dtype: auto (the checkpoint's own), float32, bfloat16 or float16.
             device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
             cache_bytes: what kept key/value caches may take while no call uses them.
-            threads: CPU threads of one operation; None leaves it to torch.
+            threads: CPU threads of one operation; None = one for small models, torch's own number for others.
 
         Raises:
             ConfigError: the dtype or device is unknown or not there.
@@ -84,7 +86,10 @@ class TransformersEngine:
             norm_state="post",
             capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
         )
-        return cls(network, info, cache_bytes, threads)
+        # Asked for in any case: torch then fixes the number for this thread, whatever the worker sets for itself.
+        usual = torch.get_num_threads()
+        small = loaded.model.num_parameters() < SMALL_MODEL_PARAMETERS
+        return cls(network, info, cache_bytes, threads or (1 if small else usual))
 
     @property
     def info(self) -> EngineInfo:
