@@ -1,4 +1,4 @@
-"""`semanticspec probe ...`, one command a stage: collect and label; the later ones are in `later_commands`."""
+"""`semanticspec probe ...`, one command a stage: collect and label; the later ones are in `training_commands`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from semanticspec.probes.judges.commands import (
     Requests,
     judge_quality_command,
 )
-from semanticspec.probes.later_commands import LATER_STAGES
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.progress import progress_bar, say
+from semanticspec.probes.training_commands import LATER_STAGES
 from semanticspec.records import Sampling
 
 if TYPE_CHECKING:

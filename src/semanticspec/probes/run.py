@@ -136,14 +136,14 @@ class _Run:
         run_label(self.collection, self.settings.label)
 
     def _train(self, role: Author) -> None:
-        from semanticspec.probes.later_commands import run_train
+        from semanticspec.probes.training_commands import run_train
 
         names = self.settings.pair.target_names if role == "target" else self.settings.pair.draft_names
         config, judge = self.settings.train[role], self.settings.label.name
         run_train(self.collection, role, judge, config, self.out / "probes" / role, names)
 
     def _evaluate(self, role: Author) -> None:
-        from semanticspec.probes.later_commands import run_evaluate
+        from semanticspec.probes.training_commands import run_evaluate
 
         wanted = self.settings.evaluate
         run_evaluate(
