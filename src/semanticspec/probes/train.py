@@ -151,6 +151,8 @@ def train(
     calibration, calibration_losses = calibrate(fitted, validation)
     card = _card(collection.manifest, role, judge_name, fitted.config, trained_on)
     card = replace(card, calibration=calibration.kind, model_names=tuple(model_names))
+    if model_names:  # a folder's path on the machine that trained it says nothing elsewhere
+        card = replace(card, model_id=model_names[0])
     probe = Probe(card, fitted.network, calibration)
     metrics = _metrics(probe, rows) | {
         **{f"validation_loss_{name}": round(loss, 5) for name, loss in losses.items()},
