@@ -26,7 +26,8 @@ class RuleConfig:
         name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy: the control),
             `always` (lossy: the draft alone), `never` (lossless: the target alone, with wasted drafts).
         strictness: of `semantic`, > 0: accepted with probability min(1, p_target / (strictness * p_draft)).
-            1 is the paper's rule; larger keeps fewer segments.
+            1 is the paper's rule; larger keeps fewer segments. The default was chosen together with the floor:
+            docs/decisions/0001-default-preset.md.
         ratio_floor: of `semantic`, in [0, 1]: segments whose ratio is below it are rejected outright.
             0 = none. Source: some versions of the authors' scripts use 0.5 to 0.8.
         target_floor: of `semantic`, in [0, 1]: segments whose p_target is below it are rejected outright. 0 = none.
@@ -40,9 +41,9 @@ class RuleConfig:
     """
 
     name: RuleName = "semantic"
-    strictness: float = 1.0
+    strictness: float = 0.5
     ratio_floor: float = 0.0
-    target_floor: float = 0.1
+    target_floor: float = 0.2
     shortcut_top_k: int = 0
     top_k: int = 2
     accept_rate: float = 0.5
@@ -140,7 +141,7 @@ def preset(name: str) -> DecodingConfig:
     if name == "default":
         return DecodingConfig()
     return DecodingConfig(
-        rule=RuleConfig(target_floor=0.0, shortcut_top_k=2),
+        rule=RuleConfig(strictness=1.0, target_floor=0.0, shortcut_top_k=2),
         max_answer_tokens=2000,
         first_segment="target",
         bonus_token=True,
