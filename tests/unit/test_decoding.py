@@ -131,12 +131,16 @@ async def test_events_add_up_to_the_result():
         )
 
 
-def test_semantic_rule_accepts_at_the_ratio():
-    results = [generate(make_pair(0.3, 0.5), "a", config(seed=seed)) for seed in range(300)]
+@pytest.mark.parametrize(("p_target", "strictness"), [(0.3, 1.0), (0.3, 1.5)])
+def test_semantic_rule_accepts_at_the_ratio(p_target, strictness):
+    rule = RuleConfig(strictness=strictness)
+    results = [
+        generate(make_pair(p_target, 0.5), "a", replace(config(seed=seed), rule=rule)) for seed in range(300)
+    ]
     accepted = sum(result.stats.segments_accepted for result in results)
     decided = accepted + sum(result.stats.segments_rejected for result in results)
     assert decided > 1000
-    assert accepted / decided == pytest.approx(0.6, abs=0.04)
+    assert accepted / decided == pytest.approx(p_target / (strictness * 0.5), abs=0.04)
 
 
 def test_answer_is_the_targets_and_thinking_is_split_off():

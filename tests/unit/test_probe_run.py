@@ -139,7 +139,7 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
 
 def test_the_bundled_settings_and_their_saved_form() -> None:
     settings = read_settings(Path("demo"))
-    assert settings.problems.count == 200
+    assert settings.problems.count == 120
     assert settings.collect.num_samples == 20
     assert settings.train["target"].widths == settings.train["draft"].widths == (256, 64)
     assert set(settings.train["draft"].features) < set(settings.train["target"].features)
