@@ -25,3 +25,9 @@ class PromptError(SemanticSpecError, ValueError):
 
 class EngineError(SemanticSpecError):
     """An engine failed while it worked, or lacks what a rule or a tokenizer needs."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from semanticspec.errors import ModelError, PromptError
+from semanticspec.errors import ModelError, PromptError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ class Vocabulary:
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
         except Exception as error:
-            raise ModelError(f"no tokenizer could be read from {model!r}: {_first_line(error)}") from error
+            raise ModelError(f"no tokenizer could be read from {model!r}: {first_line(error)}") from error
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 f"{model!r} has no fast tokenizer (tokenizer.json); convert it with transformers"
@@ -212,7 +212,3 @@ def _generation_config_ends(name: str, options: dict[str, Any]) -> list[int]:
     except (OSError, ValueError):
         return []
     return [ends] if isinstance(ends, int) else list(ends or [])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

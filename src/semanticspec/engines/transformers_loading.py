@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from semanticspec.errors import ConfigError, EngineError, ModelError
+from semanticspec.errors import ConfigError, EngineError, ModelError, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
@@ -116,7 +116,7 @@ def _read_config(model: str, name: str, revision: str | None) -> Any:
             "check the name, the network, and for gated models `hf auth login`"
         ) from error
     except Exception as error:
-        raise ModelError(f"{model} is no model transformers knows: {_first_line(error)}") from error
+        raise ModelError(f"{model} is no model transformers knows: {first_line(error)}") from error
 
 
 def _check_causal(model: str, config: Any) -> None:
@@ -137,7 +137,7 @@ def _check_safetensors(folder: Path) -> None:
             with safe_open(path, framework="pt"):
                 pass
         except Exception as error:
-            raise ModelError(f"{path} is broken ({_first_line(error)}); download it again") from error
+            raise ModelError(f"{path} is broken ({first_line(error)}); download it again") from error
 
 
 def _load_weights(model: str, name: str, device: torch.device, **options: Any) -> Any:
@@ -145,14 +145,14 @@ def _load_weights(model: str, name: str, device: torch.device, **options: Any) -
     try:
         loaded, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
     except Exception as error:
-        raise ModelError(f"cannot load {model}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load {model}: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise ModelError(f"{model} lacks {len(missing)} of its weights, among them {missing[0]}")
     try:
         return loaded.to(device).eval()
     except RuntimeError as error:
-        raise ModelError(f"{model} does not fit on {device}: {_first_line(error)}") from error
+        raise ModelError(f"{model} does not fit on {device}: {first_line(error)}") from error
 
 
 def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Loaded:
@@ -204,8 +204,3 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

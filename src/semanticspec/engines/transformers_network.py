@@ -10,7 +10,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from semanticspec.engines.transformers_cache import GrowingLayer
-from semanticspec.errors import ModelError
+from semanticspec.errors import ModelError, first_line
 
 # Short, and cut at 3 to compare a pass in two pieces over the cache with a pass in one.
 _CHECK_TOKENS = 7
@@ -104,7 +104,7 @@ class Network:
             second, _ = self.run(ids[:, _CHECK_CUT:], cache)
         except Exception as error:
             raise ModelError(
-                f"this kind of model cannot be run piece by piece: {_first_line(error)}"
+                f"this kind of model cannot be run piece by piece: {first_line(error)}"
             ) from error
         both = torch.cat((first, second), dim=1).float()
         limit = _SAME_STATES.get(whole.dtype, 1e-2) * max(1.0, float(whole.abs().max()))
@@ -121,8 +121,3 @@ class Network:
 
     def _catch(self, _module: Any, _arguments: Any, output: Any) -> None:
         self._caught = output.last_hidden_state
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from semanticspec.errors import ConfigError
-from semanticspec.probes.storage import parquet_module
+from semanticspec.probes.storage import arrow_module
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.-]+))?")
 _BRANCH = "refs/convert/parquet"
@@ -46,7 +46,7 @@ def hub_rows(name: HubName) -> Iterator[Mapping[str, Any]]:
         ConfigError: the hub cannot be reached, or holds no such data set, configuration or split.
         ProbeError: pyarrow is missing.
     """
-    parquet = parquet_module()
+    parquet = arrow_module("pyarrow.parquet")
     for path in _files_of(name):
         local = _asked(name.repo, "hf_hub_download", name.repo, path)
         try:

@@ -8,17 +8,16 @@ another judge, or about other segments, are never taken for these.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from semanticspec.errors import ProbeError
+from semanticspec.errors import ProbeError, first_line
 from semanticspec.files import write_atomically
 from semanticspec.probes.journal import Journal
-from semanticspec.probes.storage import Collection, Shard
+from semanticspec.probes.storage import Collection, Shard, arrow_module
 
 MEANINGS_FORMAT = 1
 
@@ -44,7 +43,7 @@ class MeaningsStore:
             ProbeError: there is no collection; the files are broken, or of another judge or collection; pyarrow
                 is missing.
         """
-        _pyarrow("pyarrow.parquet")  # better at once than after an hour's work
+        arrow_module("pyarrow.parquet")  # better at once than after an hour's work
         self._parquet = collection.folder / f"meanings-{judge_name}.parquet"
         self._journal = Journal(collection.folder / f"meanings-{judge_name}.journal.jsonl")
         self._stamp = {
@@ -73,7 +72,7 @@ class MeaningsStore:
         """Turns the journal into the Parquet file."""
         if self._parquet.exists() and not self._journal.path.exists():
             return
-        arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+        arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
         rows = [
             {"problem_id": name, "texts": judged.texts, "meanings": judged.meanings}
             for name, judged in sorted(self.judged.items())
@@ -91,14 +90,14 @@ class MeaningsStore:
         self._journal.path.unlink(missing_ok=True)
 
     def _read_parquet(self) -> dict[str, Judged]:
-        arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+        arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
         try:
             table = parquet.read_table(BytesIO(self._parquet.read_bytes()))
         except FileNotFoundError:
             return {}
         except (OSError, arrow.ArrowException) as error:
             raise ProbeError(
-                f"{self._parquet} is broken ({_first_line(error)}); delete it and label again"
+                f"{self._parquet} is broken ({first_line(error)}); delete it and label again"
             ) from error
         metadata = {key.decode(): text.decode() for key, text in (table.schema.metadata or {}).items()}
         self._check(self._parquet, metadata)
@@ -157,21 +156,7 @@ def _by_problem(rows: list[dict[str, Any]]) -> dict[str, Judged]:
 
 
 def _schema() -> Any:
-    arrow = _pyarrow("pyarrow")
+    arrow = arrow_module("pyarrow")
     return arrow.schema(
         [("problem_id", arrow.string()), ("texts", arrow.string()), ("meanings", arrow.list_(arrow.int32()))]
     )
-
-
-def _pyarrow(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ProbeError(
-            "labels are Parquet files, and pyarrow is missing; run: pip install 'semanticspec[probes]'"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

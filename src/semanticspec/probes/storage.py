@@ -230,26 +230,22 @@ def _sweep(folder: Path) -> None:
 
 def check_parquet() -> None:
     """Raises ProbeError where there is no pyarrow: better at once than after an hour's work."""
-    _pyarrow("pyarrow")
+    arrow_module("pyarrow")
 
 
-def parquet_module() -> Any:
-    """`pyarrow.parquet`; raises ProbeError where there is none."""
-    return _pyarrow("pyarrow.parquet")
-
-
-def _pyarrow(name: str) -> Any:
+def arrow_module(name: str) -> Any:
+    """pyarrow or a part of it; raises ProbeError where there is none."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ProbeError(
-            "collections are Parquet files, and pyarrow is missing; run: pip install 'semanticspec[probes]'"
+            "collections and labels are Parquet files, and pyarrow is missing; run: pip install 'semanticspec[probes]'"
         ) from error
 
 
 def _to_parquet(shard: Shard, collection: str) -> bytes:
     """A shard's rows; what holds for all of them is in the schema's metadata."""
-    arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+    arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
     contexts = {context.context_id: context for context in shard.contexts}
     if contexts.keys() != {segment.context_id for segment in shard.segments}:
         raise ProbeError(f"problem {shard.problem_id!r} has contexts without segments, or segments without")
@@ -276,7 +272,7 @@ def _read_shard(path: Path, collection: str) -> Shard:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+    arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
     try:
         table = parquet.read_table(BytesIO(path.read_bytes()))
         head = _checked_head(path, table, collection)
@@ -304,7 +300,7 @@ def _checked_head(path: Path, table: Any, collection: str) -> dict[str, str]:
     """
     metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
     found = metadata.get("format", "unknown")
-    expected = _schema(_pyarrow("pyarrow"))
+    expected = _schema(arrow_module("pyarrow"))
     if found != str(FORMAT) or not {*_HEAD, *_STAMP} <= metadata.keys() or not table.schema.equals(expected):
         raise ProbeError(
             f"{path} is no shard of format {FORMAT} (its format is {found}); it belongs elsewhere, move it away"

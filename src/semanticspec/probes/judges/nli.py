@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semanticspec.errors import ConfigError, ModelError
+from semanticspec.errors import ConfigError, ModelError, first_line
 from semanticspec.probes.judges.base import THINK_END, Question
 from semanticspec.probes.judges.cache import VerdictCache
 
@@ -130,7 +130,7 @@ class NliModel:
             )
         except Exception as error:
             raise ModelError(
-                f"cannot load the judge {self.model}: {_first_line(error)}; if a tokenizer's package is missing: "
+                f"cannot load the judge {self.model}: {first_line(error)}; if a tokenizer's package is missing: "
                 "pip install 'semanticspec[probes]'"
             ) from error
         if missing := sorted(report["missing_keys"]):
@@ -182,7 +182,7 @@ def _read_config(model: str) -> Any:
             "check the name and the network"
         ) from error
     except Exception as error:
-        raise ModelError(f"{model} is no model transformers knows: {_first_line(error)}") from error
+        raise ModelError(f"{model} is no model transformers knows: {first_line(error)}") from error
 
 
 def _revision(model: str, config: Any) -> str:
@@ -196,8 +196,3 @@ def _revision(model: str, config: Any) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
