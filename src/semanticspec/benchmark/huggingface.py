@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
+import importlib.util
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -48,18 +48,9 @@ class HuggingFaceTarget:
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
         request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
-        cancelled = threading.Event()
-
-        def write(model: Any) -> list[int]:
-            return request.write(_View.of(model, cancelled))
-
-        async def ids() -> list[int]:
-            return await self._engine.run_with_model(write)
-
-        try:
-            return await result_of(request.events_of(ids))
-        finally:
-            cancelled.set()
+        return await request.answer(
+            self._engine, lambda model: request.write(_View.of(model, request.cancelled))
+        )
 
 
 class HuggingFaceAssisted:
@@ -87,7 +78,10 @@ class HuggingFaceAssisted:
         self._pair, self._config = pair, target_alone(config)
         self._engine = _engine_of(self.name, "target", pair.target)
         self._draft_engine = _engine_of(self.name, "draft", pair.draft)
-        self._assistant = _Assistant(pair)
+        vocabularies = [model.vocabulary.tokenizer.get_vocab() for model in (pair.target, pair.draft)]
+        self._same_tokens = vocabularies[0] == vocabularies[1]
+        if importlib.util.find_spec("sklearn") is not None:
+            import sklearn.metrics  # noqa: F401  # transformers imports it in the middle of the first request
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises.
@@ -97,37 +91,66 @@ class HuggingFaceAssisted:
         """
         draft_model = await self._draft_engine.run_with_model(lambda model: model)
         request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
-        cancelled = threading.Event()
 
         def write(model: Any) -> list[int]:
-            target = _View.of(model, cancelled)
-            draft, options = self._assistant.prepare(model, draft_model, cancelled)
+            width, options = self._for_assistant(_width(model), _width(draft_model))
+            target = _View.of(model, request.cancelled)
+            draft = _View.of(draft_model, request.cancelled, width)
             ids = request.write(target, assistant_model=draft.model, **options)
             request.note(draft, target, len(ids))
             return ids
 
-        async def ids() -> list[int]:
-            return await self._engine.run_with_model(write)
+        return await request.answer(self._engine, write)
 
-        try:
-            return await result_of(request.events_of(ids))
-        finally:
-            cancelled.set()
+    def _for_assistant(self, width: int, draft_width: int) -> tuple[int, dict[str, Any]]:
+        """How many tokens the draft shall seem to have, and the further arguments of `generate`.
+
+        Raises:
+            ConfigError: transformers cannot assist this target with this draft, or not without changing its output.
+        """
+        if self._same_tokens or (width == draft_width and self._pair.same_vocabulary):
+            return width, {}
+        if width == draft_width:
+            raise ConfigError(
+                f"hf-assisted cannot run this pair: its tokenizers differ, but both models have {width} tokens, from "
+                "which transformers concludes that they are the same; leave this method out"
+            )
+        if self._config.sampling.temperature > 0:
+            raise ConfigError(
+                "hf-assisted cannot run this pair with sampling: its tokenizers differ, and what transformers then "
+                "does changes the target's distribution (docs/baselines.md); use temperature 0, or leave it out"
+            )
+        return draft_width, {
+            "tokenizer": self._pair.target.vocabulary.tokenizer,
+            "assistant_tokenizer": self._pair.draft.vocabulary.tokenizer,
+        }
 
 
 class _Generation(Request):
     """A request that `generate` of transformers answers in one piece."""
 
-    _counted: dict[str, Any] | None = None
+    def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
+        super().__init__(pair, config, prompt)
+        self.cancelled = threading.Event()
+        self._counted: dict[str, Any] = {}
+
+    async def answer(self, engine: RunsTransformers, write: Callable[[Any], list[int]]) -> Result:
+        """Has `write` make the output's ids with the target, on its engine's thread."""
+        try:
+            return await result_of(self._events_of(engine.run_with_model(write)))
+        finally:
+            self.cancelled.set()
 
     def write(self, target: _View, **options: Any) -> list[int]:
         """The output's ids, end of text included. Runs on the engine's thread."""
         import torch
 
+        from semanticspec.engines.transformers_loading import quiet
+
         vocabulary = self.pair.target.vocabulary
         prompt = torch.tensor([self.transcript.prompt_ids], device=target.model.device)
         device = prompt.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.config.seed)
             sequences = target.model.generate(
                 prompt,
@@ -155,10 +178,9 @@ class _Generation(Request):
         else:
             self._counted |= {"rewrite_s": 0.0}
 
-    async def events_of(self, ids: Callable[[], Any]) -> AsyncGenerator[Event, None]:
-        """The text that `ids` gives, then the result."""
+    async def _events_of(self, ids: Awaitable[list[int]]) -> AsyncGenerator[Event, None]:
         with self.clock.phase("rewrite"):
-            written = await ids()
+            written = await ids
         for event in self.transcript.append_target(written):
             yield event
         text = self.pair.target.vocabulary.decode(written)
@@ -170,7 +192,7 @@ class _Generation(Request):
 
     def _result(self) -> Result:
         result = super()._result()
-        return replace(result, stats=replace(result.stats, **self._counted)) if self._counted else result
+        return replace(result, stats=replace(result.stats, **self._counted))
 
 
 def _sampling_options(sampling: Sampling) -> dict[str, Any]:
@@ -216,7 +238,7 @@ class _View:
         return view
 
     def _counting(self, forward: Callable[..., Any], width: int | None) -> Callable[..., Any]:
-        own_width = self.model.config.get_text_config().vocab_size
+        own_width = _width(self.model)
 
         @functools.wraps(forward)  # generate looks at the arguments that forward takes
         def counted(*, input_ids: Any, **named: Any) -> Any:
@@ -244,41 +266,9 @@ def _fitted(logits: Any, width: int) -> Any:
     return torch.nn.functional.pad(logits[..., :width], (0, missing), value=float("-inf"))
 
 
-class _Assistant:
-    """The draft as transformers wants it beside this target."""
-
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
-        self._own: Any = None
-        self._tokenizers: dict[str, Any] = {}
-
-    def prepare(self, target: Any, draft: Any, cancelled: threading.Event) -> tuple[_View, dict[str, Any]]:
-        """A view of the draft, and the further arguments of `generate`."""
-        width, draft_width = (model.config.get_text_config().vocab_size for model in (target, draft))
-        vocabularies = self._pair.target.vocabulary, self._pair.draft.vocabulary
-        same = vocabularies[0].tokenizer.get_vocab() == vocabularies[1].tokenizer.get_vocab()
-        if width == draft_width and not self._pair.same_vocabulary:
-            raise ConfigError(
-                f"hf-assisted cannot run this pair: its tokenizers differ, but both models have {width} tokens, from "
-                "which transformers concludes that they are the same; leave this method out"
-            )
-        if same or width == draft_width:
-            return _View.of(draft, cancelled, width), {}
-        if self._own is None:
-            self._own = _with_own_modules(draft)
-            self._tokenizers = {
-                "tokenizer": copy.deepcopy(vocabularies[0].tokenizer),
-                "assistant_tokenizer": copy.deepcopy(vocabularies[1].tokenizer),
-            }
-        return _View.of(self._own, cancelled), dict(self._tokenizers)
-
-
-def _with_own_modules(model: Any) -> Any:
-    """A copy that shares all weights: for vocabularies that differ, transformers swaps the assistant's embedding and
-    head for good, and keeps a note of it by tokenizer.
-    """
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+def _width(model: Any) -> int:
+    """How many tokens a model has, unused ones included."""
+    return int(model.config.get_text_config().vocab_size)
 
 
 def _engine_of(method: str, role: str, model: Model) -> RunsTransformers:
