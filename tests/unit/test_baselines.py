@@ -361,6 +361,18 @@ async def test_target_takes_over_where_the_draft_reflects():
     assert list(affirming.token_ids[:8]) == [*drafted, YES, A, A, BREAK]  # nothing to verify: two tokens only
 
 
+async def test_neutral_text_is_kept_up_to_its_first_blank_line():
+    result = await SpeculativeThinking(thinking_pair(), greedy(), replace(SHORT, probe_tokens=6)).solve(
+        "a", 0
+    )
+    kept = [(s.text, s.num_tokens) for s in result.segments if s.accepted]
+    assert kept == [
+        ("aaa\n\n", 4),
+        ("", 1),
+    ]  # five were drafted at once; behind the blank line it is looked at anew
+    assert result.finish_reason == "stop"
+
+
 async def test_recap_after_enough_reflections():
     once = replace(SHORT, negatives=1, recap_words="aa")
     result = await SpeculativeThinking(thinking_pair(), greedy(), once).solve("a", 0)
