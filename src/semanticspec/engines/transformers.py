@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 
 import torch
 
@@ -154,6 +154,15 @@ class TransformersEngine:
             self._check_ids(row)
         request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
         return await self._worker.run(score(self._network, self._pool, request))
+
+    async def forget(self) -> None:
+        """See `Forgetting.forget`."""
+
+        def clear() -> Generator[tuple[int, ...], None, None]:
+            self._pool.clear()
+            yield ()
+
+        await self._worker.run(clear())
 
     async def aclose(self) -> None:
         """Ends calls under way with an EngineError and frees the model."""
