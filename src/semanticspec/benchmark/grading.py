@@ -13,7 +13,7 @@ from typing import Protocol
 from semanticspec.benchmark.grading_worker import Grade, GradedBy, serve
 from semanticspec.errors import ConfigError
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 300.0
 
 
