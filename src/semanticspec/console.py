@@ -96,7 +96,7 @@ def stats_json(stats: Stats) -> dict[str, Any]:
 def print_table(table: Table) -> None:
     """Prints a table on standard output; where the terminal is too narrow lines are broken, figures are not cut."""
     console = Console()
-    needed = console.measure(table).maximum
+    needed = Console(width=1000).measure(table).maximum
     Console(width=max(console.width, needed)).print(table)
 
 

@@ -13,14 +13,22 @@ from semanticspec.errors import first_line
 
 GradedBy = Literal["demo", "math", "letter"]
 LETTERS = ("A", "B", "C", "D")
-_PARSE_TIMEOUT_S = (
-    5  # math-verify's own, of one expression; gives a tidy "no answer" before the process is ended
-)
+_PARSE_TIMEOUT_S = 15
+"""math-verify's own limit for one expression: a tidy "no answer" before the process is ended."""
+
 _MEMORY_BYTES = 4 * 2**30
 _LONGEST_ANSWER = 1000  # characters in a box
 _LAST_CHARACTERS = 2000  # where an answer without a box is looked for
 _THINK_END = "</think>"
 _JSON_CHOICE = re.compile(r'"answer"\s*:\s*"\s*\(?([A-Z])\b')
+_TRAILING_SPACE = re.compile(r"(?:\\[,;:! ]|\s)+$")  # math-verify gives up on a thin space at the end
+_WARM_UPS = (
+    "\\left(3,\\frac{\\pi}{2}\\right]",
+    "x\\in[-2,7]",
+    "x=\\frac{1}{2}",
+    "\\sqrt{2}x+1",
+    "\\text{east}",
+)
 _SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z])|\n\s*\n")
 
 
@@ -42,9 +50,9 @@ def serve(connection: Connection) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     import logging
 
-    import math_verify  # noqa: F401
-
     logging.disable(logging.CRITICAL)
+    for example in _WARM_UPS:  # sympy loads parts of itself when they are first used, which can take seconds
+        _graded("math", f"\\boxed{{{example}}}", example, truncated=False)
     connection.send(True)
     while True:
         try:
@@ -119,4 +127,5 @@ def _boxed(text: str) -> str | None:
     if last < 0:
         return None
     ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, last)]
-    return str(extract_boxed_content(text[ends[-1] if ends else 0 :], mode="last"))
+    boxed = str(extract_boxed_content(text[ends[-1] if ends else 0 :], mode="last"))
+    return _TRAILING_SPACE.sub("", boxed)

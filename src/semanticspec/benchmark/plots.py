@@ -210,7 +210,7 @@ def _acceptance(comparison: Comparison, names: Sequence[str]) -> Painter:
 
 
 def acceptance_by_position(rows: Sequence[Row]) -> list[tuple[float, int, int]]:
-    """Middle of each tenth of the reasoning, how many drafted segments that begin there were kept, and how many tried."""
+    """Middle of each tenth of the reasoning, and how many of the segments drafted there were kept, of how many."""
     kept, tried = [0] * _POSITION_BINS, [0] * _POSITION_BINS
     for row in rows:
         position = 0
