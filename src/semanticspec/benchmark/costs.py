@@ -10,7 +10,7 @@ import torch
 
 from semanticspec.benchmark.rows import Row
 
-_MEASURED_ON = ("semantic", "semantic-paper", "top-k", "random", "always", "never", "token")
+_LOOP_RULES = ("semantic", "semantic-paper", "top-k", "random", "always", "never", "token")
 _TARGETS = ("target", "hf-target")
 
 
@@ -46,7 +46,7 @@ class Costs:
 def costs_of(rows: Mapping[str, Sequence[Row]]) -> Costs | None:
     """The costs from the rows of a drafting method and of the target; None if either is missing."""
     target = _faster_target(rows)
-    drafting = next((name for name in _drafting(rows) if any(row.drafted_tokens for row in rows[name])), None)
+    drafting = next(iter(verifying_methods(rows)), None)
     if target is None or drafting is None:
         return None
     own = [row for row in rows[drafting] if row.drafted_tokens and not row.failed]
@@ -106,11 +106,10 @@ def drafting_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     ]
 
 
-def _drafting(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Methods to measure on, the best suited first."""
-    judged = drafting_methods(rows)
-    known = [name for name in _MEASURED_ON if name in judged]
-    return known + [name for name in judged if name.partition("@")[0] in _MEASURED_ON and name not in known]
+def verifying_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Those of them that judge by one pass of the target over the draft, as the limit assumes; our rules first."""
+    judged = [name for name in drafting_methods(rows) if name.partition("@")[0] in _LOOP_RULES]
+    return sorted(judged, key=lambda name: _LOOP_RULES.index(name.partition("@")[0]))
 
 
 def _faster_target(rows: Mapping[str, Sequence[Row]]) -> str | None:

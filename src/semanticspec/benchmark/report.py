@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from semanticspec.benchmark.costs import Costs, drafting_methods, lost_seconds
+from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
 from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
 from semanticspec.benchmark.plots import draw_all
 from semanticspec.benchmark.rows import Row
@@ -192,7 +192,7 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
         f"{costs.answer_share:.1%} of the target's output is the answer it writes itself. {limit_text(summary)}"
     )
     tables.append(_table("Costs and limit", caption, ["milliseconds"], measured))
-    lost = {name: lost_seconds(comparison.rows[name], costs) for name in drafting_methods(comparison.rows)}
+    lost = {name: lost_seconds(comparison.rows[name], costs) for name in verifying_methods(comparison.rows)}
     requests = len(comparison.cells)
     cells = {
         name: [f"{seconds / requests:.3f}" for seconds in terms.values()] for name, terms in lost.items()

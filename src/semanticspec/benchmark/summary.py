@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semanticspec.benchmark.costs import Costs, costs_of
+from semanticspec.benchmark.costs import Costs, costs_of, verifying_methods
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.statistics import difference, ratio_of_sums, share
 
@@ -86,12 +86,12 @@ def summarize(rows: Sequence[Row], methods: Sequence[str] | None = None) -> dict
 def figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Figures of each method, speed and accuracy relative to the target in the same run."""
     summary = {name: _own_figures(comparison, name) for name in comparison.rows}
-    costs = comparison.costs()
+    costs, limited = comparison.costs(), verifying_methods(comparison.rows)
     for name, own in summary.items():
         own |= _against_baseline(comparison, name)
         if PROPOSED in comparison.rows:
             own |= _accuracy_against(comparison, name, PROPOSED, "accuracy_diff_to_semantic")
-        if costs is not None and "speedup" in own and own["segment_acceptance_rate"] is not None:
+        if costs is not None and "speedup" in own and name in limited:
             own["limit_speedup"] = costs.limit_speedup
             own["limit_share"] = own["speedup"] / costs.limit_speedup
     return summary
