@@ -75,8 +75,8 @@ def write_report(
     for name, themes in pictures.items():
         write_atomically(folder.path / f"{name}.png", themes["light"])
     page = render_page(
-        title=f"{task}: {', '.join(comparison.rows)}",
-        lead=_lead(comparison, pair),
+        title=f"Benchmark: {task}, pair {pair}",
+        lead=_lead(comparison),
         tiles=_tiles(summary),
         figures=[picture(name, themes) for name, themes in pictures.items()],
         tables=_tables(comparison, summary),
@@ -136,12 +136,11 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _lead(comparison: Comparison, pair: str) -> str:
+def _lead(comparison: Comparison) -> str:
     requests = len(comparison.cells)
     samples = f" ({requests} requests)" if requests != comparison.num_problems else ""
-    return (
-        f"Pair {pair}: {comparison.num_problems} problems{samples}, each solved by every method in one run."
-    )
+    names = ", ".join(comparison.rows)
+    return f"{comparison.num_problems} problems{samples}, each solved by every method: {names}."
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[str]:
