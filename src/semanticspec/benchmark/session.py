@@ -136,8 +136,9 @@ class _Job:
             self._measure(setting, methods)
         except KeyboardInterrupt:
             say("stopped; what is done is kept, the same command goes on")
-            if not self.folder.exists:
-                raise
+            if self.folder.exists:
+                _conclude(self.folder, None)
+            raise
         finally:
             grader.close()
         _conclude(self.folder, None)
