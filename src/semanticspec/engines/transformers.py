@@ -174,6 +174,15 @@ class TransformersEngine:
 
         return await self._worker.run(steps())
 
+    async def forget(self) -> None:
+        """See `Forgetting.forget`."""
+
+        def clear() -> Generator[tuple[int, ...], None, None]:
+            self._pool.clear()
+            yield ()
+
+        await self._worker.run(clear())
+
     async def aclose(self) -> None:
         """Ends calls under way with an EngineError and frees the model."""
         await asyncio.shield(self._worker.aclose(self._free))
