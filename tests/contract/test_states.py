@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import Engine, StateSpec
+from semanticspec.engines.pooling import new_pool, pooled
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.engines.transformers import TransformersEngine
 from semanticspec.errors import ConfigError
@@ -119,6 +120,19 @@ async def test_which_states_are_read_changes_no_text(model_folders: dict[str, Pa
             logprobs.append(one.logprobs + score.logprobs)
         assert texts[0] == texts[1]
         torch.testing.assert_close(*map(torch.tensor, logprobs), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "none"])
+def test_a_pool_is_that_of_every_row_alone_and_rows_can_leave(pooling: Any) -> None:
+    states = torch.randn(6, 4, 3)  # positions, rows, hidden
+    pool, rows = new_pool(pooling), torch.arange(4)
+    for end, kept in enumerate(([3, 1, 0], [0, 1, 2], [2, 0], [0, 1], [1], [0])):
+        pool.add(states[end][rows])
+        pool.select_rows(torch.tensor(kept))
+        rows = rows[kept]
+        for index, row in enumerate(rows):
+            expected = pooled(states[: end + 1, row], pooling)
+            torch.testing.assert_close(pool.of_row(index), expected)
 
 
 @pytest.mark.parametrize("layer", [0, 3, -2])

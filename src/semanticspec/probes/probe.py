@@ -107,7 +107,9 @@ class Probe:
         """
         device = self.network.mean.device
         rows = [compute_features(self.card.features, values) for values in signals]
-        features = torch.tensor(rows, dtype=torch.float32, device=device).reshape(len(signals), -1)
+        features = torch.tensor(rows, dtype=torch.float32, device=device).reshape(
+            len(signals), len(self.card.features)
+        )
         read = states.to(device, torch.float32) if self.card.use_state else None
         logits = self.network(joined(read, self.card.pooling, features))
         values = self.calibration.apply(logits) if calibrated else torch.sigmoid(logits)

@@ -278,7 +278,7 @@ def inputs_of(examples: Examples, config: TrainConfig) -> Inputs:
     if not (config.use_state or config.features):
         raise ConfigError("a probe without the state needs features")
     rows = [compute_features(config.features, values) for values in examples.signals]
-    features = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), -1)
+    features = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(config.features))
     return joined(examples.states if config.use_state else None, config.pooling or "mean", features)
 
 
