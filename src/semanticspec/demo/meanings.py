@@ -38,6 +38,8 @@ class Meaning:
         who: The person whose count is spoken of (the first one for `total` and `difference`).
         item: The plural noun that is counted.
         other: The second person of `more`, `fewer`, `twice`, `total` and `difference`, else empty.
+        unit: Of a `product`, what there are several of, "bags" or "friends": the first are bought, the others given
+            to, so a step with the wrong one leads astray. Else empty.
         corrects: True for a step that takes back the one before it ("Wait, ...").
     """
 
@@ -47,6 +49,7 @@ class Meaning:
     who: str
     item: str
     other: str = ""
+    unit: str = ""
     corrects: bool = False
 
     def expected_result(self) -> int:
@@ -73,8 +76,8 @@ class Problem:
         text: Story and question.
         answer: The number asked for.
         steps: Meanings of the reasoning steps in the order of the story.
-        verbs: For each step the word the story used (a verb or a container), empty where there is none;
-            wordings repeat it, meanings do not hold it.
+        verbs: For each step the verb the story used, empty where there is none; wordings repeat it, meanings do
+            not hold it.
     """
 
     text: str

@@ -63,9 +63,8 @@ def _meaning_of(operation: Operation, slots: dict[str, str], corrects: bool) -> 
     if operation not in ("start", "final"):
         operands += (int(slots.get("b", "2")),)
     result = int(slots.get("r", slots["a"]))
-    return Meaning(
-        operation, operands, result, slots["who"], slots["items"], slots.get("other", ""), corrects
-    )
+    other, unit = slots.get("other", ""), slots.get("unit", "")
+    return Meaning(operation, operands, result, slots["who"], slots["items"], other, unit, corrects)
 
 
 def answer_of(text: str) -> int | None:

@@ -241,7 +241,8 @@ def _starting_step(story: Story, position: int, counts: dict[str, int]) -> Meani
 def _event_steps(event: Event, item: str, has: int) -> list[tuple[Meaning, str]]:
     """Returns the one or two steps of an event, each with the story's word for it."""
     who, gets = event.who, _change(event, has)
-    product = Meaning("product", (event.times, event.amount), event.times * event.amount, who, item)
+    all_units = event.times * event.amount
+    product = Meaning("product", (event.times, event.amount), all_units, who, item, unit=event.verb)
     match event.kind:
         case "gain" | "gift":
             return [(Meaning("gain", (has, event.amount), gets, who, item), event.verb)]
@@ -250,10 +251,9 @@ def _event_steps(event: Event, item: str, has: int) -> list[tuple[Meaning, str]]
         case "halve":
             return [(Meaning("halve", (has, 2), gets, who, item), "")]
         case "bags":
-            return [(product, event.verb), (Meaning("gain", (has, product.result), gets, who, item), "buys")]
+            return [(product, ""), (Meaning("gain", (has, all_units), gets, who, item), "buys")]
         case "share":
-            after = Meaning("lose", (has, product.result), gets, who, item)
-            return [(product, event.verb), (after, "gives away")]
+            return [(product, ""), (Meaning("lose", (has, all_units), gets, who, item), "gives away")]
         case _:
             return [(Meaning("lose", (has, event.amount), gets, who, item), event.verb)]
 

@@ -48,7 +48,7 @@ def write_step(meaning: Meaning, verb: str, wording: int) -> str:
         a=values[0],
         b=values[1],
         r=meaning.result,
-        unit=verb,
+        unit=meaning.unit,
         verb=verb,
         verbing=VERBS.get(meaning.operation, {}).get(verb, ""),
     )
@@ -61,11 +61,11 @@ def pick_wording(style: StyleName, rng: random.Random) -> int:
     return next(index for index, bound in enumerate(weights) if drawn < bound)
 
 
-def steps_to_tell(problem: Problem, style: StyleName, rng: random.Random) -> list[tuple[Meaning, str]]:
+def steps_to_tell(problem: Problem, rng: random.Random) -> list[tuple[Meaning, str]]:
     """Returns the problem's steps with their verbs, at times with a closing step that the question leaves free."""
     steps = list(zip(problem.steps, problem.verbs, strict=True))
     last = problem.steps[-1]
-    if last.operation not in ("total", "difference") and rng.random() < CLOSING_SHARE[style]:
+    if last.operation not in ("total", "difference") and rng.random() < CLOSING_SHARE:
         steps.append((closing_step(last.who, last.item, last.result), ""))
     return steps
 
@@ -85,7 +85,7 @@ def write_trace(
     Returns:
         Pieces whose texts joined are the solution.
     """
-    steps = steps_to_tell(problem, style, rng)
+    steps = steps_to_tell(problem, rng)
     slip_at = rng.randrange(len(steps)) if rng.random() < slip_share else -1
     pieces: list[Piece] = []
     for position, (meaning, verb) in enumerate(steps):

@@ -143,14 +143,15 @@ CORRECTION_OPENINGS = (
 )
 ANSWER_WORDINGS = ("The answer is \\boxed{{{r}}}.", "So it is \\boxed{{{r}}}.")
 
-# Weights over six wordings. At temperature 0.6 the rarest nearly vanish, the middle ones are shared.
+# Weights over six wordings. At temperature 0.6 the rarest nearly vanish, the middle ones are shared. The draft's
+# make solutions about as long as the target's, so that a comparison of speed is none of wordiness.
 STYLE_WEIGHTS: dict[StyleName, tuple[int, ...]] = {
     "target": (30, 25, 20, 12, 8, 5),
-    "draft": (5, 8, 12, 20, 25, 30),
+    "draft": (5, 8, 12, 30, 25, 20),
 }
 ANSWER_WEIGHTS: dict[StyleName, tuple[int, ...]] = {"target": (90, 10), "draft": (30, 70)}
 # Share of solutions that close with the count once more before the answer, where the question leaves that free.
-CLOSING_SHARE: dict[StyleName, float] = {"target": 0.12, "draft": 0.4}
+CLOSING_SHARE = 0.12
 
 INTROS = (
     "{who} has {a} {items}.",

@@ -136,7 +136,7 @@ class ProbeCard:
     @property
     def names(self) -> tuple[str, ...]:
         """All names its model is known by, the best for people first."""
-        return (*self.model_names, self.model_id)
+        return tuple(dict.fromkeys((*self.model_names, self.model_id)))
 
     def mismatches(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """What makes the probe unusable with a model, each as `name got, expected`; empty if it fits."""
