@@ -41,6 +41,7 @@ from semanticspec.probes.label import label, read_meanings
 from semanticspec.probes.metrics import auroc
 from semanticspec.probes.probe import network_of
 from semanticspec.probes.problems import ProblemText
+from semanticspec.probes.publish import publish
 from semanticspec.probes.retraining import Retraining, num_variants
 from semanticspec.probes.run import run
 from semanticspec.probes.settings import parse_settings
@@ -184,6 +185,21 @@ def vars_of(states: StateSpec) -> dict[str, Any]:
 def test_cards_of_states_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"pooling is 'none'|layer is \d; expected -1 .* layers 1 to 2"):
         make_card(**changes)
+
+
+def test_a_published_probe_says_which_states_it_reads(tmp_path: Path) -> None:
+    for name, changes, said in (
+        (
+            "inner",
+            {"layer": 2, "norm_state": "pre", "pooling": "attention"},
+            "| layer 2; learnt attention over",
+        ),
+        ("usual", {}, ""),
+    ):
+        make_probe(**changes).save(tmp_path / name)
+        readme = (publish(tmp_path / name, tmp_path / f"published {name}") / "README.md").read_text()
+        assert ("| states |" in readme) == bool(said)
+        assert said in readme
 
 
 def test_packaged_probes_are_as_they_were() -> None:
