@@ -56,12 +56,17 @@ def decode(
     """
     config = config or DecodingConfig()
     pair.check(config)
-    return _Request(pair, config, prompt, request_id).events()
+    return Request(pair, config, prompt, request_id).events()
 
 
 async def generate_async(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
     """The result of `decode`, without the events on the way."""
-    async with aclosing(decode(pair, prompt, config)) as events:
+    return await result_of(decode(pair, prompt, config))
+
+
+async def result_of(events: AsyncGenerator[Event, None]) -> Result:
+    """Runs a request to its end."""
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, Finished):
                 return event.result
@@ -97,7 +102,7 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """A drafted segment on its way to a verdict.
 
     Attributes:
@@ -110,10 +115,16 @@ class _Draft:
     text: str
 
 
-class _Request:
-    """One request. `events` is the loop; the methods below it are its steps."""
+class Request:
+    """One request. `events` is the loop; the methods below it are its steps.
 
-    def __init__(self, pair: Pair, config: DecodingConfig, prompt: Prompt, request_id: str | None) -> None:
+    Use `decode`. The benchmark's foreign methods (`benchmark/specreason.py`) override single steps, so that all
+    else is the same.
+    """
+
+    def __init__(
+        self, pair: Pair, config: DecodingConfig, prompt: Prompt, request_id: str | None = None
+    ) -> None:
         self.pair, self.config = pair, config
         self.transcript = Transcript(pair, prompt, with_draft=config.speculate)
         self.clock = Clock()
@@ -152,7 +163,7 @@ class _Request:
             target_next = not verdict.accepted and verdict.replacement_id is None
         yield Finished(self._result())
 
-    async def _draft_segment(self) -> _Draft | None:
+    async def _draft_segment(self) -> Draft | None:
         """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has."""
         model, config = self.pair.draft, self.config
         room = model.engine.info.max_context_tokens - len(self.transcript.draft_ids)
@@ -176,7 +187,7 @@ class _Request:
             return None
         self.num_drafts += 1
         self.drafted_tokens += len(ids)
-        return _Draft(generation, ids, self.pair.target.vocabulary.decode(ids))
+        return Draft(generation, ids, self.pair.target.vocabulary.decode(ids))
 
     async def _cut_after_thinking(self, generation: Generation) -> Generation:
         """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
@@ -189,13 +200,13 @@ class _Request:
         rows = generation.distributions[:end] if generation.distributions is not None else None
         return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")
 
-    def _left_to_target(self, draft: _Draft) -> bool:
+    def _left_to_target(self, draft: Draft) -> bool:
         """Whether a draft ends the thinking and the configuration has the target do that itself."""
         if self.config.judge_think_end or self.transcript.thinking_ended:
             return False
         return self.pair.target.segmenter.think_end(draft.token_ids) is not None
 
-    async def _verify(self, draft: _Draft) -> Score:
+    async def _verify(self, draft: Draft) -> Score:
         """The target reads the segment in one pass."""
         config, sampling = self.config, None
         if config.bonus_token:
@@ -213,7 +224,7 @@ class _Request:
             )
         return score
 
-    def _judge(self, draft: _Draft, score: Score) -> tuple[Verdict, Segment]:
+    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
         """Asks the probes if the rule needs them, then the rule."""
         evidence = Evidence(draft.token_ids, score.ranks)
         if self.config.rule.needs_distributions:
@@ -232,6 +243,10 @@ class _Request:
                 p_draft = self.pair.draft_probe.estimate(draft.generation)
             evidence = replace(evidence, p_target=p_target, p_draft=p_draft)
         verdict = decide(self.config.rule, evidence, self.random)
+        return verdict, self._record(draft, verdict, evidence)
+
+    def _record(self, draft: Draft, verdict: Verdict, evidence: Evidence) -> Segment:
+        """Notes a verdict among the request's segments."""
         segment = Segment(
             author="draft",
             text=draft.text,
@@ -243,9 +258,9 @@ class _Request:
         )
         self.segments.append(segment)
         self.num_rejected += not verdict.accepted
-        return verdict, segment
+        return segment
 
-    def _keep(self, draft: _Draft, verdict: Verdict, score: Score) -> list[Event]:
+    def _keep(self, draft: Draft, verdict: Verdict, score: Score) -> list[Event]:
         """Appends what a verdict keeps, then its replacement token or the bonus token."""
         events: list[Event] = []
         if verdict.accepted:

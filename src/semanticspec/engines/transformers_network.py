@@ -29,6 +29,7 @@ class Network:
     model's state is caught by a hook on the way; as is an inner layer's, whichever of the two runs.
 
     Attributes:
+        model: the causal LM as transformers loaded it.
         states: which states `run` gives, and how readings pool them.
         reusable: whether the cache of this model can be cut back to any length. False for sliding windows and
             recurrent states; then every call computes its context from cold.
@@ -41,7 +42,7 @@ class Network:
             ConfigError: the model has no such layer.
             ModelError: the model cannot continue from a cache, or its layers cannot be found.
         """
-        self._model = model
+        self.model = model
         self._base = model.base_model
         self._head = model.get_output_embeddings()
         self._caught: Any = None
@@ -61,7 +62,7 @@ class Network:
         """An empty cache: ours where the model's layers allow it, else the kind transformers makes for it."""
         if self.reusable:
             return Cache(layers=[GrowingLayer() for _ in range(self.num_layers)])
-        return DynamicCache(config=self._model.config)
+        return DynamicCache(config=self.model.config)
 
     def run(self, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
         """Reads tokens after those in `cache`, which grows by them.
@@ -74,7 +75,7 @@ class Network:
             that is not these states (else None): the logits `[batch, seq, vocabulary]` if the model has to
             compute them itself, or the states after the final norm. Give both to `logits`, cut alike.
         """
-        runs = self._model if self._whole else self._base
+        runs = self.model if self._whole else self._base
         output = runs(input_ids=token_ids, past_key_values=cache, use_cache=True)
         own = output.logits if self._whole else output.last_hidden_state
         if not self._catches:
@@ -104,7 +105,7 @@ class Network:
 
     def _check(self) -> None:
         ids = self.tokens([i % self.vocabulary_size for i in range(1, _CHECK_TOKENS + 1)])
-        expected = self._model(input_ids=ids, use_cache=False).logits.float()
+        expected = self.model(input_ids=ids, use_cache=False).logits.float()
         whole = self._base(input_ids=ids, use_cache=False).last_hidden_state
         self.vocabulary_size = expected.shape[-1]
         self._whole = not self._head_alone_gives(whole, expected)
