@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semanticspec import demo
+from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ConfigError, ModelError
-from semanticspec.pair import Model, Pair, SemanticProbe
+from semanticspec.pair import Model, Pair
 from semanticspec.probes.finding import BUNDLED as BUNDLED
 from semanticspec.probes.finding import fitting, locate
 from semanticspec.records import Author
+
+if TYPE_CHECKING:
+    from semanticspec.probes.probe import Probe
 
 
 def load_pair(
@@ -18,6 +23,8 @@ def load_pair(
     *,
     target_probe: str | None = None,
     draft_probe: str | None = None,
+    target_states: StateSpec | None = None,
+    draft_states: StateSpec | None = None,
     dtype: str = "auto",
     device: str = "auto",
 ) -> Pair:
@@ -27,12 +34,13 @@ def load_pair(
         target, draft: hub name, local folder or GGUF file, both or neither.
         target_probe, draft_probe: needed by the `semantic` rule: folders, the name of a packaged pair of probes
             (`semanticspec probe list`), or owner/name[@revision] on the hub. The bundled pair brings its own.
+        target_states, draft_states: which states the engines' readings hold; None = those that the probes read.
         dtype, device: of both models, see `load_model`.
 
     Raises:
-        ConfigError: only one of target and draft is given.
+        ConfigError: only one of target and draft is given, or a model has not the layer that is asked for.
         ModelError: a model cannot be found or read.
-        ProbeError: a probe cannot be read or was made for another model.
+        ProbeError: a probe cannot be read, was made for another model, or reads other states than asked for.
     """
     if (target is None) != (draft is None):
         given, missing = ("target", "draft") if draft is None else ("draft", "target")
@@ -43,27 +51,37 @@ def load_pair(
         draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
     else:
         name = f"{target} + {draft}"
-    # Misspelt probes are told before minutes are spent loading models.
-    target_folder = locate(target_probe, "target") if target_probe else None
-    draft_folder = locate(draft_probe, "draft") if draft_probe else None
-    target_model = load_model(target, dtype=dtype, device=device)
-    draft_model = load_model(draft, dtype=dtype, device=device)
+    _check_model_name(target)
+    _check_model_name(draft)
+    # Probes first: misspelt ones are told before minutes are spent loading models, and they say what to load.
+    of_target, of_draft = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
+    target_states = target_states or (of_target.card.states if of_target else StateSpec())
+    draft_states = draft_states or (of_draft.card.states if of_draft else StateSpec())
+    target_model = load_model(target, dtype=dtype, device=device, states=target_states)
+    draft_model = load_model(draft, dtype=dtype, device=device, states=draft_states)
     return Pair(
         target_model,
         draft_model,
-        _load_probe(target_folder, target_model, "target"),
-        _load_probe(draft_folder, draft_model, "draft"),
+        _checked(of_target, target_model, "target"),
+        _checked(of_draft, draft_model, "draft"),
         name,
         _fitting_probes(target, target_model, draft, draft_model),
     )
 
 
-def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Model:
+def load_model(
+    model: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    states: StateSpec = StateSpec(),  # noqa: B008
+) -> Model:
     """Loads one model with its tokenizer.
 
     Args:
         dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
+        states: which states its readings hold.
 
     Raises:
         ModelError: the model cannot be found or read.
@@ -72,7 +90,7 @@ def load_model(model: str, *, dtype: str = "auto", device: str = "auto") -> Mode
     from semanticspec.engines.transformers import TransformersEngine
     from semanticspec.vocabulary import Vocabulary
 
-    engine = TransformersEngine.load(model, dtype=dtype, device=device)
+    engine = TransformersEngine.load(model, dtype=dtype, device=device, states=states)
     return Model(engine, Vocabulary.load(model))
 
 
@@ -100,11 +118,16 @@ def _fitting_probes(target: str, target_model: Model, draft: str, draft_model: M
     return tuple(name for name in for_target if name in for_draft)
 
 
-def _load_probe(folder: Path | None, model: Model, role: Author) -> SemanticProbe | None:
-    if folder is None:
+def _load_probe(name: str | None, role: Author) -> Probe | None:
+    if name is None:
         return None
+    folder = locate(name, role)
     from semanticspec.probes.probe import Probe
 
-    probe = Probe.load(folder)
-    probe.check(model.engine.info, model.vocabulary.fingerprint, role)
+    return Probe.load(folder)
+
+
+def _checked(probe: Probe | None, model: Model, role: Author) -> Probe | None:
+    if probe is not None:
+        probe.check(model.engine.info, model.vocabulary.fingerprint, role)
     return probe

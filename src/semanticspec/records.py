@@ -59,8 +59,10 @@ class Reading:
 
     Attributes:
         logprobs: raw log-probability (nats, temperature 1, no truncation) of every token of the continuation.
-        pooled_state: mean over the predicting positions of the last layer's state, `[hidden]`, float32, on the
-            engine's device. Whether it is taken before or after the final norm is `EngineInfo.norm_state`.
+        pooled_state: states at the predicting positions, float32, on the engine's device: their mean or the last
+            of them, `[hidden]`, or all, `[tokens, hidden]`, as `EngineInfo.pooling` says. `EngineInfo.layer` is
+            the layer they come from, the last one unless asked otherwise; `EngineInfo.norm_state` says whether
+            they are taken before or after the final norm.
         distributions: probabilities under the sampling settings in force, float32, `[tokens, vocabulary]` for
             a generation and `[tokens + 1, vocabulary]` for a score (the last row is what comes after); None
             unless they were asked for.

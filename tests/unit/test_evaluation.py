@@ -346,7 +346,9 @@ def test_retraining_all_of_it_gives_the_same_probe(
     probes: dict[str, Probe], evaluated: tuple[Evaluation, JudgedRows]
 ) -> None:
     probe, (evaluation, _) = probes["target"], evaluated
-    assert config_of(probe.card) == TrainConfig(widths=(8,), features=("sum", "mean"), max_epochs=3)
+    assert config_of(probe.card) == TrainConfig(
+        widths=(8,), features=("sum", "mean"), max_epochs=3, pooling="mean"
+    )
     sizes = [point["problems"] for point in evaluation.learning_curve]
     assert sizes == sorted(set(sizes))
     assert evaluation.learning_curve[-1]["figures"]["auroc"] == evaluation.after["auroc"]

@@ -12,11 +12,51 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
+from semanticspec.errors import ConfigError
 from semanticspec.records import Generation, Sampling, Score, Stop
 
 NormState = Literal["post", "pre"]
+Pooling = Literal["mean", "last", "none"]
+LAST_LAYER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """Which states an engine's readings hold, and how those of the predicting positions become one.
+
+    Attributes:
+        layer: -1 = the last layer's, after the final norm; k in 1..num_layers = the output of the k-th decoder
+            layer, before any final norm.
+        pooling: `mean` over the predicting positions, the `last` of them, or `none`: all are kept.
+    """
+
+    layer: int = LAST_LAYER
+    pooling: Pooling = "mean"
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise ConfigError(
+                f"pooling of an engine's states is {self.pooling!r}; expected one of {', '.join(get_args(Pooling))}"
+            )
+
+    @property
+    def norm_state(self) -> NormState:
+        """Whether the states are taken after or before the final norm."""
+        return "post" if self.layer == LAST_LAYER else "pre"
+
+    def check(self, num_layers: int) -> None:
+        """Refuses a layer that a model of so many decoder layers has not.
+
+        Raises:
+            ConfigError: as said.
+        """
+        if self.layer != LAST_LAYER and not 1 <= self.layer <= num_layers:
+            inner = f", or one of the decoder layers 1 to {num_layers}" if num_layers else ""
+            raise ConfigError(
+                f"layer is {self.layer}; expected -1 (the last layer's states after the final norm){inner}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +85,7 @@ class EngineInfo:
         revision: hub commit, or a digest of the weights' file list for a local folder; "" if unknown.
         norm_state: whether pooled states are taken after ("post") or before ("pre") the final norm.
         max_context_tokens: prompt and output together.
+        layer, pooling: which states readings hold, see `StateSpec`.
     """
 
     model_id: str
@@ -55,6 +96,8 @@ class EngineInfo:
     max_context_tokens: int
     norm_state: NormState = "post"
     capabilities: Capabilities = Capabilities()
+    layer: int = LAST_LAYER
+    pooling: Pooling = "mean"
 
 
 @dataclass(frozen=True, slots=True)

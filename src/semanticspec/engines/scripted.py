@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import log
 from typing import TYPE_CHECKING
 
-from semanticspec.engines.base import Capabilities, EngineInfo, TokenChunk, position_uniform
+from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk, position_uniform
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
 
@@ -22,12 +22,18 @@ class ScriptedEngine:
     """Samples from `next_probabilities(context ids)`, a list of one probability per token.
 
     The state at a position is the vector of next-token probabilities there, so the hidden size equals the
-    vocabulary size and pooled states can be computed by hand in a test.
+    vocabulary size and pooled states can be computed by hand in a test. It has no layers but that.
     """
 
     def __init__(
-        self, next_probabilities: NextProbabilities, vocabulary_size: int, max_context_tokens: int = 4096
+        self,
+        next_probabilities: NextProbabilities,
+        vocabulary_size: int,
+        max_context_tokens: int = 4096,
+        states: StateSpec = StateSpec(),  # noqa: B008
     ) -> None:
+        """Raises ConfigError if `states` asks for an inner layer."""
+        states.check(num_layers=0)
         self._next = next_probabilities
         self._closed = False
         self.calls: list[str] = []
@@ -39,6 +45,7 @@ class ScriptedEngine:
             vocabulary_size=vocabulary_size,
             max_context_tokens=max_context_tokens,
             capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
+            pooling=states.pooling,
         )
 
     async def generate(
@@ -139,7 +146,7 @@ class ScriptedEngine:
             ids.append(token_id)
         return Generation(
             tuple(logprobs),
-            _mean(states),
+            self._pooled(states),
             _matrix(rows) if distributions else None,
             tuple(ids[start:]),
             "stop" if stopped else "length",
@@ -159,13 +166,18 @@ class ScriptedEngine:
         rows = [under_sampling(p, sampling) for p in positions] if sampling else []
         return Score(
             logprobs=tuple(_log(p[i]) for p, i in scored),
-            pooled_state=_mean(positions[:-1]),
+            pooled_state=self._pooled(positions[:-1]),
             distributions=_matrix(rows) if distributions and rows else None,
             ranks=tuple(1 + sum(other > p[i] for other in p) for p, i in scored),
             argmax_ids=tuple(p.index(max(p)) for p, _ in scored),
             entropies=tuple(-sum(other * _log(other) for other in p if other > 0) for p, _ in scored),
             next_token_id=draw(rows[-1], position_uniform(seed, end)) if rows else None,
         )
+
+    def _pooled(self, states: list[list[float]]) -> Tensor:
+        from semanticspec.engines.pooling import pooled
+
+        return pooled(_matrix(states), self.info.pooling)
 
 
 def under_sampling(probabilities: Sequence[float], sampling: Sampling) -> list[float]:
@@ -199,7 +211,3 @@ def _matrix(rows: Sequence[Sequence[float]]) -> Tensor:
     import torch
 
     return torch.tensor(rows, dtype=torch.float32)
-
-
-def _mean(states: Sequence[Sequence[float]]) -> Tensor:
-    return _matrix(states).mean(0)

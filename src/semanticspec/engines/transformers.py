@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from semanticspec.config import check_sampling
-from semanticspec.engines.base import Capabilities, EngineInfo, TokenChunk
+from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
 from semanticspec.engines.transformers_cache import CachePool
 from semanticspec.engines.transformers_loading import load_model
 from semanticspec.engines.transformers_network import Network
@@ -35,7 +35,8 @@ SMALL_MODEL_PARAMETERS = 10_000_000
 class TransformersEngine:
     """Implements `semanticspec.engines.base.Engine`.
 
-    Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`.
+    Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`, unless `load` is asked for
+    those of another layer.
     """
 
     def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int) -> None:
@@ -60,6 +61,7 @@ class TransformersEngine:
         device: str = "auto",
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         threads: int | None = None,
+        states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Loads a model.
 
@@ -70,14 +72,15 @@ class TransformersEngine:
             device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
             cache_bytes: what kept key/value caches may take while no call uses them.
             threads: CPU threads of one operation; None = one for small models, torch's own number for others.
+            states: which states its readings hold.
 
         Raises:
-            ConfigError: the dtype or device is unknown or not there.
+            ConfigError: the dtype or device is unknown or not there, or the model has no such layer.
             ModelError: there is no such model, it is no causal LM, or its files are broken.
             EngineError: a package is missing.
         """
         loaded = load_model(model, revision, dtype, device)
-        network = Network(loaded.model)
+        network = Network(loaded.model, states)
         info = EngineInfo(
             model_id=model,
             revision=loaded.revision,
@@ -85,8 +88,10 @@ class TransformersEngine:
             num_layers=network.num_layers,
             vocabulary_size=network.vocabulary_size,
             max_context_tokens=loaded.max_context_tokens,
-            norm_state="post",
+            norm_state=states.norm_state,
             capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
+            layer=states.layer,
+            pooling=states.pooling,
         )
         # Asked for in any case: torch then fixes the number for this thread, whatever the worker sets for itself.
         usual = torch.get_num_threads()

@@ -76,10 +76,18 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the model said after some number of tokens: state `[hidden]` and raw logits `[vocabulary]`."""
+    """What the model said after some number of tokens: state `[hidden]` and raw logits `[vocabulary]`.
+
+    `own` is what the logits are made of where that is not the state, see `Network.run`.
+    """
 
     state: Tensor
     logits: Tensor
+    own: Tensor | None = None
+
+    def num_bytes(self) -> int:
+        shared = self.own is None or self.own is self.logits
+        return self.state.nbytes + self.logits.nbytes + (0 if shared or self.own is None else self.own.nbytes)
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +129,7 @@ class CachedSequence:
         return Cache(layers=[layer.copied(num_tokens, rows) for layer in self.cache.layers])
 
     def num_bytes(self) -> int:
-        kept = sum(mark.state.nbytes + mark.logits.nbytes for mark in self.marks.values())
+        kept = sum(mark.num_bytes() for mark in self.marks.values())
         return kept + sum(int(layer.num_bytes()) for layer in self.cache.layers)
 
 

@@ -1,14 +1,15 @@
-"""A causal LM of transformers seen as two functions: tokens to last-layer states, and states to logits."""
+"""A causal LM of transformers seen as two functions: tokens to states, and states to logits."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from semanticspec.engines.base import LAST_LAYER, StateSpec
 from semanticspec.engines.transformers_cache import GrowingLayer
 from semanticspec.errors import ModelError, first_line
 
@@ -25,19 +26,21 @@ class Network:
     """Runs the base model without its head, so that logits are computed only where they are needed.
 
     Some models scale or cap their logits outside the head. For those the whole model runs, and the base
-    model's state is caught by a hook on the way.
+    model's state is caught by a hook on the way; as is an inner layer's, whichever of the two runs.
 
     Attributes:
         model: the causal LM as transformers loaded it.
+        states: which states `run` gives, and how readings pool them.
         reusable: whether the cache of this model can be cut back to any length. False for sliding windows and
             recurrent states; then every call computes its context from cold.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, states: StateSpec = StateSpec()) -> None:  # noqa: B008
         """Checks that the model's parts behave as this class needs, on a few tokens.
 
         Raises:
-            ModelError: the model cannot continue from a cache.
+            ConfigError: the model has no such layer.
+            ModelError: the model cannot continue from a cache, or its layers cannot be found.
         """
         self.model = model
         self._base = model.base_model
@@ -49,6 +52,8 @@ class Network:
         self.num_layers = int(text_config.num_hidden_layers)
         self.vocabulary_size = int(text_config.vocab_size)
         self.reusable = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+        states.check(self.num_layers)
+        self.states = states
         self._whole = False
         with torch.inference_mode():
             self._check()
@@ -66,39 +71,50 @@ class Network:
             token_ids: `[batch, seq]`, int64, on the model's device.
 
         Returns:
-            States after the final norm `[batch, seq, hidden]` in the model's dtype, and the logits
-            `[batch, seq, vocabulary]` where the model had to compute them itself (else None). Give both to
-            `logits`, cut alike.
+            The layer's states `[batch, seq, hidden]` in the model's dtype, and what the logits are made of where
+            that is not these states (else None): the logits `[batch, seq, vocabulary]` if the model has to
+            compute them itself, or the states after the final norm. Give both to `logits`, cut alike.
         """
-        if self._whole:
-            output = self.model(input_ids=token_ids, past_key_values=cache, use_cache=True)
-            states, self._caught = self._caught, None
-            return states, output.logits
-        states = self._base(input_ids=token_ids, past_key_values=cache, use_cache=True).last_hidden_state
-        return states, None
+        runs = self.model if self._whole else self._base
+        output = runs(input_ids=token_ids, past_key_values=cache, use_cache=True)
+        own = output.logits if self._whole else output.last_hidden_state
+        if not self._catches:
+            return own, None
+        states, self._caught = self._caught, None
+        return states, own
 
     def logits(self, states: Tensor, own: Tensor | None) -> Tensor:
         """Raw logits, float32, `[..., vocabulary]`, of states `[..., hidden]`."""
-        raw = self._head(states) if own is None else own
+        sources = states if own is None else own
+        raw = sources if self._whole else self._head(sources)
         return raw.float()
 
     @property
     def computes_logits(self) -> bool:
-        """Whether `run` returns logits of its own."""
+        """Whether what `run` returns beside the states are logits."""
         return self._whole
 
     def tokens(self, token_ids: list[int]) -> Tensor:
         """`[1, seq]` on the model's device."""
         return torch.tensor([token_ids], device=self.device)
 
+    @property
+    def _catches(self) -> bool:
+        """Whether a hook catches the states on the way."""
+        return self._whole or self.states.layer != LAST_LAYER
+
     def _check(self) -> None:
         ids = self.tokens([i % self.vocabulary_size for i in range(1, _CHECK_TOKENS + 1)])
         expected = self.model(input_ids=ids, use_cache=False).logits.float()
         whole = self._base(input_ids=ids, use_cache=False).last_hidden_state
         self.vocabulary_size = expected.shape[-1]
-        if not self._head_alone_gives(whole, expected):
-            self._whole = True
-            self._base.register_forward_hook(self._catch)
+        self._whole = not self._head_alone_gives(whole, expected)
+        if self._catches:
+            last = self.states.layer == LAST_LAYER
+            caught_from = self._base if last else self._decoder_layers()[self.states.layer - 1]
+            caught_from.register_forward_hook(self._catch)
+            self._base(input_ids=ids, use_cache=False)
+            whole = self._caught
         try:
             cache = self.new_cache()
             first, _ = self.run(ids[:, :_CHECK_CUT], cache)
@@ -120,5 +136,16 @@ class Network:
             return False
         return float((logits - expected).abs().max()) <= _SAME_LOGITS * float(expected.abs().max())
 
+    def _decoder_layers(self) -> nn.ModuleList:
+        """The list of the model's layers: the outermost one of the right length."""
+        for module in self._base.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.num_layers:
+                return module
+        raise ModelError(
+            f"the {self.num_layers} layers of this kind of model cannot be found; use its last layer (layer -1)"
+        )
+
     def _catch(self, _module: Any, _arguments: Any, output: Any) -> None:
-        self._caught = output.last_hidden_state
+        if not isinstance(output, Tensor):
+            output = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+        self._caught = output

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semanticspec.engines.base import position_uniform
+from semanticspec.engines.pooling import pooled
 from semanticspec.engines.transformers_cache import CachedSequence, CachePool, Mark
 from semanticspec.engines.transformers_network import Network
 from semanticspec.engines.transformers_sampling import Sampler
@@ -50,7 +51,8 @@ def read_context(
         if start + len(piece) < end:
             yield ()
         else:
-            sequence.marks[end] = _mark(network, states, own)
+            logits = network.logits(states[:, -1], None if own is None else own[:, -1])
+            sequence.marks[end] = _mark(network, states[0], None if own is None else own[0], logits, -1)
     return sequence.marks[end]
 
 
@@ -77,8 +79,10 @@ def _score_one(
         states: list[Tensor] = []
         own: list[Tensor] = []
         if len(sequence.token_ids) > first:  # the whole context is there, with what was said at its end
-            states.append(sequence.marks[first + 1].state[None])
-            own.append(sequence.marks[first + 1].logits[None])
+            mark = sequence.marks[first + 1]
+            states.append(mark.state[None])
+            if mark.own is not None:
+                own.append(mark.own[None])
         while len(sequence.token_ids) < len(token_ids):
             start = len(sequence.token_ids)
             piece = token_ids[start : start + PIECE_TOKENS]
@@ -90,7 +94,7 @@ def _score_one(
                 own.append(piece_own[0, skipped:])
             yield ()
         whole_states = torch.cat(states)
-        whole_own = torch.cat(own) if network.computes_logits else None
+        whole_own = torch.cat(own) if own else None
         return _read(network, request, continuation, whole_states, whole_own, sequence)
     finally:
         pool.release(sequence)
@@ -116,7 +120,9 @@ def _score_batch(
             for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
                 yield ()
                 row_states = torch.cat((mark.state[None], states[place, : len(row)]))
-                row_own = None if own is None else torch.cat((mark.logits[None], own[place, : len(row)]))
+                row_own = None
+                if own is not None and mark.own is not None:
+                    row_own = torch.cat((mark.own[None], own[place, : len(row)]))
                 scores[index] = _read(network, request, row, row_states, row_own, None)
     finally:
         pool.release(sequence)
@@ -161,13 +167,13 @@ def _read(
         if sampler is not None and request.distributions:
             rows.append(sampler.probabilities(logits))
         if sequence is not None and start == 0:
-            sequence.marks[len(request.context_ids)] = Mark(states[0].clone(), logits[0].clone())
+            sequence.marks[len(request.context_ids)] = _mark(network, states, own, logits, 0)
     if sequence is not None:
-        sequence.marks[len(sequence.token_ids)] = Mark(states[-1].clone(), logits[-1].clone())
+        sequence.marks[len(sequence.token_ids)] = _mark(network, states, own, logits, -1)
     logprobs, ranks, favourites, entropies = torch.cat(columns, dim=1)[:, :num_tokens].tolist()
     return Score(
         logprobs=finite(logprobs),
-        pooled_state=plain(states[:num_tokens].float().mean(0)),
+        pooled_state=plain(pooled(states[:num_tokens], network.states.pooling)),
         distributions=plain(torch.cat(rows)) if rows else None,
         ranks=tuple(map(int, ranks)),
         argmax_ids=tuple(map(int, favourites)),
@@ -211,10 +217,14 @@ def _next_token(
     return int(token_ids)
 
 
-def _mark(network: Network, states: Tensor, own: Tensor | None) -> Mark:
-    """The mark at the last of states `[1, seq, hidden]`; cloned, so as not to keep the rest alive."""
-    logits = network.logits(states[:, -1], None if own is None else own[:, -1])
-    return Mark(states[0, -1].clone(), logits[0].clone())
+def _mark(network: Network, states: Tensor, own: Tensor | None, logits: Tensor, index: int) -> Mark:
+    """The mark at a row of states `[seq, hidden]` and of logits; cloned, so as not to keep the rest alive.
+
+    `states` and `logits` may be of unequal length, as long as the index means the same position in both.
+    """
+    said = logits[index].clone()
+    kept = said if network.computes_logits else None if own is None else own[index].clone()
+    return Mark(states[index].clone(), said, kept)
 
 
 def finite(logprobs: Sequence[float]) -> tuple[float, ...]:

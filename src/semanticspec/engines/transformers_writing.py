@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Cache
 
 from semanticspec.engines.base import position_uniform
+from semanticspec.engines.pooling import new_pool
 from semanticspec.engines.transformers_cache import CachePool, Mark
 from semanticspec.engines.transformers_network import Network
 from semanticspec.engines.transformers_reading import finite, plain, read_context
@@ -50,11 +51,11 @@ class _Row:
         self.probabilities: list[Tensor] = []
         self.generation: Generation | None = None
 
-    def finish(self, state_sum: Tensor, stopped: bool) -> None:
-        """Makes the generation, given the sum of its states `[hidden]`, float32."""
+    def finish(self, pooled_state: Tensor, stopped: bool) -> None:
+        """Makes the generation, given its pooled state."""
         self.generation = Generation(
             logprobs=finite(torch.stack(self.logprobs).tolist()),
-            pooled_state=plain(state_sum / len(self.token_ids)),
+            pooled_state=plain(pooled_state),
             distributions=plain(torch.stack(self.probabilities)) if self.probabilities else None,
             token_ids=tuple(self.token_ids),
             stop_reason="stop" if stopped else "length",
@@ -97,6 +98,7 @@ class _Batch:
         self._request = request
         self._cache = cache
         self._cached_ids = cached_ids
+        self._states = new_pool(network.states.pooling)
         samples = range(request.first_sample, request.first_sample + request.n)
         self._all_rows = [_Row(sample, request.context_ids[-1]) for sample in samples]
         self._rows = self._all_rows
@@ -107,17 +109,16 @@ class _Batch:
         sampler = Sampler(request.sampling)
         state = mark.state.expand(request.n, -1)  # [rows, hidden]
         logits = mark.logits.expand(request.n, -1)  # [rows, vocabulary]
-        state_sum = torch.zeros(state.shape, dtype=torch.float32, device=state.device)
         position = len(request.context_ids)
         handed_out, turn_end = 0, 0.0  # the first token goes out at once
         while True:
-            state_sum += state
+            self._states.add(state)
             uniforms = [position_uniform(request.seed, position, row.sample) for row in self._rows]
             token_ids, probabilities = sampler.draw(logits, uniforms, request.distributions)
             logprobs = logits.gather(-1, token_ids) - logits.logsumexp(-1, keepdim=True)
             new_ids = token_ids.flatten().tolist()  # the one synchronisation with the device
-            self._record(new_ids, logprobs.flatten(), probabilities, state_sum)
-            token_ids, state_sum = self._without_finished(token_ids, state_sum)
+            self._record(new_ids, logprobs.flatten(), probabilities)
+            token_ids = self._without_finished(token_ids)
             if (now := time.monotonic()) >= turn_end or not self._rows:
                 written = self._all_rows[0].token_ids
                 yield tuple(written[handed_out:])
@@ -131,9 +132,7 @@ class _Batch:
             logits = network.logits(state, None if own is None else own[:, -1])
             position += 1
 
-    def _record(
-        self, new_ids: list[int], logprobs: Tensor, probabilities: Tensor | None, state_sum: Tensor
-    ) -> None:
+    def _record(self, new_ids: list[int], logprobs: Tensor, probabilities: Tensor | None) -> None:
         """Appends one token to every row that is still being written, and finishes those it ends."""
         request = self._request
         for index, (row, token_id) in enumerate(zip(self._rows, new_ids, strict=True)):
@@ -146,9 +145,9 @@ class _Batch:
             stopped = request.stop.ends(row.previous_id, token_id)
             row.previous_id = token_id
             if stopped or len(row.token_ids) == request.max_tokens:
-                row.finish(state_sum[index], stopped)
+                row.finish(self._states.of_row(index), stopped)
 
-    def _without_finished(self, token_ids: Tensor, state_sum: Tensor) -> tuple[Tensor, Tensor]:
+    def _without_finished(self, token_ids: Tensor) -> Tensor:
         """Shrinks the batch once half of it is finished: copying the rest at every end would cost more."""
         alive = [index for index, row in enumerate(self._rows) if row.generation is None]
         if not alive:
@@ -158,5 +157,6 @@ class _Batch:
             kept = torch.tensor(alive, device=token_ids.device)
             for layer in self._cache.layers:
                 layer.select_rows(kept)
-            token_ids, state_sum = token_ids[kept], state_sum[kept]
-        return token_ids, state_sum
+            self._states.select_rows(kept)
+            token_ids = token_ids[kept]
+        return token_ids

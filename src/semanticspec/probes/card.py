@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from semanticspec.engines.base import EngineInfo, NormState
+from semanticspec.engines.base import LAST_LAYER, EngineInfo, NormState, Pooling, StateSpec
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.features import check_features
 from semanticspec.records import Author, Sampling
@@ -20,6 +20,12 @@ DEFAULT_WIDTHS: dict[Author, tuple[int, ...]] = {"target": (2048, 512, 256), "dr
 """Widths of the hidden layers. Source: the paper's probes."""
 
 Counting = Literal["unbiased", "paper"]
+ProbePooling = Literal["mean", "last", "attention"]
+
+
+def serves(pooling: Pooling, wanted: ProbePooling) -> bool:
+    """Whether states an engine has pooled in one way (`none`: not at all) serve a probe that wants another."""
+    return pooling in ("none", wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class ProbeCard:
         training: the settings it was trained with, see `TrainConfig`.
         num_rows, num_problems: of the training set.
         metrics: figures on problems held out from training.
-        layer, span, pooling: which states it reads; fixed so far.
+        layer, pooling: which states it reads. `attention`: all of a segment, weighted by what it has learnt. The
+            layer is numbered as in `StateSpec`. span: of which positions; fixed.
         package_version: that made it.
         weights_digest: SHA-256 of the weights file, so that a card and other weights are not mixed up.
     """
@@ -69,9 +76,9 @@ class ProbeCard:
     num_rows: int = 0
     num_problems: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    layer: int = -1
+    layer: int = LAST_LAYER
     span: str = "predicting positions"
-    pooling: str = "mean"
+    pooling: ProbePooling = "mean"
     package_version: str = ""
     weights_digest: str = ""
     format: int = CARD_FORMAT
@@ -89,6 +96,11 @@ class ProbeCard:
                 f"components is {self.components}; expected at most the state's size, {self.hidden_size}, "
                 "and a probe that reads the state"
             )
+        if self.pooling not in get_args(ProbePooling):
+            raise ConfigError(
+                f"a probe's pooling is {self.pooling!r}; expected one of {', '.join(get_args(ProbePooling))}"
+            )
+        self.states.check(self.num_layers)
 
     @property
     def smallest_probability(self) -> float:
@@ -99,6 +111,18 @@ class ProbeCard:
     def num_state(self) -> int:
         """How many values of the state it reads."""
         return self.hidden_size * self.use_state
+
+    @property
+    def attends(self) -> bool:
+        """Whether it reads every state of a segment."""
+        return self.use_state and self.pooling == "attention"
+
+    @property
+    def states(self) -> StateSpec:
+        """What its model's engine has to be loaded with; the default where it reads no state."""
+        if not self.use_state:
+            return StateSpec()
+        return StateSpec(self.layer, "none" if self.pooling == "attention" else self.pooling)
 
     @property
     def estimator(self) -> str:
@@ -116,14 +140,23 @@ class ProbeCard:
 
     def mismatches(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """What makes the probe unusable with a model, each as `name got, expected`; empty if it fits."""
-        pairs = (
+        pairs: list[tuple[str, object, object]] = [
             ("role", self.role, role),
             ("hidden size", self.hidden_size, info.hidden_size),
             ("number of layers", self.num_layers, info.num_layers),
-            ("norm state", self.norm_state, info.norm_state),
             ("tokenizer", self.fingerprint, fingerprint),
-        )
-        return [f"{name} {mine} instead of {its}" for name, mine, its in pairs if mine != its]
+        ]
+        if self.use_state and self.layer == info.layer:
+            pairs.append(("norm state", self.norm_state, info.norm_state))
+        found = [f"{name} {mine} instead of {its}" for name, mine, its in pairs if mine != its]
+        return found + self.state_mismatches(info.layer, info.pooling)
+
+    def state_mismatches(self, layer: int, pooling: Pooling) -> list[str]:
+        """Those of `mismatches` that another `StateSpec` for the same model would mend."""
+        if not self.use_state:
+            return []
+        found = [f"layer {self.layer} instead of {layer}"] * (self.layer != layer)
+        return found + [f"pooling {self.pooling} instead of {pooling}"] * (not serves(pooling, self.pooling))
 
     def to_json(self) -> str:
         """The card as indented JSON."""

@@ -25,6 +25,7 @@ from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes.contexts import ContextFinder, check_trace, loop_config
 from semanticspec.probes.problems import ProblemText as ProblemText
+from semanticspec.probes.states import Ragged, States
 from semanticspec.probes.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.records import Author, Generation, Sampling, Score, Stop
 
@@ -167,7 +168,8 @@ class _Collector:
             self._sample(pair.target, target_ids, pair.target.segmenter.stop, f"target {context_id}"),
             self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
         )
-        no_state = torch.zeros(pair.draft.engine.info.hidden_size)
+        draft_info = pair.draft.engine.info
+        no_state = torch.zeros((0,) * (draft_info.pooling == "none") + (draft_info.hidden_size,))
         written = [
             (_record(context_id, "target", pair.target, own, count), own.token_ids, no_state)
             for own, count in _distinct(by_target)
@@ -214,14 +216,13 @@ class _Collector:
         rows: list[tuple[SegmentRecord, Tensor, Tensor]],
         skipped: str = "",
     ) -> Shard:
-        sizes = [model.engine.info.hidden_size for model in (self.pair.target, self.pair.draft)]
         return Shard(
             problem_id=self.problem.problem_id,
             prompt=self.problem.prompt,
             contexts=tuple(contexts),
             segments=tuple(record for record, _, _ in rows),
-            target_states=torch.stack([state for _, state, _ in rows]) if rows else torch.zeros(0, sizes[0]),
-            draft_states=torch.stack([state for _, _, state in rows]) if rows else torch.zeros(0, sizes[1]),
+            target_states=_together([state for _, state, _ in rows], self.pair.target.engine.info),
+            draft_states=_together([state for _, _, state in rows], self.pair.draft.engine.info),
             skipped=skipped,
         )
 
@@ -266,6 +267,12 @@ def _stored(state: Tensor) -> Tensor:
     return state.detach().to("cpu", torch.float32)
 
 
+def _together(states: list[Tensor], info: EngineInfo) -> States:
+    if info.pooling == "none":
+        return Ragged.of(states, info.hidden_size)
+    return torch.stack(states) if states else torch.zeros(0, info.hidden_size)
+
+
 def _room_of(model: Model) -> int:
     return model.engine.info.max_context_tokens
 
@@ -294,6 +301,8 @@ def _describe(info: EngineInfo, fingerprint: str) -> dict[str, Any]:
         "num_layers": info.num_layers,
         "norm_state": info.norm_state,
         "fingerprint": fingerprint,
+        "layer": info.layer,
+        "pooling": info.pooling,
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from semanticspec.config import RuleConfig
+from semanticspec.engines.base import Pooling, StateSpec
 from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.judges.commands import (
     BatchSize,
@@ -24,7 +26,7 @@ from semanticspec.probes.judges.commands import (
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.progress import progress_bar, say
 from semanticspec.probes.training_commands import LATER_STAGES
-from semanticspec.records import Sampling
+from semanticspec.records import Author, Sampling
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
@@ -79,6 +81,13 @@ def collect_command(
     ] = 8000,
     concurrency: Annotated[int, typer.Option(min=1, help="Problems at work at once.")] = 4,
     seed: Seed = 0,
+    target_layer: Annotated[
+        int, typer.Option(help="Layer of the target's states; -1: the last, after the final norm.")
+    ] = -1,
+    draft_layer: Annotated[int, typer.Option(help="The same of the draft.")] = -1,
+    pooling: Annotated[
+        str, typer.Option(help="Of a segment's states: mean, last, or none: every one is kept.")
+    ] = "mean",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
@@ -86,6 +95,11 @@ def collect_command(
     from semanticspec.probes.storage import check_parquet
 
     check_parquet()
+    kept = cast(Pooling, pooling)
+    states: dict[Author, StateSpec] = {
+        "target": StateSpec(target_layer, kept),
+        "draft": StateSpec(draft_layer, kept),
+    }
     listed = read_problems(problems, num_problems, traces, config_name)
     from semanticspec.probes.collect import CollectConfig
 
@@ -99,7 +113,7 @@ def collect_command(
         loop_rules=(RuleConfig("top-k"), RuleConfig("random", accept_rate=accept_rate)),
         seed=seed,
     )
-    pair = load_models(target, draft, dtype=dtype, device=device)
+    pair = load_models(target, draft, states, dtype=dtype, device=device)
     collection = run_collect(pair, listed, config, out, concurrency)
     say(f"{len(listed)} problems in {collection.folder}. Next: semanticspec probe label --data {out}")
 
@@ -133,14 +147,27 @@ for _name, _command in LATER_STAGES.items():
     probe_app.command(_name)(_command)
 
 
-def load_models(target: str | None, draft: str | None, dtype: str = "auto", device: str = "auto") -> Pair:
+def load_models(
+    target: str | None,
+    draft: str | None,
+    states: Mapping[Author, StateSpec],
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Pair:
     """A pair without probes; without names the bundled models."""
     from semanticspec import demo
     from semanticspec.loading import load_pair
 
     if target is None and draft is None:
         target, draft = str(demo.target_path()), str(demo.draft_path())
-    return load_pair(target, draft, dtype=dtype, device=device)
+    return load_pair(
+        target,
+        draft,
+        target_states=states["target"],
+        draft_states=states["draft"],
+        dtype=dtype,
+        device=device,
+    )
 
 
 def run_collect(

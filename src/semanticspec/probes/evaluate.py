@@ -36,6 +36,7 @@ from semanticspec.probes.metrics import (
     spearman,
 )
 from semanticspec.probes.probe import Probe
+from semanticspec.probes.states import States, concatenated
 from semanticspec.probes.storage import Collection
 
 EVALUATION_FILE = "evaluation.json"
@@ -211,14 +212,16 @@ def estimate_figures(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) 
 
 
 def check_collection(collection: Collection, probe: Probe) -> None:
-    """Raises ProbeError if a collection was made with another model than the probe's."""
+    """Raises ProbeError if a collection was made with another model than the probe's, or other states of it."""
     card = probe.card
     model = collection.manifest[card.role]
+    names = ("hidden_size", "num_layers", *(("norm_state",) if card.use_state else ()), "fingerprint")
     differing = [
         f"{name} {getattr(card, name)} instead of {model[name]}"
-        for name in ("hidden_size", "num_layers", "norm_state", "fingerprint")
+        for name in names
         if getattr(card, name) != model[name]
     ]
+    differing += card.state_mismatches(model["layer"], model["pooling"])
     if differing:
         raise ProbeError(
             f"the probe was made for {card.names[0]}, the collection {collection.folder} with "
@@ -282,18 +285,21 @@ def _bins(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) -> list[lis
 
 def _draft_readings(
     collection: Collection, meanings: Mapping[str, Sequence[int]]
-) -> tuple[Tensor, list[TokenSignals]]:
+) -> tuple[States, list[TokenSignals]]:
     """The draft's own pass over the rows of `gather(..., "target", ...)` that it wrote, in their order."""
-    states: list[Tensor] = []
+    states: list[States] = []
     signals: list[TokenSignals] = []
     counting: Counting = "unbiased"
     for shard in collection:
         labels = count_labels(shard.segments, meanings[shard.problem_id], "target", counting)
-        for place, (segment, label) in enumerate(zip(shard.segments, labels, strict=True)):
-            if segment.author == "draft" and label is not None:
-                states.append(shard.draft_states[place])
-                signals.append(TokenSignals(segment.draft_logprobs))
-    return torch.stack(states), signals
+        drafted = [
+            place
+            for place, (segment, label) in enumerate(zip(shard.segments, labels, strict=True))
+            if segment.author == "draft" and label is not None
+        ]
+        states.append(shard.draft_states[drafted])
+        signals += [TokenSignals(shard.segments[place].draft_logprobs) for place in drafted]
+    return concatenated(states), signals
 
 
 def _check_draft_probe(collection: Collection, probe: Probe, draft_probe: Probe) -> None:

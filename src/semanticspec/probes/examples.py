@@ -15,6 +15,7 @@ from semanticspec.errors import ProbeError
 from semanticspec.probes.card import Counting
 from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.label import count_labels, paired_shares
+from semanticspec.probes.states import States, concatenated
 from semanticspec.probes.storage import SegmentRecord, Shard
 from semanticspec.records import Author
 
@@ -28,7 +29,7 @@ class Examples:
     said.
 
     Attributes:
-        states: `[rows, hidden]`, pooled states under the probe's model.
+        states: under the probe's model, as they were collected: `[rows, hidden]`, or all of every row.
         signals: what that model's pass says about every row's tokens.
         draft_logprobs: of every row's tokens under the draft, nats; empty for rows the target wrote.
         labels: `[rows]`, semantic probabilities.
@@ -39,7 +40,7 @@ class Examples:
         problem_ids: of every row.
     """
 
-    states: Tensor
+    states: States
     signals: tuple[TokenSignals, ...]
     draft_logprobs: tuple[tuple[float, ...], ...]
     labels: Tensor
@@ -105,7 +106,7 @@ def gather(
     if not parts:
         raise ProbeError("the collection has no segments with labels; collect on more problems")
     return Examples(
-        states=torch.cat([part.states for part in parts]),
+        states=concatenated([part.states for part in parts]),
         signals=tuple(row for part in parts for row in part.signals),
         draft_logprobs=tuple(row for part in parts for row in part.draft_logprobs),
         labels=torch.cat([part.labels for part in parts]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -90,9 +90,16 @@ def fitting(info: EngineInfo, fingerprint: str, role: Author, model: str) -> lis
     return [
         probe.pair
         for probe in packaged_probes()
-        if not probe.card.mismatches(info, fingerprint, role)
+        if not probe.card.mismatches(_as_loaded_for(probe.card, info), fingerprint, role)
         and wanted & {_last_part(name) for name in probe.card.names}
     ]
+
+
+def _as_loaded_for(card: ProbeCard, info: EngineInfo) -> EngineInfo:
+    """What the engine would say had it been loaded with this probe, and so with the states it reads."""
+    if card.states.layer != info.layer:
+        info = replace(info, layer=card.states.layer, norm_state=card.states.norm_state)
+    return replace(info, pooling=card.states.pooling)
 
 
 def _packaged_paths() -> Iterator[tuple[str, Author, Path]]:

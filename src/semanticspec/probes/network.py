@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semanticspec.errors import ConfigError
+from semanticspec.probes.states import Inputs, Ragged, RaggedInputs
 
 DROPOUT = 0.3
 """After the first two hidden layers. Source: the paper's probes."""
@@ -20,7 +21,9 @@ class ProbeNetwork(nn.Module):
     """Standardises its input, then inputs -> widths -> 1 with ReLU between; dropout after the first two layers.
 
     With `components`, the first `num_state` inputs are first reduced to that many principal components, by a
-    linear layer that is fitted once and not trained.
+    linear layer that is fitted once and not trained. With `attention`, it reads all states of a segment and pools
+    them itself: weights are the softmax of the standardised states' products with one learnt query. The query
+    starts at zero, which is the mean.
 
     Source: the paper's probes (2048, 512, 256 for the target; 1024, 512, 256 for the draft). Deviations: the
     scaler is part of the network, features may stand beside the state, and the output is a logit.
@@ -28,13 +31,20 @@ class ProbeNetwork(nn.Module):
     Attributes:
         mean, scale: of the training inputs, buffers `[inputs]`, float32.
         projection: `[num_state] -> [components]`, None without components.
+        query: `[num_state]`, None without attention.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, num_inputs: int, widths: Sequence[int], *, num_state: int = 0, components: int = 0
+        self,
+        num_inputs: int,
+        widths: Sequence[int],
+        *,
+        num_state: int = 0,
+        components: int = 0,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= components <= num_state <= num_inputs:
@@ -47,6 +57,7 @@ class ProbeNetwork(nn.Module):
         self.projection = nn.Linear(num_state, components, bias=False) if components else None
         if self.projection is not None:
             self.projection.requires_grad_(False)
+        self.query = nn.Parameter(torch.zeros(num_state)) if attention else None
         layers: list[nn.Module] = []
         sizes = [num_inputs - num_state + components if components else num_inputs, *widths]
         for index, (before, after) in enumerate(pairwise(sizes)):
@@ -59,12 +70,17 @@ class ProbeNetwork(nn.Module):
     def num_inputs(self) -> int:
         return int(self.mean.shape[0])
 
-    def fit_scaler(self, inputs: Tensor) -> None:
+    @torch.no_grad()
+    def fit_scaler(self, inputs: Inputs) -> None:
         """Sets mean and scale to those of `inputs`, `[rows, inputs]`, then the projection, if there is one.
+
+        States that are not pooled yet count with their segment's mean.
 
         A constant input gets scale 1. The projection is onto the principal components of the standardised
         state, each scaled to variance 1.
         """
+        if isinstance(inputs, RaggedInputs):
+            inputs = torch.cat([inputs.states.mean(), inputs.features], dim=1)
         deviation = inputs.std(dim=0, correction=0)
         self.mean.copy_(inputs.mean(dim=0))
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
@@ -77,17 +93,25 @@ class ProbeNetwork(nn.Module):
         values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
         self.projection.weight.copy_((vectors / values.clamp_min(1e-6).sqrt()).T.float())
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `[...]` of inputs `[..., inputs]`, float32.
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits `[...]` of inputs `[..., inputs]`, float32; `[rows]` of states that are not pooled yet.
 
         Standardised inputs are clamped to +-10, so that one value unlike any in training cannot decide alone.
         """
+        if isinstance(inputs, RaggedInputs):
+            inputs = torch.cat([self._attended(inputs.states), inputs.features], dim=1)
         scaled = self._standardised(inputs)
         if self.projection is not None:
             reduced = self.projection(scaled[..., : self.num_state])
             scaled = torch.cat([reduced, scaled[..., self.num_state :]], dim=-1)
         logits: Tensor = self.layers(scaled)
         return logits.squeeze(-1)
+
+    def _attended(self, states: Ragged) -> Tensor:
+        """The pooled states `[rows, num_state]`, in the states' own scale."""
+        assert self.query is not None, "only a network with attention is given all states"
+        scaled = (states.values - self.mean[: self.num_state]) / self.scale[: self.num_state]
+        return states.attended(scaled.clamp(-_LARGEST_INPUT, _LARGEST_INPUT) @ self.query)
 
     def _standardised(self, inputs: Tensor) -> Tensor:
         return ((inputs - self.mean) / self.scale).clamp(-_LARGEST_INPUT, _LARGEST_INPUT)

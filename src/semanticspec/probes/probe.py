@@ -15,12 +15,14 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
+from semanticspec.engines.pooling import pooled
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.probes.features import TokenSignals, compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
+from semanticspec.probes.states import Ragged, States, joined
 from semanticspec.records import Author, Reading
 
 _CALIBRATION = "calibration"
@@ -41,6 +43,8 @@ class Probe:
             raise ProbeError(
                 f"the probe's network reads {network.num_inputs} values, its card says {expected}"
             )
+        if (network.query is not None) != card.attends:
+            raise ProbeError(f"the probe's network does not pool as its card says, by {card.pooling}")
         if calibration.kind != card.calibration:
             raise ProbeError(
                 f"the probe's calibration is {calibration.kind!r}, its card says {card.calibration!r}"
@@ -59,42 +63,55 @@ class Probe:
         samples.
 
         Args:
-            readings: of the model the probe was made for, whose pooled states have its hidden size.
+            readings: of the model the probe was made for, from an engine whose states serve it (see `check`).
 
         Raises:
-            ProbeError: a pooled state has another size.
+            ProbeError: a pooled state has another size, or is one where the probe needs all of them.
         """
         if not readings:
             return []
-        for reading in readings:
-            if self.card.use_state and reading.pooled_state.shape != (self.card.hidden_size,):
-                raise ProbeError(
-                    f"the {self.card.role} probe reads states of size {self.card.hidden_size}, "
-                    f"got {tuple(reading.pooled_state.shape)}"
-                )
-        device = self.network.mean.device
-        states = torch.zeros(len(readings), 0)
+        states: States = torch.zeros(len(readings), 0)
         if self.card.use_state:
-            states = torch.stack([reading.pooled_state.to(device, torch.float32) for reading in readings])
+            states = self._states([reading.pooled_state for reading in readings])
         probabilities = self.probabilities(states, [signals_of(reading) for reading in readings])
         return [float(value) for value in probabilities.tolist()]
 
+    def _states(self, found: Sequence[Tensor]) -> States:
+        """The readings' states together, those that no engine has pooled pooled as the card says."""
+        card = self.card
+        for state in found:
+            if state.ndim not in (1, 2) or state.shape[-1] != card.hidden_size:
+                raise ProbeError(
+                    f"the {card.role} probe reads states of size {card.hidden_size}, got {tuple(state.shape)}"
+                )
+            if card.attends and state.ndim == 1:
+                raise ProbeError(
+                    f"the {card.role} probe reads every state of a segment, got a pooled one; load its engine "
+                    f"with states={card.states}"
+                )
+        states = [state.to(self.network.mean.device, torch.float32) for state in found]
+        if card.pooling == "attention":
+            return Ragged.of(states, card.hidden_size)
+        pooling = card.pooling
+        return torch.stack([pooled(state, pooling) if state.ndim == 2 else state for state in states])
+
     @torch.inference_mode()
     def probabilities(
-        self, states: Tensor, signals: Sequence[TokenSignals], *, calibrated: bool = True
+        self, states: States, signals: Sequence[TokenSignals], *, calibrated: bool = True
     ) -> Tensor:
         """The same for many rows at once, `[rows]`, float64, on the network's device.
 
         Args:
-            states: `[rows, hidden]`. signals: of every row's tokens.
+            states: `[rows, hidden]`, or all of every row. signals: of every row's tokens.
             calibrated: False leaves the calibration map out, to see what it does.
         """
         device = self.network.mean.device
-        parts = [states.to(device, torch.float32)] if self.card.use_state else []
-        if self.card.features:
-            rows = [compute_features(self.card.features, values) for values in signals]
-            parts.append(torch.tensor(rows, dtype=torch.float32, device=device))
-        logits = self.network(torch.cat(parts, dim=-1))
+        rows = [compute_features(self.card.features, values) for values in signals]
+        features = torch.tensor(rows, dtype=torch.float32, device=device).reshape(
+            len(signals), len(self.card.features)
+        )
+        read = states.to(device, torch.float32) if self.card.use_state else None
+        logits = self.network(joined(read, self.card.pooling, features))
         values = self.calibration.apply(logits) if calibrated else torch.sigmoid(logits)
         return values.double().clamp(self.card.smallest_probability, 1.0)
 
@@ -111,9 +128,15 @@ class Probe:
             Warnings, in words: the weights are others than the probe was trained with.
 
         Raises:
-            ProbeError: role, hidden size, number of layers, norm state or tokenizer differ.
+            ProbeError: role, hidden size, number of layers, norm state or tokenizer differ, or the engine reads
+                another layer's states or pools them so that the probe has no use for them.
         """
         differences = self.card.mismatches(info, fingerprint, role)
+        if differences == self.card.state_mismatches(info.layer, info.pooling) != []:
+            raise ProbeError(
+                f"the {role} probe reads other states than the engine of {info.model_id} gives: "
+                f"{', '.join(differences)}; load the engine with states={self.card.states}, as load_pair does"
+            )
         if differences:
             raise ProbeError(
                 f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "
@@ -173,7 +196,11 @@ class Probe:
 def network_of(card: ProbeCard) -> ProbeNetwork:
     """An untrained network of the shape the card describes."""
     return ProbeNetwork(
-        card.num_state + len(card.features), card.widths, num_state=card.num_state, components=card.components
+        card.num_state + len(card.features),
+        card.widths,
+        num_state=card.num_state,
+        components=card.components,
+        attention=card.attends,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from semanticspec.engines.base import LAST_LAYER, StateSpec
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
@@ -125,6 +126,7 @@ def _facts(card: ProbeCard) -> str:
     facts = {
         "model": f"{', '.join(card.names)} (revision {card.revision or 'unknown'})",
         "reads": reads,
+        **({"states": _states(card)} if card.states != StateSpec() else {}),
         "hidden layers": ", ".join(map(str, card.widths)) or "none",
         "labels": f"judge {card.judge}, {card.counting} counting, {card.num_samples} samples a context, temperature "
         f"{card.sampling.temperature}, top-p {card.sampling.top_p}",
@@ -132,6 +134,14 @@ def _facts(card: ProbeCard) -> str:
         "calibration map": card.calibration,
     }
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {fact} |" for name, fact in facts.items())
+
+
+def _states(card: ProbeCard) -> str:
+    layer = "last layer, after the final norm" if card.layer == LAST_LAYER else f"layer {card.layer}"
+    pooling = {"mean": "mean", "last": "last state", "attention": "learnt attention over the states"}[
+        card.pooling
+    ]
+    return f"{layer}; {pooling} of the positions that predict the segment's tokens"
 
 
 def _figures(evaluation: Mapping[str, Any]) -> str:

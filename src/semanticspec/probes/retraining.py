@@ -6,25 +6,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from hashlib import blake2b
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from semanticspec.errors import ProbeError
 from semanticspec.probes.calibration import Calibration
-from semanticspec.probes.card import ProbeCard
+from semanticspec.probes.card import ProbeCard, ProbePooling
 from semanticspec.probes.evaluate import estimate_figures
 from semanticspec.probes.examples import Examples, gather
 from semanticspec.probes.label import read_meanings
 from semanticspec.probes.metrics import ProblemBootstrap
 from semanticspec.probes.storage import Collection
 from semanticspec.probes.train import Fitted, Loss, TrainConfig, calibrate, candidates, fit_best, logits_of
+from semanticspec.records import Author
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Of the training problems, in a learning curve."""
 
 NUM_VARIANTS = 7
-"""How many probes the ablations train."""
+"""How many probes the ablations train, poolings aside."""
+
+
+def num_variants(collection: Collection, role: Author) -> int:
+    """How many probes the ablations train: other poolings too where every state was collected."""
+    return NUM_VARIANTS + (len(get_args(ProbePooling)) - 1) * (collection.pooling(role) == "none")
 
 
 def config_of(card: ProbeCard) -> TrainConfig:
@@ -40,7 +46,12 @@ def config_of(card: ProbeCard) -> TrainConfig:
     for name in ("widths", "features"):
         if settings.get(name) is not None:
             settings[name] = tuple(settings[name])
-    shape = {"features": card.features, "use_state": card.use_state, "components": card.components}
+    shape = {
+        "features": card.features,
+        "use_state": card.use_state,
+        "components": card.components,
+        "pooling": card.pooling,
+    }
     return TrainConfig(**{**settings, **shape, "widths": card.widths, "estimator": "given"})
 
 
@@ -60,6 +71,7 @@ class Retraining:
         test = rows.of_split("test")
         self.test = test.select(test.drafted)
         self.boot = ProblemBootstrap(self.test.problem_ids, self.test.weights)
+        self.every_state = collection.pooling(card.role) == "none"
         self.num_contexts = {shard.problem_id: len(shard.contexts) for shard in collection}
 
     def learning_curve(self) -> list[dict[str, Any]]:
@@ -78,7 +90,10 @@ class Retraining:
         return points
 
     def ablations(self) -> list[dict[str, Any]]:
-        """Features, state, both and components; the other loss; and the same probe on shuffled labels."""
+        """Features, state, both and components; the other loss; and the same probe on shuffled labels.
+
+        Where every state was collected, the state is also pooled in the ways the probe does not.
+        """
         config = self.config
         loss: Loss = "mse" if config.loss == "bce" else "bce"
         variants: dict[str, TrainConfig] = {
@@ -87,6 +102,10 @@ class Retraining:
         }
         variants[f"as shipped, {config.loss}"] = config
         variants[f"as shipped, {loss}"] = replace(config, loss=loss)
+        for pooling in get_args(ProbePooling) if self.every_state else ():
+            if pooling != config.pooling:
+                of_state = replace(variants[f"state, {config.loss}"], pooling=pooling)
+                variants[f"state, {config.loss}, pooling {pooling}"] = of_state
         rows = []
         for name, one in variants.items():
             self.on_step(name)

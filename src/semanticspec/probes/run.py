@@ -28,6 +28,7 @@ from semanticspec.probes.progress import say, storing
 from semanticspec.probes.publish import README_FILE, publish
 from semanticspec.probes.settings import RunSettings
 from semanticspec.probes.storage import Collection
+from semanticspec.probes.train import pooling_of
 from semanticspec.records import Author
 
 SETTINGS_FILE = "settings.json"
@@ -42,8 +43,9 @@ def run(settings: RunSettings, out: Path) -> None:
     Raises:
         SemanticSpecError: whatever a stage raises; what is finished stays.
     """
-    for config in settings.train.values():
+    for role, config in settings.train.items():
         check_choice(config.calibration)
+        pooling_of(settings.pair.pooling, config.pooling, role)
     check_plotting()
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
@@ -121,7 +123,7 @@ class _Run:
         from semanticspec.probes.commands import load_models, run_collect
 
         pair, settings = self.settings.pair, self.settings
-        models = load_models(pair.target, pair.draft, dtype=pair.dtype, device=pair.device)
+        models = load_models(pair.target, pair.draft, pair.states, dtype=pair.dtype, device=pair.device)
         folder = self.collection.folder
         run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
         if len(self.collection) > len(self.problems):

@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from semanticspec.demo import settings_path
+from semanticspec.engines.base import LAST_LAYER, Pooling, StateSpec
 from semanticspec.errors import ConfigError
 from semanticspec.probes.collect import CollectConfig
 from semanticspec.probes.features import features_for
@@ -30,6 +31,7 @@ class PairSettings:
     Attributes:
         target, draft: hub name, folder or GGUF file; neither for the bundled pair.
         dtype, device: of both, see `load_model`.
+        target_layer, draft_layer, pooling: which states are collected, see `StateSpec`; `none` keeps every one.
         target_names, draft_names: further names for the cards, such as the hub's where a folder is given.
     """
 
@@ -37,8 +39,17 @@ class PairSettings:
     draft: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    target_layer: int = LAST_LAYER
+    draft_layer: int = LAST_LAYER
+    pooling: Pooling = "mean"
     target_names: tuple[str, ...] = ()
     draft_names: tuple[str, ...] = ()
+
+    @property
+    def states(self) -> dict[Author, StateSpec]:
+        """Which states each engine is loaded with."""
+        layers: dict[Author, int] = {"target": self.target_layer, "draft": self.draft_layer}
+        return {role: StateSpec(layer, self.pooling) for role, layer in layers.items()}
 
 
 @dataclass(frozen=True, slots=True)

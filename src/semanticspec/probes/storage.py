@@ -2,8 +2,9 @@
 made.
 
 A shard is a Parquet file (a row for each segment, with the context it was written in) and a safetensors file
-(pooled states, in the same order). The Parquet file is written last, so a problem counts as finished exactly
-when it is there; a kill in the middle loses one problem's work.
+(states, in the same order: a pooled one a segment, or, with the pooling `none`, one for each of its tokens). The
+Parquet file is written last, so a problem counts as finished exactly when it is there; a kill in the middle loses
+one problem's work.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ import hashlib
 import importlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from semanticspec.engines.base import LAST_LAYER, Pooling
 from semanticspec.errors import ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.records import Author, StopReason
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from semanticspec.probes.states import States
 
 Origin = Literal["target", "loop", "given"]
 FORMAT = 2
@@ -98,8 +102,9 @@ class Shard:
     Attributes:
         contexts: those with segments.
         segments: by context, in order.
-        target_states: `[segments, hidden]`, float32: pooled states of the target, one for every segment.
-        draft_states: `[segments, hidden of the draft]`, float32; zeros for segments the target wrote.
+        target_states: `[segments, hidden]`, float32: pooled states of the target, one for every segment; or, where
+            the pooling is `none`, all of every segment, as many as it has log-probabilities under the target.
+        draft_states: the same of the draft: zeros, or none at all, for segments the target wrote.
         skipped: why there is nothing in it, empty otherwise.
     """
 
@@ -107,8 +112,8 @@ class Shard:
     prompt: str
     contexts: tuple[ContextRecord, ...]
     segments: tuple[SegmentRecord, ...]
-    target_states: Tensor
-    draft_states: Tensor
+    target_states: States
+    draft_states: States
     skipped: str = ""
 
 
@@ -120,11 +125,23 @@ class Collection:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """How the collection was made.
+        """How the collection was made; what older ones do not say of their states is filled in.
 
         Raises:
             ProbeError: the folder holds no collection, or one of a newer format.
         """
+        content = self._stored_manifest()
+        for role in get_args(Author):
+            if isinstance(content.get(role), dict):
+                content[role] = {"layer": LAST_LAYER, "pooling": "mean", **content[role]}
+        return content
+
+    def pooling(self, role: Author) -> Pooling:
+        """How the engine pooled a role's states."""
+        model = self.manifest.get(role)
+        return cast(Pooling, model["pooling"]) if isinstance(model, dict) else "mean"
+
+    def _stored_manifest(self) -> dict[str, Any]:
         path = self.folder / MANIFEST_FILE
         try:
             content = json.loads(path.read_text())
@@ -179,7 +196,7 @@ class Collection:
         """
         from safetensors.torch import save
 
-        states = {"target": shard.target_states.contiguous(), "draft": shard.draft_states.contiguous()}
+        states = {"target": _values(shard.target_states), "draft": _values(shard.draft_states)}
         rows = _to_parquet(shard, self._digest)
         states_path = self._path(shard.problem_id, "safetensors")
         try:
@@ -203,8 +220,10 @@ class Collection:
         Raises:
             ProbeError: a file is broken, or does not belong here.
         """
-        for path in sorted((self.folder / SHARDS_FOLDER).glob("*.parquet")):
-            shard = _read_shard(path, self._digest)
+        paths = sorted((self.folder / SHARDS_FOLDER).glob("*.parquet"))
+        poolings = {role: self.pooling(role) for role in get_args(Author)} if paths else {}
+        for path in paths:
+            shard = _read_shard(path, self._digest, poolings)
             if self._path(shard.problem_id, "parquet") != path:
                 raise ProbeError(
                     f"{path} holds another problem than its name says; delete it and collect again"
@@ -214,7 +233,7 @@ class Collection:
     @cached_property
     def _digest(self) -> str:
         """What the shards of this collection are stamped with."""
-        return hashlib.blake2b(json.dumps(self.manifest).encode(), digest_size=10).hexdigest()
+        return hashlib.blake2b(json.dumps(self._stored_manifest()).encode(), digest_size=10).hexdigest()
 
     def _path(self, problem_id: str, suffix: str) -> Path:
         name = hashlib.blake2b(problem_id.encode(), digest_size=10).hexdigest()
@@ -268,7 +287,7 @@ def _schema(arrow: Any) -> Any:
     return arrow.schema(plain + lists)
 
 
-def _read_shard(path: Path, collection: str) -> Shard:
+def _read_shard(path: Path, collection: str, poolings: Mapping[Author, Pooling]) -> Shard:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -281,8 +300,8 @@ def _read_shard(path: Path, collection: str) -> Shard:
         shard = Shard(
             contexts=contexts,
             segments=segments,
-            target_states=states["target"],
-            draft_states=states["draft"],
+            target_states=_of_segments(states, segments, "target", poolings),
+            draft_states=_of_segments(states, segments, "draft", poolings),
             **head,
         )
     except (OSError, SafetensorError, arrow.ArrowException, TypeError, ValueError, KeyError) as error:
@@ -290,6 +309,38 @@ def _read_shard(path: Path, collection: str) -> Shard:
     if not len(shard.segments) == len(shard.target_states) == len(shard.draft_states):
         raise ProbeError(f"{path} and the states beside it differ in length; delete both and collect again")
     return shard
+
+
+def _of_segments(
+    states: Mapping[str, Tensor],
+    segments: Sequence[SegmentRecord],
+    role: Author,
+    poolings: Mapping[Author, Pooling],
+) -> States:
+    """A role's states by segment: one each, or as many as the segment has tokens under the role's model.
+
+    Raises:
+        ValueError: there are more or fewer of them.
+    """
+    if poolings[role] != "none":
+        return states[role]
+    import torch
+
+    from semanticspec.probes.states import Ragged
+
+    of_role = [
+        segment.target_logprobs if role == "target" else segment.draft_logprobs for segment in segments
+    ]
+    lengths = torch.tensor([len(logprobs) for logprobs in of_role], dtype=torch.int64)
+    if int(lengths.sum()) != len(states[role]):
+        raise ValueError(f"{len(states[role])} states of the {role} for {int(lengths.sum())} tokens")
+    return Ragged(states[role], lengths)
+
+
+def _values(states: States) -> Tensor:
+    from semanticspec.probes.states import Ragged
+
+    return (states.values if isinstance(states, Ragged) else states).contiguous()
 
 
 def _checked_head(path: Path, table: Any, collection: str) -> dict[str, str]:

@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semanticspec.engines.base import Pooling
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.calibration import Calibration, CalibrationChoice, check_choice, choose
-from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard
+from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard, ProbePooling, serves
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import check_features, compute_features, features_for
 from semanticspec.probes.label import read_meanings
 from semanticspec.probes.metrics import card_metrics
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import Probe
+from semanticspec.probes.states import Inputs, hidden_size_of, joined
 from semanticspec.probes.storage import Collection
 from semanticspec.records import Author, Sampling
 
@@ -45,6 +47,8 @@ class TrainConfig:
         widths: of the hidden layers; None = the paper's for the role, () = none, a linear probe.
         features: names out of `FEATURES`, beside the state. use_state: False leaves the state out.
         components: how many principal components of the state are read; 0 = the state itself.
+        pooling: of a segment's states: `mean`, `last`, or `attention`, which is learnt with the network; None = as
+            they were collected, and the mean where they were collected one by one.
         loss: `bce`, cross-entropy with soft labels, or `mse` (source: the paper's).
         counting: of the labels trained on; figures are always taken on `unbiased` ones.
         calibration: `auto` takes the map that predicts left-out validation problems best.
@@ -59,6 +63,7 @@ class TrainConfig:
     features: tuple[str, ...] = ()
     use_state: bool = True
     components: int = 0
+    pooling: ProbePooling | None = None
     loss: Loss = "bce"
     counting: Counting = "unbiased"
     calibration: CalibrationChoice = "auto"
@@ -76,10 +81,11 @@ class TrainConfig:
             ("counting", self.counting, get_args(Counting)),
             ("estimator", self.estimator, get_args(Estimator)),
             ("calibration", self.calibration, get_args(CalibrationChoice)),
+            ("pooling", self.pooling, (None, *get_args(ProbePooling))),
         )
         for name, value, allowed in choices:
             if value not in allowed:
-                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(filter(None, allowed))}")
         if min(self.max_epochs, self.patience, self.batch_size) < 1:
             raise ConfigError("max_epochs, patience and batch_size must be 1 or more")
         if self.components < 0 or (self.components and not self.use_state):
@@ -104,6 +110,24 @@ def candidates(config: TrainConfig, role: Author, hidden_size: int) -> dict[Esti
         "state": replace(config, estimator="given", features=(), use_state=True, components=0),
         "both": replace(config, estimator="given", features=features, use_state=True, components=0),
     }
+
+
+def pooling_of(collected: Pooling, wanted: ProbePooling | None, role: Author) -> ProbePooling:
+    """The pooling of a probe trained on states that were collected in one way.
+
+    Raises:
+        ConfigError: the collected states cannot be pooled as wanted.
+    """
+    if wanted is None:
+        return "mean" if collected == "none" else collected
+    if not serves(collected, wanted):
+        needed = "none" if wanted == "attention" else f"{wanted} or none"
+        raise ConfigError(
+            f"the {role}'s probe cannot have the pooling {wanted!r}: its states are collected with the pooling "
+            f"{collected!r}; collect into a new folder with the pooling {needed} (semanticspec probe collect "
+            f"--pooling {needed.split()[-1]}), or train with the pooling {collected!r}"
+        )
+    return wanted
 
 
 class Epoch(NamedTuple):
@@ -136,11 +160,13 @@ def train(
     Deterministic for a seed on one machine and number of threads; leaves torch's global generator as it was.
 
     Raises:
-        ConfigError: a calibration is to be fitted and the library for it is missing.
+        ConfigError: a calibration is to be fitted and the library for it is missing, or the collection's states
+            cannot be pooled as the configuration wants.
         ProbeError: no labels, or no problem in one of the splits.
     """
     check_choice(config.calibration)
     check_features(config.features, role)
+    config = replace(config, pooling=pooling_of(collection.pooling(role), config.pooling, role))
     meanings = read_meanings(collection, judge_name)
     rows = gather(collection, meanings, role, "unbiased")
     trained_on = (
@@ -173,7 +199,7 @@ def fit_best(
     Returns:
         The network, and the validation loss of everything that was tried, by name.
     """
-    hidden_size = training.states.shape[1]
+    hidden_size = hidden_size_of(training.states)
     if config.estimator == "given":
         tried: dict[Estimator, TrainConfig] = {"given": config}
     elif config.estimator == "auto":
@@ -216,9 +242,14 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         inputs = inputs_of(training, config)
-        num_state = training.states.shape[1] if config.use_state else 0
-        widths = DEFAULT_WIDTHS[role] if config.widths is None else config.widths
-        network = ProbeNetwork(inputs.shape[1], widths, num_state=num_state, components=config.components)
+        num_state = hidden_size_of(training.states) if config.use_state else 0
+        network = ProbeNetwork(
+            num_state + len(config.features),
+            DEFAULT_WIDTHS[role] if config.widths is None else config.widths,
+            num_state=num_state,
+            components=config.components,
+            attention=config.use_state and config.pooling == "attention",
+        )
         network.fit_scaler(inputs)
         judged_inputs = inputs_of(judged, config)
         loss = _descend(network, inputs, training, judged_inputs, judged, config, on_epoch)
@@ -237,14 +268,18 @@ def calibrate(fitted: Fitted, validation: Examples) -> tuple[Calibration, dict[s
     )
 
 
-def inputs_of(examples: Examples, config: TrainConfig) -> Tensor:
-    """The network's inputs `[rows, hidden + features]`: state first, as in `Probe`."""
-    parts = [examples.states] if config.use_state else []
-    if config.features:
-        parts.append(torch.tensor([compute_features(config.features, values) for values in examples.signals]))
-    if not parts:
+def inputs_of(examples: Examples, config: TrainConfig) -> Inputs:
+    """The network's inputs `[rows, hidden + features]`: state first, as in `Probe`.
+
+    Raises:
+        ConfigError: there is nothing to read.
+        ProbeError: attention is asked for and the states are pooled already.
+    """
+    if not (config.use_state or config.features):
         raise ConfigError("a probe without the state needs features")
-    return torch.cat(parts, dim=1)
+    rows = [compute_features(config.features, values) for values in examples.signals]
+    features = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(config.features))
+    return joined(examples.states if config.use_state else None, config.pooling or "mean", features)
 
 
 @torch.no_grad()
@@ -263,9 +298,9 @@ def logits_of(network: ProbeNetwork, examples: Examples, config: TrainConfig) ->
 
 def _descend(
     network: ProbeNetwork,
-    inputs: Tensor,
+    inputs: Inputs,
     training: Examples,
-    validation_inputs: Tensor,
+    validation_inputs: Inputs,
     validation: Examples,
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None],
@@ -299,7 +334,7 @@ def _descend(
 def _epoch(
     network: ProbeNetwork,
     optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
+    inputs: Inputs,
     training: Examples,
     config: TrainConfig,
 ) -> float:
@@ -361,6 +396,8 @@ def _card(
         features=config.features,
         use_state=config.use_state,
         components=config.components,
+        layer=model["layer"],
+        pooling=config.pooling or "mean",
         training=asdict(config),
         num_rows=len(train_ids),
         num_problems=len(set(train_ids)),

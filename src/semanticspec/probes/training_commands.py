@@ -45,6 +45,12 @@ def train_command(
     components: Annotated[
         int, typer.Option(min=0, help="Principal components of the state to read; 0: the state itself.")
     ] = 0,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a segment's states: mean, last or attention (learnt); default: as they were collected."
+        ),
+    ] = None,
     loss: Annotated[str, typer.Option(help="bce or mse (the paper's).")] = "bce",
     counting: Annotated[str, typer.Option(help="unbiased, or paper.")] = "unbiased",
     calibration: Annotated[
@@ -65,7 +71,13 @@ def train_command(
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import TrainConfig
 
-    choices: Any = {"estimator": estimator, "loss": loss, "counting": counting, "calibration": calibration}
+    choices: Any = {
+        "estimator": estimator,
+        "pooling": pooling,
+        "loss": loss,
+        "counting": counting,
+        "calibration": calibration,
+    }
     config = TrainConfig(
         widths=_numbers(widths) if widths else None,
         features=features_for(role) if features == "all" else tuple(filter(None, features.split(","))),
@@ -157,11 +169,11 @@ def run_evaluate(
 
     from semanticspec.probes.evaluate import evaluate, judge_rows
     from semanticspec.probes.report import how_made, write_report
-    from semanticspec.probes.retraining import NUM_VARIANTS, SHARES, Retraining
+    from semanticspec.probes.retraining import SHARES, Retraining, num_variants
 
     rows = judge_rows(collection, probe, judge, draft_probe)
     evaluation = replace(evaluate(rows, probe, judge), made=how_made(_command_line(), collection))
-    steps = len(SHARES) * learning_curve + NUM_VARIANTS * ablations
+    steps = len(SHARES) * learning_curve + num_variants(collection, probe.card.role) * ablations
     if steps:
         with progress_bar("training again") as (progress, on_total):
             on_total(steps)
