@@ -90,6 +90,10 @@ class DecodingConfig:
         judge_think_end: judge a drafted segment that ends the thinking like any other; False drops it and
             lets the target write to the end, as in the authors' script.
         speculate_answer: draft the answer after `</think>` too, instead of leaving it to the target.
+        keep_prefix: of a rejected segment, keep the beginning that token-level speculation accepts, and let the target
+            go on from there instead of from the segment's start.
+        num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
+            target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
         speculate: False never calls the draft: the target alone, stopping at no boundary.
         seed: fixes the output, together with models and configuration.
     """
@@ -104,6 +108,8 @@ class DecodingConfig:
     bonus_temperature: float = 0.1
     judge_think_end: bool = True
     speculate_answer: bool = False
+    keep_prefix: bool = False
+    num_speculative_tokens: int = 0
     speculate: bool = True
     seed: int = 0
 
@@ -117,6 +123,12 @@ class DecodingConfig:
             self.first_segment in ("draft", "target"), "first_segment", self.first_segment, "draft or target"
         )
         _require(0 <= self.bonus_temperature <= 10, "bonus_temperature", self.bonus_temperature, "0 to 10")
+        _require(
+            self.num_speculative_tokens >= 0,
+            "num_speculative_tokens",
+            self.num_speculative_tokens,
+            "0 or more",
+        )
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
@@ -127,6 +139,18 @@ class DecodingConfig:
     def lossy(self) -> bool:
         """Whether the output's distribution can differ from the target's."""
         return self.speculate and (self.rule.lossy or self.bonus_token)
+
+    @property
+    def needs_distributions(self) -> bool:
+        """Whether both engines have to give full distributions."""
+        return self.rule.needs_distributions or self.keep_prefix or self.num_speculative_tokens > 0
+
+    @property
+    def why_distributions(self) -> str:
+        """What needs them, for errors."""
+        if self.rule.needs_distributions:
+            return f"the rule '{self.rule.name}'"
+        return "token-level speculation (keep_prefix, num_speculative_tokens)"
 
 
 def preset(name: str) -> DecodingConfig:

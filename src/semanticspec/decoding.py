@@ -30,8 +30,10 @@ from semanticspec.records import (
     SegmentDecided,
     SegmentDrafted,
     Stats,
+    Stop,
     Verdict,
 )
+from semanticspec.token_speculation import TokenSpeculation
 from semanticspec.transcript import Clock, Transcript
 from semanticspec.vocabulary import Prompt
 
@@ -120,6 +122,7 @@ class _Request:
         self.request_id = request_id or f"request-{id(self):x}"
         self.random = Random(derived_seed(config.seed, "accept"))
         self.target_seed = derived_seed(config.seed, "target")
+        self.by_tokens = TokenSpeculation(pair, config, self.random, self.request_id)
         self.segments: list[Segment] = []
         self.num_drafts = self.num_rejected = self.drafted_tokens = 0
         self.finish_reason: str | None = None
@@ -146,10 +149,12 @@ class _Request:
                 continue
             score = await self._verify(draft)
             verdict, segment = self._judge(draft, score)
+            if not verdict.accepted and self.config.keep_prefix:
+                verdict = await self._keep_prefix(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
             for event in self._keep(draft, verdict, score):
                 yield event
-            target_next = not verdict.accepted and verdict.replacement_id is None
+            target_next = self._left_unfinished(verdict)
         yield Finished(self._result())
 
     async def _draft_segment(self) -> _Draft | None:
@@ -167,7 +172,7 @@ class _Request:
                 stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
                 sampling=config.sampling,
                 seed=derived_seed(config.seed, "draft", self.num_rejected),
-                distributions=config.rule.needs_distributions,
+                distributions=config.rule.needs_distributions or config.keep_prefix,
                 request_id=self.request_id,
             )
             generation = await self._cut_after_thinking(generation)
@@ -245,6 +250,22 @@ class _Request:
         self.num_rejected += not verdict.accepted
         return verdict, segment
 
+    async def _keep_prefix(self, draft: _Draft, verdict: Verdict) -> Verdict:
+        """A rejection that keeps what token-level speculation would have: all of it at the most."""
+        with self.clock.phase("rewrite"):
+            checked = await self.by_tokens.check(self.transcript, draft.token_ids, draft.generation)
+        replacement_id = None if checked.accepted else checked.replacement_id
+        return replace(verdict, num_kept=checked.num_kept, replacement_id=replacement_id)
+
+    def _left_unfinished(self, verdict: Verdict) -> bool:
+        """Whether the target has to write on after a verdict: a rejected segment, or the rest of one."""
+        if verdict.accepted or self.config.rule.name == "token":
+            return False
+        if verdict.num_kept == 0 and verdict.replacement_id is None:
+            return True
+        before, last = self.transcript.target_ids[-2:]
+        return not self.pair.target.segmenter.stop.ends(before, last)
+
     def _keep(self, draft: _Draft, verdict: Verdict, score: Score) -> list[Event]:
         """Appends what a verdict keeps, then its replacement token or the bonus token."""
         events: list[Event] = []
@@ -272,7 +293,28 @@ class _Request:
         if to_the_end and self.config.speculate and self.config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, self.config.max_answer_tokens)
         before = self.transcript.num_output_tokens
-        stream = model.engine.stream(
+        if self.config.speculate and self.config.num_speculative_tokens:
+            written = self.by_tokens.write(self.transcript, max_tokens, to_the_end=to_the_end)
+        else:
+            written = self._streamed(max_tokens, stop)
+        async with aclosing(written) as pieces:
+            while True:
+                with self.clock.phase("rewrite"):
+                    ids = await anext(pieces, None)
+                if ids is None:
+                    break
+                for event in self.transcript.append_target(ids):
+                    yield event
+        new_ids = self.transcript.output_ids[before:]
+        self.segments.append(Segment("target", model.vocabulary.decode(new_ids), len(new_ids)))
+        for event in self._after_append():
+            yield event
+        if to_the_end and self.finish_reason is None:
+            self.finish_reason = "length"
+
+    async def _streamed(self, max_tokens: int, stop: Stop) -> AsyncGenerator[tuple[int, ...], None]:
+        """The target's tokens as it writes them."""
+        stream = self.pair.target.engine.stream(
             self.transcript.target_ids,
             max_tokens=max_tokens,
             stop=stop,
@@ -281,19 +323,9 @@ class _Request:
             request_id=self.request_id,
         )
         async with aclosing(stream) as chunks:  # type: ignore[type-var]
-            while True:
-                with self.clock.phase("rewrite"):
-                    chunk = await anext(chunks, None)
-                if not isinstance(chunk, TokenChunk):
-                    break
-                for event in self.transcript.append_target(chunk.token_ids):
-                    yield event
-        written = self.transcript.output_ids[before:]
-        self.segments.append(Segment("target", model.vocabulary.decode(written), len(written)))
-        for event in self._after_append():
-            yield event
-        if to_the_end and self.finish_reason is None:
-            self.finish_reason = "length"
+            async for chunk in chunks:
+                if isinstance(chunk, TokenChunk):
+                    yield chunk.token_ids
 
     def _after_append(self) -> list[Event]:
         """Notices the end of thinking, of the text and of the room for it."""
