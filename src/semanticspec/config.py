@@ -94,6 +94,8 @@ class DecodingConfig:
             go on from there instead of from the segment's start.
         num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
             target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
+        overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
+            the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
         speculate: False never calls the draft: the target alone, stopping at no boundary.
         seed: fixes the output, together with models and configuration.
     """
@@ -110,6 +112,7 @@ class DecodingConfig:
     speculate_answer: bool = False
     keep_prefix: bool = False
     num_speculative_tokens: int = 0
+    overlap: bool = False
     speculate: bool = True
     seed: int = 0
 
