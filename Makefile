@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types results clean
+.PHONY: help install demo bench test test-fast lint format types results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ types: $(READY)  ## Check types
 results: $(READY)  ## The README's figures: every method on 1000 unseen problems of the bundled pair
 	@$(VENV)/bin/semanticspec demo --num-problems 1000 --methods target,draft,semantic,random --quiet \
 		--out docs/results/bundled.json
+
+bench: $(READY)  ## A short benchmark of the bundled pair, with a report in build/bench
+	@$(VENV)/bin/semanticspec bench --pair demo --task demo --methods target,semantic,random -n 20 --out build/bench
 
 clean:  ## Remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from semanticspec import __version__
+from semanticspec.benchmark.commands import bench_app
 from semanticspec.config import PRESETS, RULES, DecodingConfig, RuleConfig, preset
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(probe_app, name="probe")
+app.add_typer(bench_app, name="bench")
 
 ModelName = Annotated[
     str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")

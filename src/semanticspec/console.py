@@ -93,29 +93,45 @@ def stats_json(stats: Stats) -> dict[str, Any]:
     return asdict(stats)
 
 
+def print_table(table: Table) -> None:
+    """Prints a table on standard output; where the terminal is too narrow lines are broken, figures are not cut."""
+    console = Console()
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(console.width, needed)).print(table)
+
+
 def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """Methods side by side, one a column; 95 % intervals in brackets."""
-    table = Table(title=title, title_justify="left", caption="in brackets: 95 % intervals", box=SIMPLE_HEAD)
-    table.add_column("")
-    for name in summary:
-        table.add_column(name, justify="right")
-    rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    """Methods side by side, one a line; 95 % intervals in brackets. Columns that hold nothing are left out."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "accuracy": lambda f: f"{f['accuracy']:.1%}",
         "speed-up": lambda f: _interval(f, "speedup", ".2f", "x"),
         "vs target": lambda f: _interval(f, "accuracy_diff", "+.1f", " points", 100),
-        "vs semantic": lambda f: _interval(f, "accuracy_diff_to_semantic", "+.1f", " points", 100),
-        "s a problem": lambda f: f"{f['wall_s'] / f['problems']:.3f}",
+        "s each": lambda f: f"{f['wall_s'] / f['requests']:.3f}",
         "drafted": lambda f: f"{f['draft_token_share']:.1%}",
         "kept": lambda f: (
             "" if f["segment_acceptance_rate"] is None else f"{f['segment_acceptance_rate']:.1%}"
         ),
-        "length": lambda f: f"{f['length_ratio']:.2f}x" if "length_ratio" in f else "",
-        "overhead": lambda f: f"{f['overhead_share']:.1%}",
+        "length": lambda f: f"{f['length_ratio']:.2f}x" if f.get("length_ratio") else "",
+        "cut off": lambda f: f"{f['truncated_share']:.1%}" if f["truncated_share"] else "",
+        "failed": lambda f: f"{f['failed_share']:.1%}" if f["failed_share"] else "",
     }
-    for heading, cell in rows.items():
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="in brackets: 95 % intervals",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    filled = {}
+    for heading, cell in columns.items():
         cells = [cell(figures) for figures in summary.values()]
         if any(cells):
-            table.add_row(heading, *cells)
+            table.add_column(heading, justify="right", no_wrap=True)
+            filled[heading] = cells
+    for place, name in enumerate(summary):
+        table.add_row(name, *(cells[place] for cells in filled.values()))
     return table
 
 

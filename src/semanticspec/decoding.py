@@ -58,12 +58,17 @@ def decode(
     """
     config = config or DecodingConfig()
     pair.check(config)
-    return _Request(pair, config, prompt, request_id).events()
+    return Request(pair, config, prompt, request_id).events()
 
 
 async def generate_async(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
     """The result of `decode`, without the events on the way."""
-    async with aclosing(decode(pair, prompt, config)) as events:
+    return await result_of(decode(pair, prompt, config))
+
+
+async def result_of(events: AsyncGenerator[Event, None]) -> Result:
+    """Runs a request to its end."""
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, Finished):
                 return event.result
@@ -99,7 +104,7 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """A drafted segment on its way to a verdict.
 
     Attributes:
@@ -112,10 +117,16 @@ class _Draft:
     text: str
 
 
-class _Request:
-    """One request. `events` is the loop; the methods below it are its steps."""
+class Request:
+    """One request. `events` is the loop; the methods below it are its steps.
 
-    def __init__(self, pair: Pair, config: DecodingConfig, prompt: Prompt, request_id: str | None) -> None:
+    Use `decode`. The benchmark's foreign methods (`benchmark/specreason.py`) override single steps, so that all
+    else is the same.
+    """
+
+    def __init__(
+        self, pair: Pair, config: DecodingConfig, prompt: Prompt, request_id: str | None = None
+    ) -> None:
         self.pair, self.config = pair, config
         self.transcript = Transcript(pair, prompt, with_draft=config.speculate)
         self.clock = Clock()
@@ -128,7 +139,7 @@ class _Request:
         self.finish_reason: str | None = None
         self.target_finishes = not config.speculate
         self.limit = self._token_limit()
-        self.ahead: asyncio.Task[_Draft | None] | None = None
+        self.ahead: asyncio.Task[Draft | None] | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The request from its first event to `Finished`."""
@@ -170,7 +181,7 @@ class _Request:
                 await self._drop_ahead()
         yield Finished(self._result())
 
-    async def _next_draft(self) -> _Draft | None:
+    async def _next_draft(self) -> Draft | None:
         """The next drafted segment, already begun or not."""
         with self.clock.phase("draft"):
             if self.ahead is not None:
@@ -182,7 +193,7 @@ class _Request:
             self.drafted_tokens += len(draft.token_ids)
         return draft
 
-    def _draft_ahead(self, draft: _Draft) -> None:
+    def _draft_ahead(self, draft: Draft) -> None:
         """Begins the segment after one that is still to be judged, as if it were accepted."""
         if not self.config.overlap or self.config.bonus_token:  # the bonus token is not known yet
             return
@@ -201,7 +212,7 @@ class _Request:
             await asyncio.wait([self.ahead])
             self.ahead = None
 
-    async def _draft_segment(self, context_ids: list[int], left: int) -> _Draft | None:
+    async def _draft_segment(self, context_ids: list[int], left: int) -> Draft | None:
         """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has.
 
         Args:
@@ -224,7 +235,7 @@ class _Request:
         )
         generation = await self._cut_after_thinking(context_ids, generation)
         ids = tuple(self.pair.to_target.ids(generation.token_ids)[:left])
-        return _Draft(generation, ids, self.pair.target.vocabulary.decode(ids)) if ids else None
+        return Draft(generation, ids, self.pair.target.vocabulary.decode(ids)) if ids else None
 
     async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
         """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
@@ -237,13 +248,13 @@ class _Request:
         rows = generation.distributions[:end] if generation.distributions is not None else None
         return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")
 
-    def _left_to_target(self, draft: _Draft) -> bool:
+    def _left_to_target(self, draft: Draft) -> bool:
         """Whether a draft ends the thinking and the configuration has the target do that itself."""
         if self.config.judge_think_end or self.transcript.thinking_ended:
             return False
         return self.pair.target.segmenter.think_end(draft.token_ids) is not None
 
-    async def _verify(self, draft: _Draft) -> Score:
+    async def _verify(self, draft: Draft) -> Score:
         """The target reads the segment in one pass."""
         config, sampling = self.config, None
         if config.bonus_token:
@@ -261,7 +272,7 @@ class _Request:
             )
         return score
 
-    def _judge(self, draft: _Draft, score: Score) -> tuple[Verdict, Segment]:
+    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
         """Asks the probes if the rule needs them, then the rule."""
         evidence = Evidence(draft.token_ids, score.ranks)
         if self.config.rule.needs_distributions:
@@ -280,6 +291,10 @@ class _Request:
                 p_draft = self.pair.draft_probe.estimate(draft.generation)
             evidence = replace(evidence, p_target=p_target, p_draft=p_draft)
         verdict = decide(self.config.rule, evidence, self.random)
+        return verdict, self._record(draft, verdict, evidence)
+
+    def _record(self, draft: Draft, verdict: Verdict, evidence: Evidence) -> Segment:
+        """Notes a verdict among the request's segments."""
         segment = Segment(
             author="draft",
             text=draft.text,
@@ -291,9 +306,9 @@ class _Request:
         )
         self.segments.append(segment)
         self.num_rejected += not verdict.accepted
-        return verdict, segment
+        return segment
 
-    async def _keep_prefix(self, draft: _Draft, verdict: Verdict) -> Verdict:
+    async def _keep_prefix(self, draft: Draft, verdict: Verdict) -> Verdict:
         """A rejection that keeps what token-level speculation would have: all of it at the most."""
         with self.clock.phase("rewrite"):
             checked = await self.by_tokens.check(self.transcript, draft.token_ids, draft.generation)
@@ -309,7 +324,7 @@ class _Request:
         before, last = self.transcript.target_ids[-2:]
         return not self.pair.target.segmenter.stop.ends(before, last)
 
-    def _keep(self, draft: _Draft, verdict: Verdict, score: Score) -> list[Event]:
+    def _keep(self, draft: Draft, verdict: Verdict, score: Score) -> list[Event]:
         """Appends what a verdict keeps, then its replacement token or the bonus token."""
         events: list[Event] = []
         if verdict.accepted:

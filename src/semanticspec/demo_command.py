@@ -1,24 +1,27 @@
-"""`semanticspec demo`: problems solved side by side, and the table of what came out."""
+"""`semanticspec demo`: problems solved side by side, and the table of what came out. A thin user of the runner."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from semanticspec.benchmark.comparison import Row, compare, summarize
-from semanticspec.benchmark.demo import PILOT_PROBLEMS, demo_methods, demo_tasks
-from semanticspec.benchmark.methods import METHODS
+from semanticspec.benchmark.grading import DemoGrader
+from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
+from semanticspec.benchmark.rows import Row
+from semanticspec.benchmark.runner import Setting, control, pilot, run
+from semanticspec.benchmark.summary import summarize
+from semanticspec.benchmark.tasks import demo_problems
 from semanticspec.config import DecodingConfig
-from semanticspec.console import comparison_table, messages
+from semanticspec.console import comparison_table, messages, print_table
 from semanticspec.errors import ConfigError
 from semanticspec.files import write_atomically
 from semanticspec.loading import load_pair
+from semanticspec.probes.progress import progress_bar
 
 SPLITS = ("test", "validation")
+PILOT_PROBLEMS = 60
 
 
 def run_demo(
@@ -35,41 +38,49 @@ def run_demo(
     Raises:
         ConfigError: an unknown method or split.
     """
-    for name in names:
-        if name not in METHODS:
-            raise ConfigError(f"there is no method {name!r}; choose from {', '.join(METHODS)}")
+    check_names(names)
     if split not in SPLITS:
         raise ConfigError(f"there is no split {split!r}; choose from {', '.join(SPLITS)}")
     pair = load_pair()
+    setting = Setting("demo", pair, DemoGrader(), config.seed)
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages(), transient=True) as progress:
-        pilot = progress.add_task(
-            "pilot of the random control", total=PILOT_PROBLEMS, visible="random" in names
-        )
-        methods = demo_methods(names, pair, config, lambda done: progress.update(pilot, completed=done))
-        progress.update(pilot, visible=False)
-        task = progress.add_task("solving", total=num_problems * len(methods))
-        try:
-            for row, _ in compare(methods, demo_tasks(split, num_problems)):
+    try:
+        methods = [_method(name, setting, config) for name in names]
+        with progress_bar("solving") as (progress, on_total):
+            on_total(num_problems * len(methods))
+            for row in run(setting, demo_problems(split, num_problems), methods):
                 rows.append(row)
-                progress.advance(task)
+                progress("")
                 if not quiet:
-                    progress.console.print(_line(row))
-        except KeyboardInterrupt:
-            messages().print("stopped; the table shows the problems that every method has finished")
+                    messages().print(_line(row))
+    except KeyboardInterrupt:
+        messages().print("stopped; the table shows the problems that every method has finished")
+    finally:
+        asyncio.run(pair.aclose())
     summary = summarize(rows)
     if not summary:
         return
     solved = next(iter(summary.values()))["problems"]
-    Console().print(
+    print_table(
         comparison_table(summary, f"{solved} unseen {split} problems, bundled pair (semantic: lossy)")
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            out, json.dumps({"pair": pair.name, "split": split, "methods": summary}, indent=2).encode()
-        )
+        content = {"pair": pair.name, "split": split, "methods": summary}
+        write_atomically(out, json.dumps(content, indent=2).encode())
+
+
+def _method(name: str, setting: Setting, config: DecodingConfig) -> Method:
+    """A method; the random control's rate comes from a pilot on validation problems of another seed."""
+    base, strictness = split_name(name)
+    if base != "random":
+        return make_method(name, setting.pair, config)
+    own = with_strictness(config, strictness)
+    with progress_bar(f"pilot of {name}") as (progress, on_total):
+        on_total(PILOT_PROBLEMS)
+        on_solved: Callable[[], None] = lambda: progress("")  # noqa: E731
+        rule = pilot(setting, own, demo_problems("validation", PILOT_PROBLEMS, seed=1), on_solved)
+    return control(name, setting.pair, own, rule)
 
 
 def _line(row: Row) -> str:

@@ -27,6 +27,10 @@ class EngineError(SemanticSpecError):
     """An engine failed while it worked, or lacks what a rule or a tokenizer needs."""
 
 
+class BenchmarkError(SemanticSpecError):
+    """A benchmark's folder that cannot be used: broken, of another configuration, or in use by another process."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its type where it says nothing."""
     lines = str(error).strip().splitlines()

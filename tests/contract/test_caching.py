@@ -271,3 +271,13 @@ async def test_caches_that_cannot_be_cut_are_not_kept(sliding: TransformersEngin
 async def test_logits_scaled_outside_the_head_are_noticed(model_folders: dict[str, Path]) -> None:
     assert load(model_folders["granite-scaled"])._network.computes_logits
     assert not load(model_folders["llama"])._network.computes_logits
+
+
+async def test_what_is_forgotten_is_read_again(engine: TransformersEngine, passes: list[int]) -> None:
+    """A measurement must not profit from what was asked before."""
+    (before,) = await engine.score(PROMPT, [REJECTED])
+    await engine.forget()
+    passes.clear()
+    (after,) = await engine.score(PROMPT, [REJECTED])
+    assert sum(passes) == len(PROMPT) + len(REJECTED)
+    assert after.logprobs == before.logprobs

@@ -62,7 +62,7 @@ def test_loads_a_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtype(folder: Path, dtype: str) -> None:
     engine = TransformersEngine.load(str(folder), device="cpu", dtype=dtype)
-    assert next(engine._network._model.parameters()).dtype == getattr(torch, dtype)
+    assert next(engine._network.model.parameters()).dtype == getattr(torch, dtype)
 
 
 def test_revision_of_a_folder_follows_its_files(folder: Path, saved: Path) -> None:

@@ -1,45 +1,159 @@
-"""What is compared: each method is a pair and a decoding configuration."""
+"""What is compared. A method answers a prompt; most are a pair of models and a decoding configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Protocol
 
 from semanticspec.config import RULES, DecodingConfig, RuleConfig, preset, target_alone
+from semanticspec.decoding import generate_async
 from semanticspec.errors import ConfigError
 from semanticspec.pair import Pair
 from semanticspec.records import Result
 
-METHODS = ("target", "draft", "semantic", "semantic-paper", "random", "top-k", "token", "always", "never")
+METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")
 LENGTH_STRATA = 4
+_BASELINES_MODULE = "semanticspec.benchmark.baselines"
+_SWEPT = ("semantic", "random")
+
+
+class Method(Protocol):
+    """One line of a comparison."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lossy(self) -> bool:
+        """Whether its output's distribution can differ from the target's."""
+        ...
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """Answers a prompt. `Stats.wall_s` is a help for reading; the runner measures the seconds itself.
+
+        Raises:
+            SemanticSpecError: it cannot; the request then counts as failed.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """One line of a comparison."""
+class LoopMethod:
+    """A method of the decoding loop.
+
+    Attributes:
+        config: its seed is replaced by that of the request.
+    """
 
     name: str
     pair: Pair
     config: DecodingConfig
 
+    @property
+    def lossy(self) -> bool:
+        return self.config.lossy
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """See `Method.solve`."""
+        return await generate_async(self.pair, prompt, replace(self.config, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class DraftAlone(LoopMethod):
+    """The draft writes everything. The loop runs it as a target alone; here its work goes by its right name."""
+
+    @property
+    def lossy(self) -> bool:
+        return True
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """See `Method.solve`."""
+        alone = Pair(self.pair.draft, self.pair.draft)
+        result = await generate_async(alone, prompt, replace(self.config, seed=seed))
+        stats = result.stats
+        stats = replace(
+            stats,
+            draft_tokens=stats.num_tokens,
+            drafted_tokens=stats.num_tokens,
+            draft_s=stats.rewrite_s,
+            rewrite_s=0.0,
+        )
+        segments = tuple(replace(segment, author="draft") for segment in result.segments)
+        return replace(result, stats=stats, segments=segments, lossy=True)
+
+
+def known_methods() -> tuple[str, ...]:
+    """Names of all methods, those of other systems last."""
+    return (*METHODS, *_baselines())
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises ConfigError for an unknown method, or one that is named twice."""
+    known = known_methods()
+    for name in names:
+        base, strictness = split_name(name)
+        if base not in known or (strictness is not None and base not in _SWEPT):
+            raise ConfigError(
+                f"there is no method {name!r}; choose from {', '.join(known)}, or semantic@S for a strictness S"
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"the method {name!r} is named twice; name it once")
+
+
+def split_name(name: str) -> tuple[str, float | None]:
+    """The method and the strictness of a name such as `semantic@0.5`; no strictness for a plain name.
+
+    Raises:
+        ConfigError: what follows the @ is no number above 0.
+    """
+    base, mark, value = name.partition("@")
+    if not mark:
+        return name, None
+    try:
+        strictness = float(value)
+        RuleConfig(strictness=strictness)
+    except ValueError as error:
+        raise ConfigError(f"{value!r} in {name!r} is no strictness; expected a number above 0") from error
+    return base, strictness
+
+
+def with_strictness(config: DecodingConfig, strictness: float | None) -> DecodingConfig:
+    """The configuration at another strictness; itself if there is none."""
+    if strictness is None:
+        return config
+    return replace(config, rule=replace(config.rule, strictness=strictness))
+
 
 def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
     """A method by name, all else as in `config`.
 
+    `random` accepts at `config.rule`'s rates; see `random_control` for those of the control.
+
     Raises:
         ConfigError: there is no such method.
+        SemanticSpecError: the pair cannot run it, see `Pair.check`.
     """
-    if name not in METHODS:
-        raise ConfigError(f"there is no method {name!r}; choose from {', '.join(METHODS)}")
+    check_names([name])
+    base, strictness = split_name(name)
+    if base in _baselines():
+        return _baselines()[base](pair, config)
+    if base == "draft":
+        return DraftAlone(name, pair, target_alone(config))
+    config = _configured(base, with_strictness(config, strictness))
+    pair.check(config)
+    return LoopMethod(name, pair, config)
+
+
+def _configured(name: str, config: DecodingConfig) -> DecodingConfig:
     if name == "target":
-        return Method(name, pair, target_alone(config))
-    if name == "draft":
-        return Method(name, Pair(pair.draft, pair.draft), target_alone(config))
+        return target_alone(config)
     if name == "semantic-paper":
         paper = replace(preset("paper"), max_new_tokens=config.max_new_tokens, sampling=config.sampling)
-        return Method(name, pair, replace(paper, seed=config.seed))
+        return replace(paper, seed=config.seed)
     assert name in RULES
-    return Method(name, pair, replace(config, rule=replace(config.rule, name=name)))  # type: ignore[arg-type]
+    return replace(config, rule=replace(config.rule, name=name))  # type: ignore[arg-type]
 
 
 def random_control(pilot: Sequence[Result], rule: RuleConfig) -> RuleConfig:
@@ -65,3 +179,15 @@ def random_control(pilot: Sequence[Result], rule: RuleConfig) -> RuleConfig:
     strata = [decided[i : i + size] for i in range(0, len(decided), size)]
     rates = tuple((stratum[-1][0], sum(kept for _, kept in stratum) / len(stratum)) for stratum in strata)
     return replace(rule, name="random", accept_rate_by_length=rates)
+
+
+def _baselines() -> Mapping[str, Callable[[Pair, DecodingConfig], Method]]:
+    """Other systems' methods, by name; none where their module is not there."""
+    try:
+        module = import_module(_BASELINES_MODULE)
+    except ModuleNotFoundError as error:
+        if error.name != _BASELINES_MODULE:
+            raise
+        return {}
+    found: Mapping[str, Callable[[Pair, DecodingConfig], Method]] = module.BASELINES
+    return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from semanticspec.records import Generation, Sampling, Score, Stop
 
@@ -135,6 +135,15 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Frees the model; calls after this raise EngineError."""
+        ...
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """An engine that can drop what it keeps of earlier calls, so that a measurement starts as a first call does."""
+
+    async def forget(self) -> None:
+        """Drops all that is cached of earlier calls; calls under way are not disturbed."""
         ...
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +25,7 @@ from semanticspec.engines.transformers_writing import WriteRequest, write
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
 
+T = TypeVar("T")
 DEFAULT_CACHE_BYTES = 4 * 2**30
 MAX_CACHED_SEQUENCES = 64
 SMALL_MODEL_PARAMETERS = 10_000_000
@@ -154,6 +156,32 @@ class TransformersEngine:
             self._check_ids(row)
         request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
         return await self._worker.run(score(self._network, self._pool, request))
+
+    async def run_with_model(self, function: Callable[[Any], T]) -> T:
+        """Runs `function(model)` with the causal LM of transformers, on the engine's thread and in its turn.
+
+        What runs there has as many CPU threads as the engine's own calls and shares its weights: for what the
+        engine cannot do itself, such as transformers' own `generate` as a baseline. It runs in inference mode and
+        in one piece: other calls wait for it, and cancelling this does not interrupt it.
+
+        Raises:
+            EngineError: the engine is closed, or the function failed.
+        """
+
+        def steps() -> Generator[tuple[int, ...], None, T]:
+            yield ()  # cancelled before its turn, it never runs
+            return function(self._network.model)
+
+        return await self._worker.run(steps())
+
+    async def forget(self) -> None:
+        """See `Forgetting.forget`."""
+
+        def clear() -> Generator[tuple[int, ...], None, None]:
+            self._pool.clear()
+            yield ()
+
+        await self._worker.run(clear())
 
     async def aclose(self) -> None:
         """Ends calls under way with an EngineError and frees the model."""

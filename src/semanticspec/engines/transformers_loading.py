@@ -45,7 +45,7 @@ def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loa
     """
     torch_device = resolve_device(device)
     torch_dtype = _resolve_dtype(dtype)
-    with _quiet():
+    with quiet():
         if model.endswith(".gguf"):
             return _load_gguf(Path(model).expanduser(), torch_dtype, torch_device)
         name = _checked_name(model)
@@ -191,7 +191,7 @@ def _folder_digest(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers' progress bars, reports and warnings off the terminal."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)

@@ -28,6 +28,7 @@ class Network:
     model's state is caught by a hook on the way.
 
     Attributes:
+        model: the causal LM as transformers loaded it.
         reusable: whether the cache of this model can be cut back to any length. False for sliding windows and
             recurrent states; then every call computes its context from cold.
     """
@@ -38,7 +39,7 @@ class Network:
         Raises:
             ModelError: the model cannot continue from a cache.
         """
-        self._model = model
+        self.model = model
         self._base = model.base_model
         self._head = model.get_output_embeddings()
         self._caught: Any = None
@@ -56,7 +57,7 @@ class Network:
         """An empty cache: ours where the model's layers allow it, else the kind transformers makes for it."""
         if self.reusable:
             return Cache(layers=[GrowingLayer() for _ in range(self.num_layers)])
-        return DynamicCache(config=self._model.config)
+        return DynamicCache(config=self.model.config)
 
     def run(self, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
         """Reads tokens after those in `cache`, which grows by them.
@@ -70,7 +71,7 @@ class Network:
             `logits`, cut alike.
         """
         if self._whole:
-            output = self._model(input_ids=token_ids, past_key_values=cache, use_cache=True)
+            output = self.model(input_ids=token_ids, past_key_values=cache, use_cache=True)
             states, self._caught = self._caught, None
             return states, output.logits
         states = self._base(input_ids=token_ids, past_key_values=cache, use_cache=True).last_hidden_state
@@ -92,7 +93,7 @@ class Network:
 
     def _check(self) -> None:
         ids = self.tokens([i % self.vocabulary_size for i in range(1, _CHECK_TOKENS + 1)])
-        expected = self._model(input_ids=ids, use_cache=False).logits.float()
+        expected = self.model(input_ids=ids, use_cache=False).logits.float()
         whole = self._base(input_ids=ids, use_cache=False).last_hidden_state
         self.vocabulary_size = expected.shape[-1]
         if not self._head_alone_gives(whole, expected):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from semanticspec.errors import ProbeError
+from semanticspec.errors import ProbeError, SemanticSpecError
 
 
 class Journal:
@@ -17,8 +17,10 @@ class Journal:
     disk; it is dropped before the next line is written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, error: type[SemanticSpecError] = ProbeError) -> None:
+        """`error` is what is raised where `ProbeError` is named below."""
         self.path = path
+        self._error = error
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines, none if there is no file.
@@ -33,11 +35,11 @@ class Journal:
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise ProbeError(
+            raise self._error(
                 f"{self.path} is broken ({error}); delete it and run the command again"
             ) from error
         if not all(isinstance(record, dict) for record in records):
-            raise ProbeError(
+            raise self._error(
                 f"{self.path} is broken (not all lines are objects); delete it and run the command again"
             )
         return records
@@ -55,7 +57,7 @@ class Journal:
                 file.truncate(end)
                 file.write(lines)
         except OSError as error:
-            raise ProbeError(
+            raise self._error(
                 f"cannot write {self.path}: {error.strerror}; earlier work is kept, the same command goes on"
             ) from error
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
-from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from semanticspec.errors import ConfigError
+from semanticspec.figures import Painter, Theme, draw
 from semanticspec.probes.evaluate import Evaluation, JudgedRows
 from semanticspec.probes.metrics import POSITIVE
-
-Theme = Literal["light", "dark"]
-COLOURS: dict[Theme, dict[str, str]] = {
-    "light": {"page": "#ffffff", "ink": "#22272e", "grid": "#d8dee4", "main": "#0b62c4", "second": "#b3541e"},
-    "dark": {"page": "#161b22", "ink": "#d7dde4", "grid": "#39424e", "main": "#6cb0ff", "second": "#f0a06a"},
-}
-"""Blue and orange differ for most kinds of colour blindness too."""
-
-_RESOLUTION = 130  # dots an inch
 
 
 def check_plotting() -> None:
@@ -33,41 +24,14 @@ def check_plotting() -> None:
 
 def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, bytes]]:
     """All figures as PNG files, by name and theme. The learning curve is left out if it was not asked for."""
-    painters: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
+    painters: dict[str, Painter] = {
         "reliability": lambda axes, colours: _reliability(axes, colours, evaluation),
         "predicted": lambda axes, colours: _predicted(axes, colours, rows),
         "roc": lambda axes, colours: _roc(axes, colours, evaluation, rows),
     }
     if evaluation.learning_curve:
         painters["learning_curve"] = lambda axes, colours: _learning_curve(axes, colours, evaluation)
-    return {name: {theme: _draw(painter, theme) for theme in COLOURS} for name, painter in painters.items()}
-
-
-def _draw(painter: Callable[[Any, Mapping[str, str]], None], theme: Theme) -> bytes:
-    """One figure as PNG; touches no global state of matplotlib, so it works beside other plots."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    colours = COLOURS[theme]
-    figure = Figure(figsize=(5.0, 4.2), layout="constrained", facecolor=colours["page"])
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_facecolor(colours["page"])
-    axes.grid(color=colours["grid"], linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=colours["ink"], length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(colours["grid"])
-    painter(axes, colours)
-    axes.title.set_color(colours["ink"])
-    axes.xaxis.label.set_color(colours["ink"])
-    axes.yaxis.label.set_color(colours["ink"])
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=colours["ink"], fontsize=8)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
-    return buffer.getvalue()
+    return {name: draw(painter) for name, painter in painters.items()}
 
 
 def _reliability(axes: Any, colours: Mapping[str, str], evaluation: Evaluation) -> None:

@@ -50,7 +50,7 @@ def read_problems(
     name = hub_name(source, config)
     if config and name is None:
         raise ConfigError(f"{source!r} is no data set on the hub, so it has no --config; leave it out")
-    rows = hub_rows(name) if name else _lines(source)
+    rows = hub_rows(name) if name else read_jsonl(source)
     what = "row" if name else "line"
     found = [
         _problem(row, f"{source}, {what} {number}", str(number), trace_field)
@@ -73,8 +73,12 @@ def demo_problems(count: int) -> list[ProblemText]:
     return [ProblemText(problem.text, problem.text) for problem in chosen]
 
 
-def _lines(path: str) -> Iterator[Any]:
-    """The objects of a JSONL file; blank lines are left out."""
+def read_jsonl(path: str) -> Iterator[Any]:
+    """The objects of a JSONL file; blank lines are left out.
+
+    Raises:
+        ConfigError: there is no such file, or a line is no JSON.
+    """
     try:
         lines = Path(path).read_text().splitlines()
     except UnicodeDecodeError as error:

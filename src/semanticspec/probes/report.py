@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from semanticspec.figures import Theme, picture, render_page
 from semanticspec.files import write_atomically
 from semanticspec.probes.evaluate import Evaluation, Figures, JudgedRows
 from semanticspec.probes.metrics import Interval
-from semanticspec.probes.plots import Theme, draw_all
+from semanticspec.probes.plots import draw_all
 from semanticspec.probes.storage import Collection
 
 REPORT_FILE = "report.html"
@@ -56,19 +53,18 @@ def render(evaluation: Evaluation, pictures: Mapping[str, Mapping[Theme, bytes]]
     """The page as text, figures inlined."""
     card, sizes = evaluation.probe, evaluation.sizes
     name = (*card["model_names"], card["model_id"])[0]
-    template = Template(resources.files("semanticspec.probes").joinpath("report.html").read_text())
-    return template.substitute(
-        title=escape(f"The {card['role']}'s probe of {name}"),
-        lead=escape(
+    return render_page(
+        title=f"The {card['role']}'s probe of {name}",
+        lead=(
             f"How likely the {card['role']} is to say something with a segment's meaning, judged on "
             f"{sizes['segments']:.0f} draft-written segments of {sizes['problems']:.0f} test problems by the judge "
             f"“{evaluation.judge}”; {sizes['share_positive']:.0%} of them have a label of at least 0.5."
         ),
-        tiles="".join(_tiles(evaluation)),
-        figures="".join(_picture(name, themes) for name, themes in pictures.items()),
-        tables="".join(_tables(evaluation)),
-        method=escape(METHOD),
-        made=escape(json.dumps({**evaluation.made, "training": card["training"]}, indent=1)),
+        tiles=_tiles(evaluation),
+        figures=[picture(name, themes) for name, themes in pictures.items()],
+        tables=_tables(evaluation),
+        method=METHOD,
+        made={**evaluation.made, "training": card["training"]},
     )
 
 
@@ -168,17 +164,6 @@ def _table(title: str, caption: str, rows: Mapping[str, Figures], columns: Seque
 
 def _cell(figure: Interval) -> str:
     return f"<td>{_number(figure.value)} <small>{_range(figure)}</small></td>"
-
-
-def _picture(name: str, themes: Mapping[Theme, bytes]) -> str:
-    light, dark = (
-        f"data:image/png;base64,{b64encode(themes[theme]).decode()}" for theme in ("light", "dark")
-    )
-    label = escape(name.replace("_", " "))
-    return (
-        f'<figure><picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{light}" alt="{label}"></picture></figure>'
-    )
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,224 @@
+"""Summary, pictures and page of a benchmark, from its rows: the same rows give the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
+from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
+from semanticspec.benchmark.plots import draw_all
+from semanticspec.benchmark.rows import Row
+from semanticspec.benchmark.summary import PROPOSED, Comparison, summary_json
+from semanticspec.errors import BenchmarkError, ConfigError
+from semanticspec.figures import picture, render_page
+from semanticspec.files import write_atomically
+
+REPORT_FILE = "report.html"
+METHOD = (
+    "Every request counts, right or wrong, cut off or failed; only problems that every method has finished are "
+    "compared. Seconds: whole wall clock of a request, from empty caches, methods taking turns problem by problem. "
+    "Speed-up: seconds of the faster of target and hf-target, summed over all problems, over the method's; a failed "
+    "request is charged the baseline's seconds on top of its own. Seconds per token, the ratio of lengths and the "
+    "share cut off stand beside it, since a method that changes the output can look fast by stopping early. In "
+    "brackets: 95 % intervals over problems, all samples of a problem together: of speed-ups by bootstrap, of "
+    "accuracies Wilson's, of their paired differences Bonett and Price's. Random: accepts at the rates that the "
+    "semantic rule had on other problems, by segment length. Limit: every drafted segment accepted, at the target's "
+    "lengths and without overhead, from the costs measured in this run."
+)
+COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("accuracy", lambda f: f"{f['accuracy']:.1%} {interval(f['accuracy_ci95'], '.1f', 100)}"),
+    ("to target, points", lambda f: paired(f, "accuracy_diff")),
+    (
+        "speed-up",
+        lambda f: f"{f['speedup']:.2f} {interval(f['speedup_ci95'], '.2f')}" if "speedup" in f else "",
+    ),
+    ("s a request", lambda f: f"{f['wall_s'] / f['requests']:.3f}"),
+    ("ms a token", lambda f: f"{1000 * f['seconds_per_token']:.2f}" if f["seconds_per_token"] else ""),
+    ("length", lambda f: f"{f['length_ratio']:.2f}×" if f.get("length_ratio") else ""),
+    ("cut off", lambda f: f"{f['truncated_share']:.1%}"),
+    ("failed", lambda f: f"{f['failed_share']:.1%}"),
+    ("by the draft", lambda f: f"{f['draft_token_share']:.1%}"),
+    ("segments kept", lambda f: share(f["segment_acceptance_rate"])),
+    ("overhead", lambda f: f"{f['overhead_share']:.1%}"),
+    ("of the limit", lambda f: share(f.get("limit_share"))),
+)
+
+
+def check_plotting() -> None:
+    """Raises ConfigError if the library for pictures is missing, before anything is computed."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a report needs matplotlib: pip install 'semanticspec[bench]'")
+
+
+def write_report(
+    folder: BenchFolder, config: Mapping[str, Any], rows: Sequence[Row], methods: Sequence[str]
+) -> Path | None:
+    """Writes `summary.json`, the pictures (for light pages) and `report.html`.
+
+    Returns:
+        The page; None if no problem is finished by every method.
+    """
+    comparison = Comparison(rows, methods)
+    if not comparison.cells:
+        return None
+    task, pair = config["run"]["task"], config["run"]["pair_name"]
+    extent = {"samples": config["samples"], "asked_problems": config["problems"]}
+    summary = summary_json(comparison, task, pair, extent)
+    pictures = draw_all(comparison, summary["methods"])
+    folder.write_summary(summary)
+    for name, themes in pictures.items():
+        write_atomically(folder.path / f"{name}.png", themes["light"])
+    page = render_page(
+        title=f"Benchmark: {task}, pair {pair}",
+        lead=_lead(comparison),
+        tiles=_tiles(summary),
+        figures=[picture(name, themes) for name, themes in pictures.items()],
+        tables=_tables(comparison, summary),
+        method=METHOD,
+        made=config,
+    )
+    write_atomically(folder.path / REPORT_FILE, page.encode())
+    return folder.path / REPORT_FILE
+
+
+def print_summary(folder: BenchFolder) -> None:
+    """The table of `summary.json`, in the terminal."""
+    import json
+
+    from semanticspec.console import comparison_table, print_table
+
+    path = folder.path / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read: {error}") from error
+    title = f"{summary['task']}, {summary['pair']}: {summary['problems']} problems, {summary['requests']} requests each"
+    print_table(comparison_table(summary["methods"], title))
+    if summary["costs"]:
+        Console(soft_wrap=True, highlight=False).print(limit_text(summary))
+
+
+def limit_text(summary: Mapping[str, Any]) -> str:
+    """The limit and how much of it the methods reach, in a sentence or two."""
+    costs = Costs(**summary["costs"])
+    reached = [
+        f"{name} reaches {figures['limit_share']:.0%}"
+        for name, figures in summary["methods"].items()
+        if "limit_share" in figures
+    ]
+    return (
+        f"A token costs {1000 * costs.drafted_token_s:.2f} ms to draft, {1000 * costs.verified_token_s:.2f} ms to "
+        f"verify (and a segment {1000 * costs.verified_segment_s:.1f} ms), {1000 * costs.target_token_s:.2f} ms for "
+        f"the target to write. With every drafted segment accepted the speed-up would be {costs.limit_speedup:.2f}; "
+        f"{', '.join(reached)} of it."
+    )
+
+
+def interval(bounds: Sequence[float], digits: str, factor: float = 1.0) -> str:
+    low, high = (format(factor * bound, digits) for bound in bounds)
+    return f"[{low}, {high}]"
+
+
+def paired(figures: Mapping[str, Any], name: str) -> str:
+    """A difference of accuracies in points; nothing for a method beside itself."""
+    if name not in figures or figures[f"{name}_ci95"][0] == figures[f"{name}_ci95"][1]:
+        return ""
+    return f"{100 * figures[name]:+.1f} {interval(figures[f'{name}_ci95'], '+.1f', 100)}"
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _lead(comparison: Comparison) -> str:
+    requests = len(comparison.cells)
+    samples = f" ({requests} requests)" if requests != comparison.num_problems else ""
+    names = ", ".join(comparison.rows)
+    return f"{comparison.num_problems} problems{samples}, each solved by every method: {names}."
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[str]:
+    """The figures of the semantic rule, or of the first method that has a limit."""
+    methods = summary["methods"]
+    name = (
+        PROPOSED if PROPOSED in methods else next((n for n in methods if "limit_share" in methods[n]), None)
+    )
+    if name is None or "speedup" not in methods[name]:
+        return []
+    own = methods[name]
+    tiles = [
+        (f"{own['speedup']:.2f}×", f"speed-up of {name}", interval(own["speedup_ci95"], ".2f")),
+        (f"{own['accuracy']:.1%}", f"accuracy of {name}", interval(own["accuracy_ci95"], ".1f", 100)),
+        (
+            f"{100 * own['accuracy_diff']:+.1f}",
+            "points to the target",
+            interval(own["accuracy_diff_ci95"], "+.1f", 100),
+        ),
+        (f"{own['draft_token_share']:.1%}", "of the output by the draft", ""),
+    ]
+    if "limit_share" in own:
+        limit = f"limit {own['limit_speedup']:.2f}×"
+        tiles.append((f"{own['limit_share']:.0%}", "of the speed-up with everything accepted", limit))
+    return [
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}<br>{escape(extra)}</span></div>'
+        for value, what, extra in tiles
+    ]
+
+
+def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
+    methods = summary["methods"]
+    rows = {name: [cell(own) for _, cell in COLUMNS] for name, own in methods.items()}
+    caption = f"Speed-up against {summary['baseline']}, the faster of target and hf-target in this run."
+    tables = [_table("Methods", caption if summary["baseline"] else "", [name for name, _ in COLUMNS], rows)]
+    costs = comparison.costs()
+    if costs is None:
+        return tables
+    measured = {
+        "one drafted token": [f"{1000 * costs.drafted_token_s:.3f}"],
+        "one verified token": [f"{1000 * costs.verified_token_s:.3f}"],
+        "one segment's verification, besides its tokens": [f"{1000 * costs.verified_segment_s:.3f}"],
+        "one token written by the target": [f"{1000 * costs.target_token_s:.3f}"],
+    }
+    drafting, target = costs.measured_on
+    caption = (
+        f"Measured on {drafting} and {target}; segments of {costs.segment_tokens:.1f} tokens on average, "
+        f"{costs.answer_share:.1%} of the target's output is the answer it writes itself. {limit_text(summary)}"
+    )
+    tables.append(_table("Costs and limit", caption, ["milliseconds"], measured))
+    lost = {name: lost_seconds(comparison.rows[name], costs) for name in verifying_methods(comparison.rows)}
+    requests = len(comparison.cells)
+    cells = {
+        name: [f"{seconds / requests:.3f}" for seconds in terms.values()] for name, terms in lost.items()
+    }
+    caption = (
+        "Seconds a request. Drafts kept and the answer are what the limit allows for; the rest is lost to rejections "
+        "and overhead."
+    )
+    tables.append(_table("What is lost", caption, list(next(iter(lost.values()))), cells))
+    return tables
+
+
+def _table(title: str, caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th scope=row>{escape(name)}</th>"
+        + "".join(f"<td>{_cell(text)}</td>" for text in cells)
+        + "</tr>"
+        for name, cells in rows.items()
+    )
+    return (
+        f'<h2>{escape(title)}</h2><div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    """A figure with its interval in small print."""
+    value, bracket, rest = text.partition(" [")
+    return f"{escape(value)} <small>[{escape(rest)}</small>" if bracket else escape(value)

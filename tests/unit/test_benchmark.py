@@ -1,0 +1,553 @@
+"""The benchmark: tasks, grading, the runner, its folder, resuming, sweeps and reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from semanticspec.benchmark import runner, session
+from semanticspec.benchmark.commands import find_pair, swept
+from semanticspec.benchmark.folder import BenchFolder
+from semanticspec.benchmark.grading import DemoGrader, VerifyGrader
+from semanticspec.benchmark.methods import check_names, known_methods, make_method
+from semanticspec.benchmark.plots import acceptance_by_position
+from semanticspec.benchmark.rows import Row, figures_of
+from semanticspec.benchmark.runner import Setting, run, schedule
+from semanticspec.benchmark.tasks import (
+    CHOICE_PROMPT,
+    MATH_PROMPT,
+    TASKS,
+    BenchProblem,
+    find_task,
+    read_problems,
+    read_task,
+)
+from semanticspec.cli import app
+from semanticspec.config import DecodingConfig
+from semanticspec.errors import BenchmarkError, ConfigError, PromptError, SemanticSpecError
+from semanticspec.loading import load_pair
+from semanticspec.pair import Pair
+from semanticspec.records import Result, Segment, Stats
+
+MATH_ROWS = [
+    {"id": "a", "problem": "What is 1/4 + 1/4?", "answer": "\\frac{1}{2}"},
+    {"id": "b", "problem": "What is 6 * 7?", "answer": "42"},
+    {"id": "c", "problem": "Name the point.", "answer": "\\left(3, \\frac{\\pi}{2}\\right)"},
+]
+CHOICE = {
+    "id": "q",
+    "problem": "Which?",
+    "answer": "right",
+    "options": ["wrong 1", "right", "wrong 2", "wrong 3"],
+}
+
+
+def write_rows(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math500", "aime24", "aime25", "amc23", "custom"])
+def test_math_tasks_ask_for_a_box_and_take_the_first_problems(name, tmp_path):
+    data = write_rows(tmp_path / "p.jsonl", MATH_ROWS)
+    problems, pilot = read_task(find_task(name), data, 2, 0)
+    assert [problem.problem_id for problem in problems] == ["a", "b"]
+    assert [problem.problem_id for problem in pilot] == ["c"]
+    assert problems[0].prompt.startswith("What is 1/4 + 1/4?\n\nPlease reason step by step")
+    assert problems[0].prompt.endswith("\\boxed{}.")
+    assert problems[0].gold == "\\frac{1}{2}"
+
+
+def test_gsm8k_answers_stand_behind_the_mark(tmp_path):
+    data = write_rows(tmp_path / "p.jsonl", [{"question": "How many?", "answer": "2 + 3 = 5\n#### 1,005"}])
+    (problem,) = read_problems(find_task("gsm8k"), data, 0)
+    assert (problem.problem_id, problem.gold) == ("1", "1,005")
+
+
+def test_options_are_shuffled_by_the_seed_and_the_letter_goes_along(tmp_path):
+    rows = [CHOICE | {"id": str(i)} for i in range(40)]
+    hub = {"Question": "Which?", "Correct Answer": "right", "Record ID": "h"}
+    rows.append(hub | {f"Incorrect Answer {i}": f"wrong {i}" for i in (1, 2, 3)})
+    data = write_rows(tmp_path / "p.jsonl", rows)
+    problems = read_problems(find_task("gpqa_diamond"), data, 0)
+    for problem in problems:
+        assert f"({problem.gold}) right" in problem.prompt
+        assert '"answer": "C"' in problem.prompt
+    assert {problem.gold for problem in problems} == {"A", "B", "C", "D"}
+    assert read_problems(find_task("gpqa_diamond"), data, 0) == problems
+    assert read_problems(find_task("gpqa_diamond"), data, 1) != problems
+
+
+def test_prompts_are_those_of_the_model_cards():
+    assert "Please reason step by step, and put your final answer within \\boxed{{}}." in MATH_PROMPT
+    assert (
+        'Please show your choice in the `answer` field with only the choice letter, e.g., `"answer": "C"`.'
+        in (CHOICE_PROMPT)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ([{"problem": "What?"}], "math500", "row 1: the field `answer` is missing; it has problem"),
+        ([{"answer": "3"}], "aime24", "the field `problem` is missing"),
+        ([{"problem": "What?", "answer": "  "}], "amc23", "`answer` is missing"),
+        ([], "amc23", "holds no problems"),
+        ([MATH_ROWS[0], MATH_ROWS[0]], "aime25", "two problems with the id 'a'"),
+        ([{"problem": "Which?", "answer": "right"}], "gpqa_diamond", "expected 3 wrong options"),
+    ],
+)
+def test_bad_data_is_told(rows, task, message, tmp_path):
+    with pytest.raises(ConfigError, match=message.replace("(", "\\(")):
+        read_task(find_task(task), write_rows(tmp_path / "p.jsonl", rows), None, 0)
+
+
+def test_unknown_tasks_methods_and_sweeps():
+    with pytest.raises(ConfigError, match="no task 'gsm9k'; choose from demo, gsm8k"):
+        find_task("gsm9k")
+    with pytest.raises(ConfigError, match="no method 'magic'; choose from target"):
+        check_names(["target", "magic"])
+    with pytest.raises(ConfigError, match="named twice"):
+        check_names(["target", "target"])
+    for name in ("target@2", "semantic@fast", "semantic@0"):
+        with pytest.raises(ConfigError, match=r"no method|no strictness"):
+            check_names([name])
+    with pytest.raises(ConfigError, match="strictness="):
+        swept("floor=1")
+    with pytest.raises(ConfigError, match="no strictness"):
+        swept("strictness=1,-2")
+    assert swept("strictness=0.5,2.0") == ("semantic@0.5", "random@0.5", "semantic@2", "random@2")
+    with pytest.raises(ConfigError, match="--data"):
+        read_task(find_task("custom"), None, None, 0)
+
+
+def test_pairs_by_name():
+    assert find_pair("demo", None, None, None, None) == (
+        {"target": None, "draft": None, "target_probe": None, "draft_probe": None},
+        "bundled",
+    )
+    assert find_pair(None, "t", "d", None, None)[1] == "t + d"
+    with pytest.raises(ConfigError, match="no pair 'nobody'"):
+        find_pair("nobody", None, None, None, None)
+    with pytest.raises(ConfigError, match="has its own models"):
+        find_pair("demo", "t", "d", None, None)
+
+
+# --- grading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def math_grader():
+    grader = VerifyGrader("math")
+    yield grader
+    grader.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("<think>\n1/3?\n</think>\n\nSo \\boxed{0.5}.", "\\frac{1}{2}", True),
+        ("So \\boxed{\\dfrac{2}{4}}", "\\frac{1}{2}", True),
+        ("So \\boxed{\\frac{1}{3}}", "\\frac{1}{2}", False),
+        ("<think>\\boxed{42}</think> No, \\boxed{43}.", "42", False),
+        ("First \\boxed{41}. Wait, I mean \\boxed{42}.", "42", True),
+        ("The roots are \\boxed{1} and \\boxed{2}.", "2,1", True),
+        ("**Answer:** 42 pens", "42", True),
+        ("\\boxed{(3,\\pi/2)}", "\\left( 3, \\frac{\\pi}{2} \\right)", True),
+        ("\\boxed{1,000\\,}", "1000", True),
+        ("", "42", False),
+    ],
+)
+def test_answers_are_compared_by_their_value(math_grader, text, gold, right):
+    assert math_grader.grade(text, gold, truncated=False).right is right
+
+
+def test_an_output_cut_off_has_no_answer_unless_it_is_boxed(math_grader):
+    assert not math_grader.grade("so far 42", "42", truncated=True).right
+    assert math_grader.grade("so \\boxed{42}, which", "42", truncated=True).right
+
+
+def test_an_answer_that_cannot_be_read_in_time_is_wrong_and_the_next_one_is_graded():
+    grader = VerifyGrader("math", timeout_s=2.0)
+    try:
+        grade = grader.grade("\\boxed{((((99999!)!)!)!)}", "5", truncated=False)
+        assert not grade.right
+        assert "2 s" in grade.note
+        assert grader.grade("\\boxed{5}", "5", truncated=False).right
+    finally:
+        grader.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('Thus: {"answer": "C"}', True),
+        ('"answer": "B"', False),
+        ("\\boxed{C}", True),
+        ("\\boxed{\\text{(C)}}", True),
+        ("The answer is **C**.", True),
+        ("C? No: the answer is D.", False),
+        ("", False),
+    ],
+)
+def test_letters(letter_grader, text, right):
+    assert letter_grader.grade(f"<think>A or B</think>{text}", "C", truncated=False).right is right
+
+
+@pytest.fixture(scope="module")
+def letter_grader():
+    grader = VerifyGrader("letter")
+    yield grader
+    grader.close()
+
+
+# --- runner ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Fake:
+    """Answers from a table; raises what is no text."""
+
+    name: str
+    answers: dict[str, str]
+    lossy: bool = False
+
+    async def solve(self, prompt: str, seed: int) -> Result:  # noqa: ARG002
+        answer = self.answers.get(prompt)
+        if answer is None:
+            raise PromptError("too long")
+        return Result(answer, (1,), (Segment("target", answer, 1),), Stats(num_tokens=1), "stop", False)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return load_pair()
+
+
+def test_methods_take_turns_problem_by_problem_and_sample_by_sample():
+    problems = [BenchProblem(name, name, "1") for name in "pq"]
+    methods = [Fake(name, {}) for name in ("one", "two", "three")]
+    order = [(r.problem.problem_id, r.sample, r.method.name) for r in schedule(problems, methods, 2)]
+    assert order[:6] == [
+        ("p", 0, "one"),
+        ("p", 0, "two"),
+        ("p", 0, "three"),
+        ("p", 1, "two"),
+        ("p", 1, "three"),
+        ("p", 1, "one"),
+    ]
+    assert len(order) == 12
+    assert order[6][2] == "three"
+
+
+def test_a_failed_request_is_a_row_and_three_in_a_row_end_the_run(pair):
+    problems = [BenchProblem(str(i), f"problem {i}", "1") for i in range(6)]
+    good = Fake("good", {problem.prompt: "\\boxed{1}" for problem in problems})
+    some = Fake("some", {problem.prompt: "\\boxed{2}" for problem in problems[::2]})
+    setting = Setting("demo", pair, DemoGrader())
+    rows = list(run(setting, problems, [good, some]))
+    assert len(rows) == 12
+    failed = [row for row in rows if row.failed]
+    assert [row.problem_id for row in failed] == ["1", "3", "5"]
+    assert failed[0].note == "PromptError: too long"
+    assert all(row.right for row in rows if row.method == "good")
+    assert not any(row.right for row in rows if row.method == "some")
+    seeds = {(row.problem_id, row.seed) for row in rows}
+    assert len(seeds) == 6
+    none = Fake("none", {})
+    kept: list[Row] = []
+    with pytest.raises(BenchmarkError, match="none failed 3 times in a row, last: PromptError: too long"):
+        kept.extend(run(setting, problems, [good, none]))
+    assert len([row for row in kept if row.method == "none"]) == 3
+
+
+def test_a_request_starts_with_empty_caches(pair):
+    engine = pair.target.engine
+    seen = []
+
+    class Looks(Fake):
+        async def solve(self, prompt: str, seed: int) -> Result:
+            seen.append((len(engine._pool), len(pair.draft.engine._pool)))
+            return await make_method("always", pair, DecodingConfig(max_new_tokens=8)).solve(prompt, seed)
+
+    problems = [BenchProblem("p", "Mia has 14 pens. How many pens does Mia have?", "14")]
+    list(run(Setting("demo", pair, DemoGrader()), problems, [Looks("a", {}), Looks("b", {})]))
+    assert seen == [(0, 0), (0, 0)]
+    assert len(engine._pool) > 0
+
+
+async def test_the_draft_alone_goes_by_its_name(pair):
+    config = DecodingConfig(max_new_tokens=20)
+    method = make_method("draft", pair, config)
+    result = await method.solve("Mia has 14 pens. How many pens does Mia have?", 0)
+    assert method.lossy
+    assert result.stats.draft_tokens == result.stats.num_tokens == 20
+    assert result.stats.rewrite_s == 0 < result.stats.draft_s
+    assert {segment.author for segment in result.segments} == {"draft"}
+
+
+def test_every_own_method_can_be_made(pair):
+    config = DecodingConfig()
+    lossy = {name: make_method(name, pair, config).lossy for name in known_methods()[:9]}
+    assert {name for name, is_lossy in lossy.items() if not is_lossy} == {"target", "token", "never"}
+    assert make_method("semantic@2", pair, config).config.rule.strictness == 2
+    assert make_method("random@2", pair, config).config.rule.name == "random"
+
+
+def test_rows_survive_json():
+    segments = (Segment("draft", "text", 4, 0.5, 0.25, True, "semantic"), Segment("target", "more", 2))
+    result = Result("text\n</think>\nmore", (1,), segments, Stats(num_tokens=6, draft_tokens=4), "stop", True)
+    result = replace(result, answer="more")
+    row = Row("t", "p", "m", 0, 1, "d", "g", "a", True, wall_s=1.5, **figures_of(result))
+    record = json.loads(json.dumps(row.to_json()))
+    assert record["target_tokens"] == 2
+    assert "text" not in record["segments"][0]
+    without_text = tuple(replace(segment, text="") for segment in segments)
+    assert Row.from_json(record) == replace(row, segments=without_text)
+    assert row.answer_tokens == round(6 * 4 / len(result.text))
+    with pytest.raises(BenchmarkError, match="broken"):
+        Row.from_json({"task": "t"})
+
+
+def test_acceptance_by_position_leaves_rejected_text_out():
+    segments = (
+        Segment("draft", "", 50, accepted=True),
+        Segment("draft", "", 90, accepted=False),
+        Segment("target", "", 50),
+    )
+    row = Row("t", "p", "m", 0, 1, "", "", "", True, "stop", 1.0, num_tokens=100, segments=segments)
+    bins = acceptance_by_position([row])
+    assert [(kept, tried) for _, kept, tried in bins if tried] == [(1, 1), (0, 1)]
+    assert bins[5][1:] == (0, 1)
+
+
+# --- a folder from the first run to the report -------------------------------------------------------------------
+
+
+def bench(out: Path, *arguments: str) -> None:
+    """Runs the command; its errors come through."""
+    usual = ["--max-new-tokens", "24", "--quiet"]
+    done = CliRunner().invoke(app, ["bench", "--out", str(out), *usual, *arguments], catch_exceptions=True)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+
+
+def rows_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A small run, to be read only."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    bench(
+        out,
+        "--pair",
+        "demo",
+        "--task",
+        "demo",
+        "--methods",
+        "target,draft,top-k",
+        "-n",
+        "3",
+        "--samples",
+        "2",
+    )
+    return out
+
+
+def test_a_run_leaves_rows_summary_configuration_and_report(finished):
+    rows = rows_of(finished)
+    assert len(rows) == 3 * 3 * 2
+    assert {(row["method"], row["problem_id"], row["sample"]) for row in rows}.__len__() == 18
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (summary["task"], summary["pair"], summary["problems"]) == ("demo", "bundled", 3)
+    wanted = {
+        "accuracy",
+        "accuracy_ci95",
+        "accuracy_diff_ci95",
+        "tokens",
+        "wall_s",
+        "speedup",
+        "speedup_ci95",
+        "seconds_per_token",
+        "length_ratio",
+        "truncated_share",
+        "draft_token_share",
+        "segment_acceptance_rate",
+        "overhead_share",
+    }
+    assert all(wanted <= figures.keys() for figures in summary["methods"].values())
+    assert list(summary["methods"]) == ["target", "draft", "top-k"]
+    assert summary["methods"]["target"]["wall_s"] == pytest.approx(
+        sum(row["wall_s"] for row in rows if row["method"] == "target")
+    )
+    config = json.loads((finished / "config.json").read_text())
+    assert config["methods"]["top-k"]["config"]["rule"]["name"] == "top-k"
+    assert {"machine", "versions", "pair", "decoding", "seed"} <= config["run"].keys()
+    page = (finished / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page
+    assert {path.stem for path in finished.glob("*.png")} >= {
+        "accuracy_speedup",
+        "time",
+        "acceptance",
+        "lengths",
+    }
+
+
+def test_the_report_is_remade_equal(finished):
+    names = ["summary.json", "report.html", "time.png", "lengths.png"]
+    before = {name: (finished / name).read_bytes() for name in names}
+    for name in names:
+        (finished / name).unlink()
+    done = CliRunner().invoke(app, ["bench", "report", str(finished)])
+    assert done.exit_code == 0, done.output
+    assert {name: (finished / name).read_bytes() for name in names} == before
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "out"
+    bench(out, "--methods", "target,never", "-n", "3")
+    whole = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(whole) == 6
+    (out / "rows.jsonl").write_bytes(b"".join(whole[:3]) + whole[3][:40])
+    bench(out, "--methods", "target,never", "-n", "3")
+    again = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    assert again[:3] == whole[:3]
+    assert len(again) == 6
+    texts = [
+        {(r["problem_id"], r["method"]): r["text"] for r in map(json.loads, lines)}
+        for lines in (whole, again)
+    ]
+    assert texts[0] == texts[1]
+    # More problems and another method go on in the same folder.
+    bench(out, "--methods", "target,never,draft", "-n", "4")
+    longer = rows_of(out)
+    assert len(longer) == 12
+    assert [json.dumps(r) for r in longer[:6]] == [json.dumps(json.loads(line)) for line in again]
+    assert json.loads((out / "summary.json").read_text())["problems"] == 4
+
+
+def test_ctrl_c_keeps_what_is_done_and_shows_it(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def interrupted(*arguments, **options):
+        for number, row in enumerate(runner.run(*arguments, **options)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(session, "run", interrupted)
+    bench(out, "--methods", "target,never", "-n", "3")
+    assert len(rows_of(out)) == 3
+    assert json.loads((out / "summary.json").read_text())["problems"] == 1
+
+
+def test_a_folder_of_another_configuration_is_refused_and_its_rows_kept(finished):
+    before = (finished / "rows.jsonl").read_bytes()
+    with pytest.raises(
+        BenchmarkError, match=r"another configuration: seed is 0 there and 1 here|decoding\.seed"
+    ):
+        bench(finished, "--methods", "target", "-n", "3", "--seed", "1")
+    with pytest.raises(BenchmarkError, match=r"decoding.sampling.temperature is 0.6 there and 0.1 here"):
+        bench(finished, "--methods", "target", "-n", "3", "--temperature", "0.1")
+    assert (finished / "rows.jsonl").read_bytes() == before
+
+
+def test_rows_of_other_problems_are_refused(finished):
+    rows = BenchFolder(finished).rows()
+    other = [BenchProblem(rows[0].problem_id, "another text", "1")]
+    with pytest.raises(BenchmarkError, match="another problem"):
+        BenchFolder(finished).check_rows(rows, other)
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path):
+    with (
+        BenchFolder(tmp_path).locked(),
+        pytest.raises(BenchmarkError, match="another process"),
+        BenchFolder(tmp_path).locked(),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_sweep_has_a_control_and_a_pilot_for_each_strictness(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "PILOT_PROBLEMS", 2)
+    out = tmp_path / "out"
+    bench(out, "--methods", "target", "--sweep", "strictness=0.5,4", "-n", "2")
+    config = json.loads((out / "config.json").read_text())
+    names = ["target", "semantic@0.5", "random@0.5", "semantic@4", "random@4"]
+    assert list(config["methods"]) == names
+    for name in names[1:]:
+        assert config["methods"][name]["config"]["rule"]["strictness"] == float(name.partition("@")[2])
+    assert config["methods"]["random@4"]["config"]["rule"]["accept_rate_by_length"]
+    assert set(config["pilots"]) == {"random@0.5", "random@4"}
+    assert (out / "sweep.png").is_file()
+    # The pilots are not run again.
+    monkeypatch.setattr(session, "pilot", lambda *_: pytest.fail("the pilot is run again"))
+    bench(out, "--methods", "target", "--sweep", "strictness=0.5,4", "-n", "3")
+    assert json.loads((out / "summary.json").read_text())["problems"] == 3
+
+
+@pytest.mark.slow
+def test_several_tasks_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "gsm8k", TASKS["demo"].__class__("gsm8k", "demo"))
+    bench(tmp_path, "--task", "demo,gsm8k", "--methods", "target", "-n", "1")
+    assert json.loads((tmp_path / "gsm8k" / "summary.json").read_text())["task"] == "gsm8k"
+    assert (tmp_path / "demo" / "report.html").is_file()
+    assert CliRunner().invoke(app, ["bench", "report", str(tmp_path)]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_math_problems_from_a_file_run_and_are_graded(tmp_path):
+    data = write_rows(tmp_path / "p.jsonl", MATH_ROWS)
+    out = tmp_path / "out"
+    bench(out, "--task", "custom", "--data", data, "--methods", "target,always")
+    rows = rows_of(out)
+    assert len(rows) == 6
+    assert {row["gold"] for row in rows} == {row["answer"] for row in MATH_ROWS}
+    changed = write_rows(tmp_path / "p.jsonl", [MATH_ROWS[0] | {"answer": "1"}, *MATH_ROWS[1:]])
+    with pytest.raises(BenchmarkError, match="another problem 'a'"):
+        bench(out, "--task", "custom", "--data", changed, "--methods", "target,always")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "gsm9k"], "no task 'gsm9k'"),
+        (["--methods", "target,magic"], "no method 'magic'"),
+        (["--methods", "semantic"], "add target or hf-target"),
+        (["--methods", ","], "--methods is empty"),
+        (["--sweep", "strictness="], "--sweep is empty"),
+        (["--task", "custom", "--methods", "target"], "needs --data"),
+        (["--task", "math500", "--data", "{data}", "--methods", "target,random"], "needs a pilot of 20"),
+        (["--task", "math500", "--data", "{data}", "--methods", "target", "-n", "9"], "has 3 problems here"),
+        (["--task", "math500", "--data", "/no/such.jsonl", "--methods", "target"], "no problems can be read"),
+        (["--data", "{data}"], "leave --data out"),
+        (["--task", "gsm8k,math500", "--data", "{data}"], "one task"),
+        (["--pair", "nobody"], "no pair 'nobody'"),
+    ],
+)
+def test_bad_input_is_told_before_a_model_is_loaded(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("semanticspec.loading.load_pair", lambda *_, **__: pytest.fail("a model is loaded"))
+    data = write_rows(tmp_path / "p.jsonl", MATH_ROWS)
+    with pytest.raises(SemanticSpecError, match=message):
+        bench(tmp_path / "out", *(argument.replace("{data}", data) for argument in arguments))
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_of_no_benchmark(tmp_path):
+    done = CliRunner().invoke(app, ["bench", "report", str(tmp_path)])
+    assert isinstance(done.exception, BenchmarkError)
+    with pytest.raises(ConfigError, match="--out is missing"):
+        raise CliRunner().invoke(app, ["bench"]).exception
