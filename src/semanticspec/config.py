@@ -5,8 +5,10 @@ Configurations are frozen and checked when made; derive others with `dataclasses
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 from semanticspec.errors import ConfigError
 from semanticspec.records import Sampling
@@ -174,6 +176,28 @@ def preset(name: str) -> DecodingConfig:
         bonus_token=True,
         judge_think_end=False,
     )
+
+
+LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "prefix": {"keep_prefix": True},
+        "tokens": {"num_speculative_tokens": 8},
+        "overlap": {"overlap": True},
+    }
+)
+"""What makes the loop faster beyond the paper, by name, with the settings that turn it on."""
+
+
+def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
+    """The same request with exactly these levers.
+
+    Raises:
+        ConfigError: there is no such lever.
+    """
+    for name in names:
+        _require(name in LEVERS, "lever", name, f"any of {', '.join(LEVERS)}")
+    off = replace(config, keep_prefix=False, num_speculative_tokens=0, overlap=False)
+    return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
 
 
 def target_alone(config: DecodingConfig) -> DecodingConfig:
