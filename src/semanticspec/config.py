@@ -5,8 +5,10 @@ Configurations are frozen and checked when made; derive others with `dataclasses
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 from semanticspec.errors import ConfigError
 from semanticspec.records import Sampling
@@ -90,6 +92,12 @@ class DecodingConfig:
         judge_think_end: judge a drafted segment that ends the thinking like any other; False drops it and
             lets the target write to the end, as in the authors' script.
         speculate_answer: draft the answer after `</think>` too, instead of leaving it to the target.
+        keep_prefix: of a rejected segment, keep the beginning that token-level speculation accepts, and let the target
+            go on from there instead of from the segment's start.
+        num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
+            target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
+        overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
+            the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
         speculate: False never calls the draft: the target alone, stopping at no boundary.
         seed: fixes the output, together with models and configuration.
     """
@@ -104,6 +112,9 @@ class DecodingConfig:
     bonus_temperature: float = 0.1
     judge_think_end: bool = True
     speculate_answer: bool = False
+    keep_prefix: bool = False
+    num_speculative_tokens: int = 0
+    overlap: bool = False
     speculate: bool = True
     seed: int = 0
 
@@ -117,6 +128,12 @@ class DecodingConfig:
             self.first_segment in ("draft", "target"), "first_segment", self.first_segment, "draft or target"
         )
         _require(0 <= self.bonus_temperature <= 10, "bonus_temperature", self.bonus_temperature, "0 to 10")
+        _require(
+            self.num_speculative_tokens >= 0,
+            "num_speculative_tokens",
+            self.num_speculative_tokens,
+            "0 or more",
+        )
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
@@ -127,6 +144,18 @@ class DecodingConfig:
     def lossy(self) -> bool:
         """Whether the output's distribution can differ from the target's."""
         return self.speculate and (self.rule.lossy or self.bonus_token)
+
+    @property
+    def needs_distributions(self) -> bool:
+        """Whether both engines have to give full distributions."""
+        return self.rule.needs_distributions or self.keep_prefix or self.num_speculative_tokens > 0
+
+    @property
+    def why_distributions(self) -> str:
+        """What needs them, for errors."""
+        if self.rule.needs_distributions:
+            return f"the rule '{self.rule.name}'"
+        return "token-level speculation (keep_prefix, num_speculative_tokens)"
 
 
 def preset(name: str) -> DecodingConfig:
@@ -147,6 +176,28 @@ def preset(name: str) -> DecodingConfig:
         bonus_token=True,
         judge_think_end=False,
     )
+
+
+LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "prefix": {"keep_prefix": True},
+        "tokens": {"num_speculative_tokens": 8},
+        "overlap": {"overlap": True},
+    }
+)
+"""What makes the loop faster beyond the paper, by name, with the settings that turn it on."""
+
+
+def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
+    """The same request with exactly these levers.
+
+    Raises:
+        ConfigError: there is no such lever.
+    """
+    for name in names:
+        _require(name in LEVERS, "lever", name, f"any of {', '.join(LEVERS)}")
+    off = replace(config, keep_prefix=False, num_speculative_tokens=0, overlap=False)
+    return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
 
 
 def target_alone(config: DecodingConfig) -> DecodingConfig:

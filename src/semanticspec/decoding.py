@@ -30,8 +30,10 @@ from semanticspec.records import (
     SegmentDecided,
     SegmentDrafted,
     Stats,
+    Stop,
     Verdict,
 )
+from semanticspec.token_speculation import TokenSpeculation
 from semanticspec.transcript import Clock, Transcript
 from semanticspec.vocabulary import Prompt
 
@@ -131,13 +133,24 @@ class Request:
         self.request_id = request_id or f"request-{id(self):x}"
         self.random = Random(derived_seed(config.seed, "accept"))
         self.target_seed = derived_seed(config.seed, "target")
+        self.by_tokens = TokenSpeculation(pair, config, self.random, self.request_id)
         self.segments: list[Segment] = []
         self.num_drafts = self.num_rejected = self.drafted_tokens = 0
         self.finish_reason: str | None = None
         self.target_finishes = not config.speculate
         self.limit = self._token_limit()
+        self.ahead: asyncio.Task[Draft | None] | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
+        """The request from its first event to `Finished`."""
+        try:
+            async with aclosing(self._loop()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            await self._drop_ahead()
+
+    async def _loop(self) -> AsyncGenerator[Event, None]:
         """The algorithm: see the numbered path in docs/architecture.md."""
         target_next = self.config.first_segment == "target"
         while self.finish_reason is None:
@@ -147,7 +160,7 @@ class Request:
                     async for event in written:
                         yield event
                 continue
-            draft = await self._draft_segment()
+            draft = await self._next_draft()
             if draft is None:
                 target_next = True  # nothing to judge: the target writes this segment
                 continue
@@ -155,48 +168,83 @@ class Request:
             if self._left_to_target(draft):
                 self.target_finishes = True
                 continue
+            self._draft_ahead(draft)
             score = await self._verify(draft)
             verdict, segment = self._judge(draft, score)
+            if not verdict.accepted and self.config.keep_prefix:
+                verdict = await self._keep_prefix(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
             for event in self._keep(draft, verdict, score):
                 yield event
-            target_next = not verdict.accepted and verdict.replacement_id is None
+            target_next = self._left_unfinished(verdict)
+            if not verdict.accepted or self.finish_reason is not None or self.target_finishes:
+                await self._drop_ahead()
         yield Finished(self._result())
 
-    async def _draft_segment(self) -> Draft | None:
-        """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has."""
+    async def _next_draft(self) -> Draft | None:
+        """The next drafted segment, already begun or not."""
+        with self.clock.phase("draft"):
+            if self.ahead is not None:
+                draft, self.ahead = await self.ahead, None
+            else:
+                draft = await self._draft_segment(self.transcript.draft_ids, self._room())
+        if draft is not None:
+            self.num_drafts += 1
+            self.drafted_tokens += len(draft.token_ids)
+        return draft
+
+    def _draft_ahead(self, draft: Draft) -> None:
+        """Begins the segment after one that is still to be judged, as if it were accepted."""
+        if not self.config.overlap or self.config.bonus_token:  # the bonus token is not known yet
+            return
+        target, left = self.pair.target, self._room() - len(draft.token_ids)
+        in_answer = self.transcript.thinking_ended or self.config.speculate_answer
+        to_answer = not in_answer and target.segmenter.think_end(draft.token_ids) is not None
+        if left < 1 or to_answer or draft.token_ids[-1] in target.vocabulary.end_ids:
+            return
+        context = self.transcript.draft_context(draft.token_ids, draft.generation.token_ids)
+        self.ahead = asyncio.create_task(self._draft_segment(context, left))
+
+    async def _drop_ahead(self) -> None:
+        """Stops a draft that was begun for nothing."""
+        if self.ahead is not None:
+            self.ahead.cancel()
+            await asyncio.wait([self.ahead])
+            self.ahead = None
+
+    async def _draft_segment(self, context_ids: list[int], left: int) -> Draft | None:
+        """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has.
+
+        Args:
+            context_ids: prompt and output in the draft's tokens. left: of the output, in the target's tokens.
+        """
         model, config = self.pair.draft, self.config
-        room = model.engine.info.max_context_tokens - len(self.transcript.draft_ids)
-        max_tokens = min(config.max_segment_tokens, self._room(), room)
+        room = model.engine.info.max_context_tokens - len(context_ids)
+        max_tokens = min(config.max_segment_tokens, left, room)
         if max_tokens < 1:
             return None
         stop = model.segmenter.stop
-        with self.clock.phase("draft"):
-            (generation,) = await model.engine.generate(
-                self.transcript.draft_ids,
-                max_tokens=max_tokens,
-                stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
-                sampling=config.sampling,
-                seed=derived_seed(config.seed, "draft", self.num_rejected),
-                distributions=config.rule.needs_distributions,
-                request_id=self.request_id,
-            )
-            generation = await self._cut_after_thinking(generation)
-        ids = tuple(self.pair.to_target.ids(generation.token_ids)[: self._room()])
-        if not ids:
-            return None
-        self.num_drafts += 1
-        self.drafted_tokens += len(ids)
-        return Draft(generation, ids, self.pair.target.vocabulary.decode(ids))
+        (generation,) = await model.engine.generate(
+            context_ids,
+            max_tokens=max_tokens,
+            stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
+            sampling=config.sampling,
+            seed=derived_seed(config.seed, "draft", self.num_rejected),
+            distributions=config.rule.needs_distributions or config.keep_prefix,
+            request_id=self.request_id,
+        )
+        generation = await self._cut_after_thinking(context_ids, generation)
+        ids = tuple(self.pair.to_target.ids(generation.token_ids)[:left])
+        return Draft(generation, ids, self.pair.target.vocabulary.decode(ids)) if ids else None
 
-    async def _cut_after_thinking(self, generation: Generation) -> Generation:
+    async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
         """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
         model = self.pair.draft
         end = model.segmenter.think_end(generation.token_ids)
         if end is None or end == len(generation.token_ids):
             return generation
         ids = generation.token_ids[:end]
-        (score,) = await model.engine.score(self.transcript.draft_ids, [ids], request_id=self.request_id)
+        (score,) = await model.engine.score(context_ids, [ids], request_id=self.request_id)
         rows = generation.distributions[:end] if generation.distributions is not None else None
         return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")
 
@@ -260,6 +308,22 @@ class Request:
         self.num_rejected += not verdict.accepted
         return segment
 
+    async def _keep_prefix(self, draft: Draft, verdict: Verdict) -> Verdict:
+        """A rejection that keeps what token-level speculation would have: all of it at the most."""
+        with self.clock.phase("rewrite"):
+            checked = await self.by_tokens.check(self.transcript, draft.token_ids, draft.generation)
+        replacement_id = None if checked.accepted else checked.replacement_id
+        return replace(verdict, num_kept=checked.num_kept, replacement_id=replacement_id)
+
+    def _left_unfinished(self, verdict: Verdict) -> bool:
+        """Whether the target has to write on after a verdict: a rejected segment, or the rest of one."""
+        if verdict.accepted or self.config.rule.name == "token":
+            return False
+        if verdict.num_kept == 0 and verdict.replacement_id is None:
+            return True
+        before, last = self.transcript.target_ids[-2:]
+        return not self.pair.target.segmenter.stop.ends(before, last)
+
     def _keep(self, draft: Draft, verdict: Verdict, score: Score) -> list[Event]:
         """Appends what a verdict keeps, then its replacement token or the bonus token."""
         events: list[Event] = []
@@ -287,7 +351,28 @@ class Request:
         if to_the_end and self.config.speculate and self.config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, self.config.max_answer_tokens)
         before = self.transcript.num_output_tokens
-        stream = model.engine.stream(
+        if self.config.speculate and self.config.num_speculative_tokens:
+            written = self.by_tokens.write(self.transcript, max_tokens, to_the_end=to_the_end)
+        else:
+            written = self._streamed(max_tokens, stop)
+        async with aclosing(written) as pieces:
+            while True:
+                with self.clock.phase("rewrite"):
+                    ids = await anext(pieces, None)
+                if ids is None:
+                    break
+                for event in self.transcript.append_target(ids):
+                    yield event
+        new_ids = self.transcript.output_ids[before:]
+        self.segments.append(Segment("target", model.vocabulary.decode(new_ids), len(new_ids)))
+        for event in self._after_append():
+            yield event
+        if to_the_end and self.finish_reason is None:
+            self.finish_reason = "length"
+
+    async def _streamed(self, max_tokens: int, stop: Stop) -> AsyncGenerator[tuple[int, ...], None]:
+        """The target's tokens as it writes them."""
+        stream = self.pair.target.engine.stream(
             self.transcript.target_ids,
             max_tokens=max_tokens,
             stop=stop,
@@ -296,19 +381,9 @@ class Request:
             request_id=self.request_id,
         )
         async with aclosing(stream) as chunks:  # type: ignore[type-var]
-            while True:
-                with self.clock.phase("rewrite"):
-                    chunk = await anext(chunks, None)
-                if not isinstance(chunk, TokenChunk):
-                    break
-                for event in self.transcript.append_target(chunk.token_ids):
-                    yield event
-        written = self.transcript.output_ids[before:]
-        self.segments.append(Segment("target", model.vocabulary.decode(written), len(written)))
-        for event in self._after_append():
-            yield event
-        if to_the_end and self.finish_reason is None:
-            self.finish_reason = "length"
+            async for chunk in chunks:
+                if isinstance(chunk, TokenChunk):
+                    yield chunk.token_ids
 
     def _after_append(self) -> list[Event]:
         """Notices the end of thinking, of the text and of the room for it."""

@@ -88,16 +88,16 @@ class Pair:
                 f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
                 "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
             )
-        if rule.needs_distributions and not self.same_vocabulary:
+        if config.needs_distributions and not self.same_vocabulary:
             raise ConfigError(
-                f"the rule '{rule.name}' needs a target and a draft with the same tokens, and these differ; "
-                "use --rule top-k or semantic, or another draft"
+                f"{config.why_distributions} needs a target and a draft with the same tokens, and these differ; "
+                "use --rule top-k or semantic without it, or another draft"
             )
         for role, model in (("target", self.target), ("draft", self.draft)):
             can = model.engine.info.capabilities
-            if rule.needs_distributions and not can.distributions:
+            if config.needs_distributions and not can.distributions:
                 raise EngineError(
-                    f"the rule '{rule.name}' needs full distributions, and the {role}'s engine has none"
+                    f"{config.why_distributions} needs full distributions, and the {role}'s engine has none"
                 )
             if model.segmenter.needs_pair_stops and not can.pair_stops:
                 raise EngineError(

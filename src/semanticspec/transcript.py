@@ -51,12 +51,16 @@ class Transcript:
             draft_ids: the same in the draft's, None to translate them.
         """
         self.draft_tokens += len(ids)
+        self.draft_ids = self.draft_context(ids, draft_ids)
+        return self._append("draft", ids)
+
+    def draft_context(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[int]:
+        """What `draft_ids` would be with drafted tokens kept; arguments as of `append_draft`."""
         if draft_ids is None:
             draft_ids = self._pair.to_draft.context_ids(ids)
         elif self._pair.same_vocabulary:
             draft_ids = draft_ids[: len(ids)]
-        self.draft_ids += draft_ids
-        return self._append("draft", ids)
+        return [*self.draft_ids, *draft_ids]
 
     def append_target(self, ids: Sequence[int]) -> list[Event]:
         """Appends tokens the target wrote."""

@@ -170,6 +170,39 @@ def test_token_rule_leaves_the_targets_distribution_unchanged():
     assert sum((drafts[t] - e / 3) ** 2 / (e / 3) for t, e in expected.items()) > 500  # the test can fail
 
 
+@pytest.mark.parametrize("rule", ["semantic", "token", "top-k", "always", "never"])
+@pytest.mark.parametrize("changes", [{}, {"max_new_tokens": 9}, {"speculate_answer": True}])
+def test_overlap_changes_no_token(rule, changes):
+    for seed in range(6):
+        plain = generate(make_pair(), "a", config(rule, seed=seed, **changes))
+        pair = make_pair()
+        overlapped = generate(pair, "a", config(rule, seed=seed, overlap=True, **changes))
+        assert overlapped.token_ids == plain.token_ids
+        assert overlapped.segments == plain.segments
+        drafts = overlapped.stats.segments_accepted + overlapped.stats.segments_rejected
+        wasted = pair.draft.engine.calls.count("generate") - drafts
+        assert 0 <= wasted <= overlapped.stats.segments_rejected + 1
+
+
+async def test_drafting_begins_before_the_verdict():
+    pair = make_pair()
+    began: list[int] = []
+    score = pair.target.engine.score
+
+    async def slow_score(*args, **options):
+        await asyncio.sleep(0.01)
+        began.append(pair.draft.engine.calls.count("generate"))
+        return await score(*args, **options)
+
+    pair.target.engine.score = slow_score
+    await generate_async(pair, "a", config("always", overlap=True))
+    assert began[:3] == [2, 3, 4]
+    began.clear()
+    pair.draft.engine.calls.clear()
+    await generate_async(pair, "a", config("always"))
+    assert began[:3] == [1, 2, 3]
+
+
 async def test_closing_early_leaves_the_pair_usable():
     pair = make_pair()
     before = await generate_async(pair, "a", config())

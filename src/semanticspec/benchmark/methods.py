@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Protocol
 
-from semanticspec.config import RULES, DecodingConfig, RuleConfig, preset, target_alone
+from semanticspec.config import LEVERS, RULES, DecodingConfig, RuleConfig, preset, target_alone, with_levers
 from semanticspec.decoding import generate_async
 from semanticspec.errors import ConfigError
 from semanticspec.pair import Pair
@@ -17,6 +17,7 @@ METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "r
 LENGTH_STRATA = 4
 _BASELINES_MODULE = "semanticspec.benchmark.baselines"
 _SWEPT = ("semantic", "random")
+_WITH_LEVERS = ("semantic", "semantic-paper", "top-k", "random", "never")
 
 
 class Method(Protocol):
@@ -94,29 +95,38 @@ def check_names(names: Sequence[str]) -> None:
     known = known_methods()
     for name in names:
         base, strictness = split_name(name)
+        levers = _levers(name)
         if base not in known or (strictness is not None and base not in _SWEPT):
             raise ConfigError(
                 f"there is no method {name!r}; choose from {', '.join(known)}, or semantic@S for a strictness S"
+            )
+        if not set(levers) <= set(LEVERS) or (levers and base not in _WITH_LEVERS):
+            raise ConfigError(
+                f"there is no method {name!r}; + and any of {', '.join(LEVERS)} can follow {', '.join(_WITH_LEVERS)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"the method {name!r} is named twice; name it once")
 
 
 def split_name(name: str) -> tuple[str, float | None]:
-    """The method and the strictness of a name such as `semantic@0.5`; no strictness for a plain name.
+    """The method and the strictness of a name such as `semantic@0.5+prefix`; no strictness for a plain name.
 
     Raises:
         ConfigError: what follows the @ is no number above 0.
     """
-    base, mark, value = name.partition("@")
+    base, mark, value = name.partition("+")[0].partition("@")
     if not mark:
-        return name, None
+        return base, None
     try:
         strictness = float(value)
         RuleConfig(strictness=strictness)
     except ValueError as error:
         raise ConfigError(f"{value!r} in {name!r} is no strictness; expected a number above 0") from error
     return base, strictness
+
+
+def _levers(name: str) -> tuple[str, ...]:
+    return tuple(name.split("+")[1:])
 
 
 def with_strictness(config: DecodingConfig, strictness: float | None) -> DecodingConfig:
@@ -142,6 +152,8 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
     if base == "draft":
         return DraftAlone(name, pair, target_alone(config))
     config = _configured(base, with_strictness(config, strictness))
+    if levers := _levers(name):
+        config = with_levers(config, levers)
     pair.check(config)
     return LoopMethod(name, pair, config)
 

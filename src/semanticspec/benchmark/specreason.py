@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from semanticspec.acceptance import Evidence
-from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.config import DecodingConfig, RuleConfig, with_levers
 from semanticspec.decoding import Draft, Request, result_of
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.pair import Pair
@@ -65,7 +65,8 @@ class SpecReason:
         self.name = "specreason"
         self.lossy = True
         self._pair = pair
-        self._config = replace(config, rule=RuleConfig(name="always"), bonus_token=False, speculate=True)
+        plain = with_levers(config, ())
+        self._config = replace(plain, rule=RuleConfig(name="always"), bonus_token=False, speculate=True)
         pair.check(self._config)
         prompt = ScoringPrompt.of(pair.target.vocabulary)
         self._scoring = _Scoring(prompt, threshold, reading)

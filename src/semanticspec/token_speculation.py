@@ -1,0 +1,133 @@
+"""Token-level speculation inside the loop: what the target writes, the draft proposes and one pass checks.
+
+Both uses are lossless: given that the target is to write, it writes with its own distribution. Source: Leviathan et
+al. 2023, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from random import Random
+
+from semanticspec.acceptance import Evidence, decide
+from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.engines.base import derived_seed
+from semanticspec.pair import Model, Pair
+from semanticspec.records import Generation, Stop, Verdict
+from semanticspec.transcript import Transcript
+
+_TOKEN_RULE = RuleConfig("token")
+_FIRST_PROPOSAL = 4
+
+
+class TokenSpeculation:
+    """Proposals and checks for one request.
+
+    How many tokens are proposed follows what was kept: two more after a proposal that was kept whole, one less after
+    any other. Source: the schedule "heuristic" of transformers' assisted generation.
+
+    Attributes:
+        num_proposed, num_kept: tokens so far.
+    """
+
+    def __init__(self, pair: Pair, config: DecodingConfig, random: Random, request_id: str) -> None:
+        self._pair, self._config, self._random, self._request_id = pair, config, random, request_id
+        self._size = min(_FIRST_PROPOSAL, config.num_speculative_tokens)
+        self._target_seed = derived_seed(config.seed, "target")
+        self.num_proposed = self.num_kept = 0
+
+    async def write(
+        self, transcript: Transcript, max_tokens: int, *, to_the_end: bool
+    ) -> AsyncGenerator[tuple[int, ...], None]:
+        """The target's tokens, up to the end of the segment (or of the text) or `max_tokens`, a check at a time.
+
+        The caller appends what comes to the transcript before it asks for more.
+        """
+        left, ended = max_tokens, False
+        while left > 0 and not ended:
+            previous_id = transcript.target_ids[-1]
+            ids = await self._checked_proposal(transcript, left, to_the_end)
+            left -= len(ids)
+            ended = self._ends(self._pair.target, previous_id, ids, to_the_end)
+            yield ids
+
+    async def check(self, transcript: Transcript, ids: Sequence[int], proposal: Generation) -> Verdict:
+        """Which beginning of a drafted segment token-level speculation keeps, and the token after it.
+
+        Args:
+            ids: the segment in the target's tokens. proposal: as the draft wrote it, with its distributions.
+        """
+        (score,) = await self._pair.target.engine.score(
+            transcript.target_ids,
+            [ids],
+            sampling=self._config.sampling,
+            seed=self._target_seed,
+            distributions=True,
+            request_id=self._request_id,
+        )
+        assert proposal.distributions is not None
+        evidence = Evidence(
+            tuple(ids),
+            target_distributions=score.distributions,
+            draft_distributions=self._pair.to_target.distributions(proposal.distributions),
+        )
+        verdict = decide(_TOKEN_RULE, evidence, self._random)
+        if not verdict.accepted:
+            return verdict
+        return Verdict(True, verdict.num_kept, verdict.reason, score.next_token_id)
+
+    async def _checked_proposal(self, transcript: Transcript, left: int, to_the_end: bool) -> tuple[int, ...]:
+        """One proposal: the tokens kept of it and the one that the target adds, never more than `left`."""
+        draft = self._pair.draft
+        room = min(self._size, left, draft.engine.info.max_context_tokens - len(transcript.draft_ids))
+        ids: list[int] = []
+        if room > 0:
+            stop = _stop(draft, to_the_end)
+            (proposal,) = await draft.engine.generate(
+                transcript.draft_ids,
+                max_tokens=room,
+                stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
+                sampling=self._config.sampling,
+                seed=derived_seed(self._config.seed, "propose"),
+                distributions=True,
+                request_id=self._request_id,
+            )
+            ids = list(self._pair.to_target.ids(proposal.token_ids))
+        if not ids:
+            return await self._plain(transcript)
+        verdict = await self.check(transcript, ids, proposal)
+        self.num_proposed += len(ids)
+        self.num_kept += verdict.num_kept
+        whole = verdict.num_kept == len(ids)
+        size = self._size + 2 if whole else self._size - 1
+        self._size = max(1, min(size, self._config.num_speculative_tokens))
+        kept = ids[: verdict.num_kept]
+        ended = self._ends(self._pair.target, transcript.target_ids[-1], kept, to_the_end)
+        if verdict.replacement_id is not None and not ended and len(kept) < left:
+            kept.append(verdict.replacement_id)
+        return tuple(kept)
+
+    async def _plain(self, transcript: Transcript) -> tuple[int, ...]:
+        """One token by the target alone, where the draft has none to propose."""
+        (generation,) = await self._pair.target.engine.generate(
+            transcript.target_ids,
+            max_tokens=1,
+            stop=Stop(),
+            sampling=self._config.sampling,
+            seed=self._target_seed,
+            request_id=self._request_id,
+        )
+        return generation.token_ids
+
+    @staticmethod
+    def _ends(model: Model, previous_id: int, ids: Sequence[int], to_the_end: bool) -> bool:
+        """Whether tokens that follow `previous_id` end in a stop."""
+        if not ids:
+            return False
+        before = ids[-2] if len(ids) > 1 else previous_id
+        return _stop(model, to_the_end).ends(before, ids[-1])
+
+
+def _stop(model: Model, to_the_end: bool) -> Stop:
+    return model.segmenter.text_stop if to_the_end else model.segmenter.stop
