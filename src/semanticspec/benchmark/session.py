@@ -64,7 +64,15 @@ def run_bench(options: BenchOptions) -> None:
     jobs = [_Job(options, task, options.out / task.name if len(tasks) > 1 else options.out) for task in tasks]
     from semanticspec.loading import load_pair
 
-    pair = load_pair(**options.models, dtype=options.dtype, device=options.device)
+    names = options.models
+    pair = load_pair(
+        names["target"],
+        names["draft"],
+        target_probe=names["target_probe"],
+        draft_probe=names["draft_probe"],
+        dtype=options.dtype,
+        device=options.device,
+    )
     try:
         for job in jobs:
             with job.folder.locked():
