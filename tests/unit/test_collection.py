@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from semanticspec.decoding import decode
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import contexts, storage
-from semanticspec.probes.collect import CollectConfig, collect
+from semanticspec.probes.collect import collect
+from semanticspec.probes.collect_config import CollectConfig
 from semanticspec.probes.commands import probe_app
 from semanticspec.probes.features import (
     FEATURES,
@@ -366,9 +367,9 @@ def test_a_full_disk_keeps_what_is_finished(
 
 def test_a_full_disk_is_one_line_at_the_command_line(tmp_path: Path) -> None:
     script = (
-        "import errno, os, sys; import semanticspec.probes.commands as commands; "
+        "import errno, os, sys; import semanticspec.probes.stages as stages; "
         "sys.path.insert(0, sys.argv.pop(1)); import test_probes; "
-        "commands.load_models = lambda *_, **__: test_probes.make_pair()\n"
+        "stages.load_models = lambda *_, **__: test_probes.make_pair()\n"
         "def full(_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "sync, calls = os.fsync, []\n"
         "os.fsync = lambda d: (calls.append(d), full(d) if len(calls) > 3 else sync(d))\n"
@@ -542,7 +543,7 @@ def test_a_hub_copy_that_is_no_parquet(hub: Path) -> None:
 def test_the_command_takes_traces_and_tells_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("semanticspec.probes.commands.load_models", lambda *_, **__: make_pair())
+    monkeypatch.setattr("semanticspec.probes.stages.load_models", lambda *_, **__: make_pair())
     problems = tmp_path / "problems.jsonl"
     rows = ({"id": f"p{i}", "prompt": "a", "solution": "a\n\nb\n\nab"} for i in range(6))
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))

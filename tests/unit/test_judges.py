@@ -14,10 +14,11 @@ from judging import Always, make_collection, make_nli
 from typer.testing import CliRunner
 
 from semanticspec.errors import ConfigError
-from semanticspec.probes.commands import probe_app, run_label
+from semanticspec.probes.commands import probe_app
 from semanticspec.probes.judges import JUDGES, Clustering, JudgeConfig, Question, cluster, make_judge
 from semanticspec.probes.judges.exact import ExactJudge
 from semanticspec.probes.label import read_meanings
+from semanticspec.probes.stages import run_label
 
 
 def one_by_one(items: Sequence[str], same: Callable[[str, str], bool]) -> list[int]:

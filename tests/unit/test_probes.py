@@ -24,7 +24,8 @@ from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes import Probe, ProbeCard
-from semanticspec.probes.collect import CollectConfig, ProblemText, collect
+from semanticspec.probes.collect import ProblemText, collect
+from semanticspec.probes.collect_config import CollectConfig
 from semanticspec.probes.commands import probe_app
 from semanticspec.probes.examples import Examples, gather, split_of
 from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
@@ -480,7 +481,7 @@ def test_demo_problems_leave_the_test_split_alone() -> None:
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semanticspec.probes.commands.load_models", lambda *_, **__: make_pair())
+    monkeypatch.setattr("semanticspec.probes.stages.load_models", lambda *_, **__: make_pair())
     problems = tmp_path / "problems.jsonl"
     problems.write_text("".join(json.dumps({"id": i, "prompt": "a"}) + "\n" for i in range(20)))
     data, out, runner = str(tmp_path / "data"), tmp_path / "probe", CliRunner()

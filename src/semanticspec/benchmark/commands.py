@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from semanticspec.config import PRESETS, DecodingConfig, preset
+from semanticspec.benchmark.options import BenchOptions
+from semanticspec.config import PRESETS, preset
 from semanticspec.errors import ConfigError
 
 bench_app = typer.Typer(
@@ -17,30 +18,6 @@ bench_app = typer.Typer(
 )
 
 DEFAULT_METHODS = "target,semantic,random"
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What a user asked for.
-
-    Attributes:
-        methods: names, those of a sweep included.
-        num_problems: of each task, the first so many; None = all (demo: 100).
-    """
-
-    tasks: tuple[str, ...]
-    methods: tuple[str, ...]
-    out: Path
-    models: dict[str, str | None]
-    pair_name: str
-    config: DecodingConfig
-    num_problems: int | None = None
-    samples: int = 1
-    data: str | None = None
-    pilot_data: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    quiet: bool = False
 
 
 @bench_app.callback(invoke_without_command=True)

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semanticspec.benchmark.commands import BenchOptions
 from semanticspec.benchmark.folder import (
     FORMAT,
     BenchFolder,
@@ -23,6 +22,7 @@ from semanticspec.benchmark.folder import (
 )
 from semanticspec.benchmark.grading import Grader, check_grading, make_grader
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
+from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.report import check_plotting, print_summary, write_report
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, control, pilot, run

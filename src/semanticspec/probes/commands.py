@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -12,6 +9,7 @@ import typer
 
 from semanticspec.config import RuleConfig
 from semanticspec.engines.base import Pooling, StateSpec
+from semanticspec.probes import stages
 from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.judges.commands import (
     BatchSize,
@@ -23,15 +21,13 @@ from semanticspec.probes.judges.commands import (
     Requests,
     judge_quality_command,
 )
-from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.probes.progress import progress_bar, say
+from semanticspec.probes.problems import read_problems
+from semanticspec.probes.progress import say
 from semanticspec.probes.training_commands import LATER_STAGES
 from semanticspec.records import Author, Sampling
 
 if TYPE_CHECKING:
-    from semanticspec.pair import Pair
-    from semanticspec.probes.collect import CollectConfig
-    from semanticspec.probes.storage import Collection
+    pass
 
 probe_app = typer.Typer(
     name="probe",
@@ -101,7 +97,7 @@ def collect_command(
         "draft": StateSpec(draft_layer, kept),
     }
     listed = read_problems(problems, num_problems, traces, config_name)
-    from semanticspec.probes.collect import CollectConfig
+    from semanticspec.probes.collect_config import CollectConfig
 
     config = CollectConfig(
         num_samples=samples,
@@ -113,8 +109,8 @@ def collect_command(
         loop_rules=(RuleConfig("top-k"), RuleConfig("random", accept_rate=accept_rate)),
         seed=seed,
     )
-    pair = load_models(target, draft, states, dtype=dtype, device=device)
-    collection = run_collect(pair, listed, config, out, concurrency)
+    pair = stages.load_models(target, draft, states, dtype=dtype, device=device)
+    collection = stages.run_collect(pair, listed, config, out, concurrency)
     say(f"{len(listed)} problems in {collection.folder}. Next: semanticspec probe label --data {out}")
 
 
@@ -133,7 +129,7 @@ def label_command(
     from semanticspec.probes.storage import Collection
 
     config = JudgeConfig(judge, judge_model, judge_url, device, batch_size, concurrency, judge_max_tokens)
-    run_label(Collection(data), config)
+    stages.run_label(Collection(data), config)
     say(
         f"labelled by the judge {judge}. Next: semanticspec probe train --role target --data {data} "
         f"--judge {judge} --out ..."
@@ -145,78 +141,3 @@ probe_app.command("judge-quality")(judge_quality_command)
 
 for _name, _command in LATER_STAGES.items():
     probe_app.command(_name)(_command)
-
-
-def load_models(
-    target: str | None,
-    draft: str | None,
-    states: Mapping[Author, StateSpec],
-    dtype: str = "auto",
-    device: str = "auto",
-) -> Pair:
-    """A pair without probes; without names the bundled models."""
-    from semanticspec import demo
-    from semanticspec.loading import load_pair
-
-    if target is None and draft is None:
-        target, draft = str(demo.target_path()), str(demo.draft_path())
-    return load_pair(
-        target,
-        draft,
-        target_states=states["target"],
-        draft_states=states["draft"],
-        dtype=dtype,
-        device=device,
-    )
-
-
-def run_collect(
-    pair: Pair, problems: list[ProblemText], config: CollectConfig, out: Path, concurrency: int = 4
-) -> Collection:
-    """Collects with a progress bar and closes the pair. What is finished stays when this is interrupted."""
-    from semanticspec.probes.collect import collect
-    from semanticspec.probes.storage import Collection, Shard
-
-    there = sum(Collection(out).has(problem.problem_id) for problem in problems)
-    contexts: list[int] = []
-    segments: list[int] = []
-
-    with progress_bar("collecting") as (progress, on_total):
-        on_total(len(problems) - there)
-
-        def on_progress(shard: Shard | None) -> None:
-            if shard is not None:
-                contexts.append(len(shard.contexts))
-                segments.append(len(shard.segments))
-                progress("")
-
-        async def work() -> Collection:
-            try:
-                return await collect(
-                    pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
-                )
-            finally:
-                await pair.aclose()
-
-        start = time.perf_counter()
-        collection = asyncio.run(work())
-        seconds = time.perf_counter() - start
-    each = f", {seconds / sum(contexts):.1f} s a context" if sum(contexts) else ""
-    say(
-        f"{len(contexts)} problems collected ({there} were there), {sum(contexts)} contexts, "
-        f"{sum(segments)} segments in {seconds:.0f} s{each}"
-    )
-    return collection
-
-
-def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
-    """Labels with a progress bar; a judge's name stands for the judge with its defaults."""
-    from semanticspec.probes.judges import make_judge
-    from semanticspec.probes.label import label
-
-    config = JudgeConfig(judge) if isinstance(judge, str) else judge
-    _ = collection.manifest  # tells at once when there is no collection
-    made = make_judge(config, collection.folder)
-    with progress_bar("labelling") as (progress, on_total):
-        on_total(len(collection))
-        label(collection, made, lambda _: progress(""))

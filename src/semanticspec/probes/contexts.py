@@ -8,20 +8,17 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
 
 from semanticspec.config import DecodingConfig, RuleConfig, target_alone
 from semanticspec.decoding import decode
 from semanticspec.engines.base import derived_seed, position_uniform
 from semanticspec.errors import ConfigError
 from semanticspec.pair import Model, Pair
+from semanticspec.probes.collect_config import CollectConfig
 from semanticspec.probes.problems import ProblemText
 from semanticspec.probes.storage import Origin
 from semanticspec.records import TextWritten, ThinkingEnded
 from semanticspec.vocabulary import THINK_START
-
-if TYPE_CHECKING:
-    from semanticspec.probes.collect import CollectConfig
 
 
 @dataclass(frozen=True, slots=True)

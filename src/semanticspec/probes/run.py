@@ -18,6 +18,7 @@ from typing import Any
 from semanticspec import demo
 from semanticspec.errors import ProbeError
 from semanticspec.files import write_atomically
+from semanticspec.probes import stages
 from semanticspec.probes.calibration import check_choice
 from semanticspec.probes.card import CARD_FILE
 from semanticspec.probes.evaluate import EVALUATION_FILE
@@ -120,12 +121,12 @@ class _Run:
         return digest
 
     def _collect(self) -> None:
-        from semanticspec.probes.commands import load_models, run_collect
-
         pair, settings = self.settings.pair, self.settings
-        models = load_models(pair.target, pair.draft, pair.states, dtype=pair.dtype, device=pair.device)
+        models = stages.load_models(
+            pair.target, pair.draft, pair.states, dtype=pair.dtype, device=pair.device
+        )
         folder = self.collection.folder
-        run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
+        stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
         if len(self.collection) > len(self.problems):
             say(
                 f"{folder} holds {len(self.collection)} problems, more than the {len(self.problems)} asked for now; "
@@ -133,22 +134,16 @@ class _Run:
             )
 
     def _label(self) -> None:
-        from semanticspec.probes.commands import run_label
-
-        run_label(self.collection, self.settings.label)
+        stages.run_label(self.collection, self.settings.label)
 
     def _train(self, role: Author) -> None:
-        from semanticspec.probes.training_commands import run_train
-
         names = self.settings.pair.target_names if role == "target" else self.settings.pair.draft_names
         config, judge = self.settings.train[role], self.settings.label.name
-        run_train(self.collection, role, judge, config, self.out / "probes" / role, names)
+        stages.run_train(self.collection, role, judge, config, self.out / "probes" / role, names)
 
     def _evaluate(self, role: Author) -> None:
-        from semanticspec.probes.training_commands import run_evaluate
-
         wanted = self.settings.evaluate
-        run_evaluate(
+        stages.run_evaluate(
             self.collection,
             Probe.load(self.out / "probes" / role),
             self.out / "reports" / role,

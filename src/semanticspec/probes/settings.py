@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from semanticspec.demo import settings_path
 from semanticspec.engines.base import LAST_LAYER, Pooling, StateSpec
 from semanticspec.errors import ConfigError
-from semanticspec.probes.collect import CollectConfig
+from semanticspec.probes.collect_config import CollectConfig
 from semanticspec.probes.features import features_for
 from semanticspec.probes.hub_problems import hub_name
 from semanticspec.probes.judges import JudgeConfig

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from semanticspec.errors import ConfigError
-from semanticspec.probes.progress import progress_bar, say, storing
+from semanticspec.probes import stages
+from semanticspec.probes.progress import say, storing
 from semanticspec.records import Author
-
-if TYPE_CHECKING:
-    from semanticspec.probes.evaluate import Evaluation, JudgedRows
-    from semanticspec.probes.probe import Probe
-    from semanticspec.probes.storage import Collection
-    from semanticspec.probes.train import TrainConfig
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
 ProbePath = Annotated[str, typer.Option(help="Folder of the probe, or a packaged or hub name.")]
@@ -88,36 +81,7 @@ def train_command(
         seed=seed,
         **choices,
     )
-    run_train(Collection(data), role, judge, config, out, tuple(model_name or ()))
-
-
-def run_train(
-    collection: Collection,
-    role: Author,
-    judge: str,
-    config: TrainConfig,
-    out: Path,
-    model_names: tuple[str, ...] = (),
-) -> Probe:
-    """Trains with a progress bar and saves the probe."""
-    from semanticspec.probes.metrics import summary
-    from semanticspec.probes.train import NUM_CANDIDATES, Epoch, train
-
-    _ = collection.manifest  # tells at once when there is no collection
-    with progress_bar(f"training {role}") as (progress, on_total):
-        on_total(config.max_epochs * (NUM_CANDIDATES if config.estimator == "auto" else 1))
-
-        def on_epoch(epoch: Epoch) -> None:
-            progress(f"validation loss {epoch.validation_loss:.4f}")
-
-        probe = train(collection, role, judge, config, on_epoch, model_names)
-    with storing(out):
-        probe.save(out)
-    say(
-        f"{role} probe ({probe.card.estimator}, calibration {probe.card.calibration}) in {out}, on "
-        f"{probe.card.metrics.get('num_problems', 0):.0f} held-out problems: {summary(probe.card.metrics)}"
-    )
-    return probe
+    stages.run_train(Collection(data), role, judge, config, out, tuple(model_name or ()))
 
 
 def evaluate_command(
@@ -149,45 +113,9 @@ def evaluate_command(
 
     loaded = Probe.load(locate(probe, checked_role(role)))
     of_draft = Probe.load(locate(draft_probe, "draft")) if draft_probe else None
-    run_evaluate(
+    stages.run_evaluate(
         Collection(data), loaded, out, of_draft, judge, learning_curve=learning_curve, ablations=ablations
     )
-
-
-def run_evaluate(
-    collection: Collection,
-    probe: Probe,
-    out: Path,
-    draft_probe: Probe | None = None,
-    judge: str = "",
-    *,
-    learning_curve: bool = True,
-    ablations: bool = False,
-) -> Evaluation:
-    """Evaluates, prints the main table and writes the report."""
-    from dataclasses import replace
-
-    from semanticspec.probes.evaluate import evaluate, judge_rows
-    from semanticspec.probes.report import how_made, write_report
-    from semanticspec.probes.retraining import SHARES, Retraining, num_variants
-
-    rows = judge_rows(collection, probe, judge, draft_probe)
-    evaluation = replace(evaluate(rows, probe, judge), made=how_made(_command_line(), collection))
-    steps = len(SHARES) * learning_curve + num_variants(collection, probe.card.role) * ablations
-    if steps:
-        with progress_bar("training again") as (progress, on_total):
-            on_total(steps)
-            again = Retraining(collection, probe.card, judge, progress)
-            evaluation = replace(
-                evaluation,
-                learning_curve=again.learning_curve() if learning_curve else [],
-                ablations=again.ablations() if ablations else [],
-            )
-    with storing(out):
-        page = write_report(evaluation, rows, out)
-    _show(evaluation, rows)
-    say(f"report in {page}")
-    return evaluation
 
 
 def publish_command(
@@ -275,28 +203,6 @@ def checked_role(role: str) -> Author:
     if role not in get_args(Author):
         raise ConfigError(f"--role is {role!r}; expected target or draft")
     return cast(Author, role)
-
-
-def _show(evaluation: Evaluation, rows: JudgedRows) -> None:
-    """The main figures as tables on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from semanticspec.probes.report import text_tables
-
-    console = Console()
-    for title, headings, lines in text_tables(evaluation):
-        table = Table(*headings, title=title, title_justify="left")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
-    console.print(
-        f"{len(rows.examples)} distinct segments of {evaluation.sizes['problems']:.0f} test problems"
-    )
-
-
-def _command_line() -> str:
-    return shlex.join(["semanticspec", *sys.argv[1:]])
 
 
 def _numbers(text: str) -> tuple[int, ...]:
