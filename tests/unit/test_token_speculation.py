@@ -22,7 +22,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "proposals of 8": {"num_speculative_tokens": 8},
     "both": {"keep_prefix": True, "num_speculative_tokens": 8},
 }
-TRIALS = 1500
+TRIALS = 700
 
 
 def never(**changes: Any) -> DecodingConfig:
@@ -54,8 +54,8 @@ def test_sampled_output_has_the_targets_distribution(lever: str) -> None:
         return sum((counts[text] - number) ** 2 / number for text, number in expected.items())
 
     assert statistic(seen) < 60  # 26 degrees of freedom: p < 0.0002
-    drafts = Counter(generate(pair, "a", config("always", seed=seed)).text[:3] for seed in range(TRIALS))
-    assert statistic(drafts) > 500  # the test can fail
+    drafts = Counter(generate(pair, "a", config("always", seed=seed)).text[:3] for seed in range(200))
+    assert statistic(drafts) > 300  # the test can fail
 
 
 def test_a_like_minded_draft_saves_passes_of_the_target() -> None:
