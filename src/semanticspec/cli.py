@@ -12,7 +12,7 @@ import typer
 
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
-from semanticspec.config import PRESETS, RULES, DecodingConfig, RuleConfig, preset
+from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, RuleConfig, preset, with_levers
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
 from semanticspec.records import Result, Sampling
@@ -40,6 +40,9 @@ ProbeName = Annotated[
 Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]
 Strictness = Annotated[float | None, typer.Option(help="Above 0; 1 is the paper's rule, larger keeps less.")]
+Levers = Annotated[
+    str | None, typer.Option(help=f"What makes it faster beyond the paper, by commas: {', '.join(LEVERS)}.")
+]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Longest output, in target tokens.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")]
 TopP = Annotated[float | None, typer.Option(help="Share of probability kept when sampling; default 0.95.")]
@@ -58,6 +61,7 @@ def generate(
     rule: Rule = None,
     preset_name: Preset = "default",
     strictness: Strictness = None,
+    levers: Levers = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -73,6 +77,8 @@ def generate(
     `token` is lossless.
     """
     config = _config(preset_name, rule, strictness, max_new_tokens, temperature, top_p, seed)
+    if levers is not None:
+        config = with_levers(config, [name for name in levers.split(",") if name])
     if not prompt.strip():
         raise PromptError("the prompt is empty; give some text to answer")
     from semanticspec.console import closing_line, messages, result_json

@@ -95,6 +95,7 @@ def target_and_draft(folder: Path) -> list[str]:
         (["generate", MIA, "--rule", "best"], "rule is 'best'"),
         (["generate", MIA, "--preset", "fast"], "preset is 'fast'"),
         (["generate", MIA, "--strictness", "0"], "strictness"),
+        (["generate", MIA, "--levers", "prefix,magic"], "lever is 'magic'"),
         (["generate", MIA, "--target", "/no/such/folder", "--draft", "/no/such"], "no folder or file"),
         (
             ["generate", MIA, "--target", "nobody/no-such-model", "--draft", "nobody/no-such"],

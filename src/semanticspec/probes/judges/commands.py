@@ -77,8 +77,11 @@ def judge_quality_command(
         known = collected_pairs(Path(pairs), num_pairs, seed)
     else:
         known = read_pairs(Path(pairs), num_pairs, seed, least_score)
-    if cache and not cache.is_dir():
-        raise ConfigError(f"--cache {cache} is no folder; make it first")
+    if cache:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--cache {cache} cannot be made: {error.strerror}; name another folder") from error
     made = make_judge(config, cache)
     quality = measure(known, judge_pairs(made, known), seed)
     if out:
