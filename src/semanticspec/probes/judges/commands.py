@@ -81,7 +81,9 @@ def judge_quality_command(
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"--cache {cache} cannot be made: {error.strerror}; name another folder") from error
+            raise ConfigError(
+                f"--cache {cache} cannot be made: {error.strerror}; name another folder"
+            ) from error
     made = make_judge(config, cache)
     quality = measure(known, judge_pairs(made, known), seed)
     if out:
