@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow.parquet
 import pytest
 import torch
 from test_probe_run import write_problems
@@ -365,6 +367,11 @@ def test_older_collections_hold_means_of_the_last_layer(tmp_path: Path) -> None:
     asyncio.run(collect(make_pair(), PROBLEMS[:2], CONFIG, tmp_path))
     assert len(list(Collection(tmp_path))) == 2
     assert "pooling" not in json.loads(path.read_text())["target"]
+    label(Collection(tmp_path), ExactJudge())
+    stamp = pyarrow.parquet.read_schema(tmp_path / "meanings-exact.parquet").metadata[b"collection"]
+    assert (
+        stamp.decode() == blake2b(json.dumps(manifest).encode(), digest_size=10).hexdigest()
+    )  # as it was before
     with pytest.raises(ProbeError, match="made with other draft, target"):
         asyncio.run(collect(scripted_pair("none"), PROBLEMS, CONFIG, tmp_path))
 

@@ -49,7 +49,7 @@ class MeaningsStore:
         self._stamp = {
             "format": str(MEANINGS_FORMAT),
             "judge": judge_name,
-            "collection": _digest(collection.manifest),
+            "collection": collection.digest,
             "identity": identity,
         }
         self._begun = False  # whether the journal has its first line
@@ -141,11 +141,8 @@ def digest_of(shard: Shard) -> str:
     """Of everything a judge reads of a problem."""
     contexts = [[context.context_id, context.text] for context in shard.contexts]
     segments = [[segment.context_id, segment.text] for segment in shard.segments]
-    return _digest([shard.prompt, contexts, segments])
-
-
-def _digest(content: Any) -> str:
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=10).hexdigest()
+    content = json.dumps([shard.prompt, contexts, segments])
+    return hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
 
 
 def _by_problem(rows: list[dict[str, Any]]) -> dict[str, Judged]:

@@ -197,7 +197,7 @@ class Collection:
         from safetensors.torch import save
 
         states = {"target": _values(shard.target_states), "draft": _values(shard.draft_states)}
-        rows = _to_parquet(shard, self._digest)
+        rows = _to_parquet(shard, self.digest)
         states_path = self._path(shard.problem_id, "safetensors")
         try:
             write_atomically(states_path, save(states))
@@ -223,7 +223,7 @@ class Collection:
         paths = sorted((self.folder / SHARDS_FOLDER).glob("*.parquet"))
         poolings = {role: self.pooling(role) for role in get_args(Author)} if paths else {}
         for path in paths:
-            shard = _read_shard(path, self._digest, poolings)
+            shard = _read_shard(path, self.digest, poolings)
             if self._path(shard.problem_id, "parquet") != path:
                 raise ProbeError(
                     f"{path} holds another problem than its name says; delete it and collect again"
@@ -231,8 +231,8 @@ class Collection:
             yield shard
 
     @cached_property
-    def _digest(self) -> str:
-        """What the shards of this collection are stamped with."""
+    def digest(self) -> str:
+        """What everything that belongs to this collection is stamped with."""
         return hashlib.blake2b(json.dumps(self._stored_manifest()).encode(), digest_size=10).hexdigest()
 
     def _path(self, problem_id: str, suffix: str) -> Path:
