@@ -32,7 +32,7 @@ _METHOD_COLOURS = (
     "#b3a100",
     "#d6455d",
 )
-_MARKERS = "osD^vPX*<>h"
+_MARKERS = "osD^vPX*<>"  # one fewer than colours: a style comes back after 110 methods
 _POSITION_BINS = 10
 _FEWEST_SEGMENTS = 5
 _WIDE = (7.4, 4.4)
