@@ -46,10 +46,10 @@ estimator = "features"
 KILLED_AT = """
 import os, signal, sys
 from contextlib import contextmanager
-from semanticspec.probes import commands, training_commands, publish
+from semanticspec.probes import publish, stages
 from semanticspec.cli import main
 
-wanted, bar = sys.argv[1], commands.progress_bar
+wanted, bar = sys.argv[1], stages.progress_bar
 
 @contextmanager
 def deadly_bar(name):
@@ -62,7 +62,7 @@ def deadly_bar(name):
                 os.kill(os.getpid(), signal.SIGKILL)
         yield step, on_total
 
-commands.progress_bar = training_commands.progress_bar = deadly_bar
+stages.progress_bar = deadly_bar
 if wanted == "publish":
     publish.readme = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["semanticspec", *sys.argv[2:]]
