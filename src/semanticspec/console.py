@@ -106,12 +106,14 @@ def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Ta
         "accuracy": lambda f: f"{f['accuracy']:.1%}",
         "speed-up": lambda f: _interval(f, "speedup", ".2f", "x"),
         "vs target": lambda f: _interval(f, "accuracy_diff", "+.1f", " points", 100),
+        "vs semantic": lambda f: _interval(f, "accuracy_diff_to_semantic", "+.1f", " points", 100),
         "s each": lambda f: f"{f['wall_s'] / f['requests']:.3f}",
         "drafted": lambda f: f"{f['draft_token_share']:.1%}",
         "kept": lambda f: (
             "" if f["segment_acceptance_rate"] is None else f"{f['segment_acceptance_rate']:.1%}"
         ),
         "length": lambda f: f"{f['length_ratio']:.2f}x" if f.get("length_ratio") else "",
+        "overhead": lambda f: f"{f['overhead_share']:.1%}",
         "cut off": lambda f: f"{f['truncated_share']:.1%}" if f["truncated_share"] else "",
         "failed": lambda f: f"{f['failed_share']:.1%}" if f["failed_share"] else "",
     }
@@ -124,6 +126,8 @@ def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Ta
         pad_edge=False,
     )
     table.add_column("", no_wrap=True)
+    if not any(name.startswith("random") for name in summary):  # what the method is to be told from
+        del columns["vs semantic"]
     filled = {}
     for heading, cell in columns.items():
         cells = [cell(figures) for figures in summary.values()]
