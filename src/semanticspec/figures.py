@@ -97,3 +97,16 @@ def render_page(
         method=escape(method),
         made=escape(json.dumps(made, indent=1)),
     )
+
+
+def table_section(title: str, caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """A heading and a table as HTML. The cells of `rows` are HTML already, all else is text."""
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th scope=row>{escape(name)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for name, cells in rows.items()
+    )
+    return (
+        f'<h2>{escape(title)}</h2><div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

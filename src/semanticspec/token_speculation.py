@@ -26,16 +26,12 @@ class TokenSpeculation:
 
     How many tokens are proposed follows what was kept: two more after a proposal that was kept whole, one less after
     any other. Source: the schedule "heuristic" of transformers' assisted generation.
-
-    Attributes:
-        num_proposed, num_kept: tokens so far.
     """
 
     def __init__(self, pair: Pair, config: DecodingConfig, random: Random, request_id: str) -> None:
         self._pair, self._config, self._random, self._request_id = pair, config, random, request_id
         self._size = min(_FIRST_PROPOSAL, config.num_speculative_tokens)
         self._target_seed = derived_seed(config.seed, "target")
-        self.num_proposed = self.num_kept = 0
 
     async def write(
         self, transcript: Transcript, max_tokens: int, *, to_the_end: bool
@@ -49,7 +45,7 @@ class TokenSpeculation:
             previous_id = transcript.target_ids[-1]
             ids = await self._checked_proposal(transcript, left, to_the_end)
             left -= len(ids)
-            ended = self._ends(self._pair.target, previous_id, ids, to_the_end)
+            ended = _ends(self._pair.target, previous_id, ids, to_the_end)
             yield ids
 
     async def check(self, transcript: Transcript, ids: Sequence[int], proposal: Generation) -> Verdict:
@@ -97,13 +93,11 @@ class TokenSpeculation:
         if not ids:
             return await self._plain(transcript)
         verdict = await self.check(transcript, ids, proposal)
-        self.num_proposed += len(ids)
-        self.num_kept += verdict.num_kept
         whole = verdict.num_kept == len(ids)
         size = self._size + 2 if whole else self._size - 1
         self._size = max(1, min(size, self._config.num_speculative_tokens))
         kept = ids[: verdict.num_kept]
-        ended = self._ends(self._pair.target, transcript.target_ids[-1], kept, to_the_end)
+        ended = _ends(self._pair.target, transcript.target_ids[-1], kept, to_the_end)
         if verdict.replacement_id is not None and not ended and len(kept) < left:
             kept.append(verdict.replacement_id)
         return tuple(kept)
@@ -120,13 +114,13 @@ class TokenSpeculation:
         )
         return generation.token_ids
 
-    @staticmethod
-    def _ends(model: Model, previous_id: int, ids: Sequence[int], to_the_end: bool) -> bool:
-        """Whether tokens that follow `previous_id` end in a stop."""
-        if not ids:
-            return False
-        before = ids[-2] if len(ids) > 1 else previous_id
-        return _stop(model, to_the_end).ends(before, ids[-1])
+
+def _ends(model: Model, previous_id: int, ids: Sequence[int], to_the_end: bool) -> bool:
+    """Whether tokens that follow `previous_id` end in a stop."""
+    if not ids:
+        return False
+    before = ids[-2] if len(ids) > 1 else previous_id
+    return _stop(model, to_the_end).ends(before, ids[-1])
 
 
 def _stop(model: Model, to_the_end: bool) -> Stop:

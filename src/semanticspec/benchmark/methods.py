@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Protocol
 
+from semanticspec.benchmark.baselines import BASELINES
 from semanticspec.config import LEVERS, RULES, DecodingConfig, RuleConfig, preset, target_alone, with_levers
 from semanticspec.decoding import generate_async
 from semanticspec.errors import ConfigError
@@ -15,7 +15,6 @@ from semanticspec.records import Result
 
 METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")
 LENGTH_STRATA = 4
-_BASELINES_MODULE = "semanticspec.benchmark.baselines"
 _SWEPT = ("semantic", "random")
 _WITH_LEVERS = ("semantic", "semantic-paper", "top-k", "random", "never")
 
@@ -87,7 +86,7 @@ class DraftAlone(LoopMethod):
 
 def known_methods() -> tuple[str, ...]:
     """Names of all methods, those of other systems last."""
-    return (*METHODS, *_baselines())
+    return (*METHODS, *BASELINES)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -147,8 +146,8 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
     """
     check_names([name])
     base, strictness = split_name(name)
-    if base in _baselines():
-        return _baselines()[base](pair, config)
+    if base in BASELINES:
+        return BASELINES[base](pair, config)
     if base == "draft":
         return DraftAlone(name, pair, target_alone(config))
     config = _configured(base, with_strictness(config, strictness))
@@ -191,15 +190,3 @@ def random_control(pilot: Sequence[Result], rule: RuleConfig) -> RuleConfig:
     strata = [decided[i : i + size] for i in range(0, len(decided), size)]
     rates = tuple((stratum[-1][0], sum(kept for _, kept in stratum) / len(stratum)) for stratum in strata)
     return replace(rule, name="random", accept_rate_by_length=rates)
-
-
-def _baselines() -> Mapping[str, Callable[[Pair, DecodingConfig], Method]]:
-    """Other systems' methods, by name; none where their module is not there."""
-    try:
-        module = import_module(_BASELINES_MODULE)
-    except ModuleNotFoundError as error:
-        if error.name != _BASELINES_MODULE:
-            raise
-        return {}
-    found: Mapping[str, Callable[[Pair, DecodingConfig], Method]] = module.BASELINES
-    return found

@@ -16,7 +16,7 @@ from semanticspec.benchmark.plots import draw_all
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.summary import PROPOSED, Comparison, summary_json
 from semanticspec.errors import BenchmarkError, ConfigError
-from semanticspec.figures import picture, render_page
+from semanticspec.figures import picture, render_page, table_section
 from semanticspec.files import write_atomically
 
 REPORT_FILE = "report.html"
@@ -205,17 +205,7 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
 
 
 def _table(title: str, caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th scope=row>{escape(name)}</th>"
-        + "".join(f"<td>{_cell(text)}</td>" for text in cells)
-        + "</tr>"
-        for name, cells in rows.items()
-    )
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return table_section(title, caption, columns, {name: list(map(_cell, row)) for name, row in rows.items()})
 
 
 def _cell(text: str) -> str:

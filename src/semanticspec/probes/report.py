@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from semanticspec.figures import Theme, picture, render_page
+from semanticspec.figures import Theme, picture, render_page, table_section
 from semanticspec.files import write_atomically
 from semanticspec.probes.evaluate import Evaluation, Figures, JudgedRows
 from semanticspec.probes.metrics import Interval
@@ -149,21 +149,15 @@ def _tables(evaluation: Evaluation) -> list[str]:
 
 
 def _table(title: str, caption: str, rows: Mapping[str, Figures], columns: Sequence[str]) -> str:
-    head = "".join(f"<th scope=col>{escape(HEADINGS[name])}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th scope=row>{escape(name)}</th>"
-        + "".join(_cell(figures[column]) if column in figures else "<td></td>" for column in columns)
-        + "</tr>"
+    cells = {
+        name: [_cell(figures[column]) if column in figures else "" for column in columns]
         for name, figures in rows.items()
-    )
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    }
+    return table_section(title, caption, [HEADINGS[column] for column in columns], cells)
 
 
 def _cell(figure: Interval) -> str:
-    return f"<td>{_number(figure.value)} <small>{_range(figure)}</small></td>"
+    return f"{_number(figure.value)} <small>{_range(figure)}</small>"
 
 
 def _number(value: float) -> str:
