@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,9 +37,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     run = Network.run
 
-    def counted(self: Network, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
+    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> tuple[Tensor, Tensor | None]:
         lengths.append(token_ids.shape[1])
-        return run(self, token_ids, cache)
+        return run(self, token_ids, cache, *more)
 
     monkeypatch.setattr(Network, "run", counted)
     return lengths

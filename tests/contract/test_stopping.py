@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from subjects import Subject, load
@@ -33,9 +34,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     count: list[int] = []
     run = Network.run
 
-    def counted(self: Network, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
+    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> tuple[Tensor, Tensor | None]:
         count.append(token_ids.shape[1])
-        return run(self, token_ids, cache)
+        return run(self, token_ids, cache, *more)
 
     monkeypatch.setattr(Network, "run", counted)
     return count

@@ -16,6 +16,7 @@ import torch
 
 from semanticspec.config import check_sampling
 from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
+from semanticspec.engines.transformers_batch import RowBatch
 from semanticspec.engines.transformers_cache import CachePool
 from semanticspec.engines.transformers_loading import load_model
 from semanticspec.engines.transformers_network import Network
@@ -49,6 +50,7 @@ class TransformersEngine:
             max_bytes=cache_bytes,
             max_sequences=MAX_CACHED_SEQUENCES,
         )
+        self._batch = RowBatch(network)
         self._worker = Worker(lambda: torch.set_num_threads(threads))
 
     @classmethod
@@ -119,7 +121,7 @@ class TransformersEngine:
         if n < 1:
             raise EngineError(f"n is {n}; expected 1 or more continuations")
         request = WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
-        return await self._worker.run(write(self._network, self._pool, request))
+        return await self._worker.run(write(self._network, self._pool, self._batch, request))
 
     async def stream(
         self,
@@ -134,7 +136,7 @@ class TransformersEngine:
         """See `Engine.stream`. The first token comes at once, then what was written in about 20 ms each."""
         context = self._checked(context_ids, max_tokens, sampling)
         request = WriteRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
-        steps = write(self._network, self._pool, request)
+        steps = write(self._network, self._pool, self._batch, request)
         async with contextlib.aclosing(self._worker.stream(steps)) as items:
             async for item in items:
                 if isinstance(item, tuple):
@@ -194,7 +196,7 @@ class TransformersEngine:
 
     def _free(self) -> None:
         self._pool.clear()
-        del self._network
+        del self._network, self._batch
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
@@ -57,9 +58,34 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
         return layer
 
-    def select_rows(self, rows: Tensor) -> None:
-        """Keeps only these rows of the batch."""
-        self._key_buffer, self._value_buffer = self._key_buffer[rows], self._value_buffer[rows]
+    def join(self, other: GrowingLayer) -> None:
+        """Adds the rows of another layer. Both are aligned at their ends: zeros stand before the shorter rows."""
+        length = max(self.length, other.length)
+        keys, values = (
+            torch.cat([functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in both])
+            for both in (
+                (self._key_buffer[:, :, : self.length], other._key_buffer[:, :, : other.length]),
+                (self._value_buffer[:, :, : self.length], other._value_buffer[:, :, : other.length]),
+            )
+        )
+        self._hold(keys, values)
+
+    def select(self, rows: Tensor, start: int = 0) -> None:
+        """Keeps only these rows of the batch, and of them the tokens from `start`."""
+        self._hold(
+            self._key_buffer[rows, :, start : self.length], self._value_buffer[rows, :, start : self.length]
+        )
+
+    def row(self, index: int, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of some tokens of one row, `[1, heads, tokens, head]` each, as views."""
+        return self._key_buffer[index : index + 1, :, start:end], self._value_buffer[
+            index : index + 1, :, start:end
+        ]
+
+    def _hold(self, keys: Tensor, values: Tensor) -> None:
+        """Replaces all that is cached."""
+        self.length = self._capacity = keys.shape[2]
+        self._key_buffer, self._value_buffer = keys, values
 
     def _grow(self, keys: Tensor, values: Tensor, needed: int) -> None:
         self._capacity = max(_MIN_CAPACITY_TOKENS, needed, min(2 * self._capacity, needed + 1024))
@@ -114,6 +140,12 @@ class CachedSequence:
             self.cache.crop(-surplus)
             del self.token_ids[num_tokens:]
             self.marks = {length: mark for length, mark in self.marks.items() if length <= num_tokens}
+
+    def append(self, token_ids: list[int], read: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Makes it hold `token_ids`, given each layer's keys and values of those that it lacks."""
+        for layer, (keys, values) in zip(self.cache.layers, read, strict=True):
+            layer.update(keys, values)
+        self.token_ids[:] = token_ids
 
     def copied(self, num_tokens: int) -> CachedSequence:
         """A sequence of its own with the first `num_tokens` tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Network:
     Attributes:
         model: the causal LM as transformers loaded it.
         states: which states `run` gives, and how readings pool them.
+        masks: whether rows of unlike length can be run together, see `run`.
         reusable: whether the cache of this model can be cut back to any length. False for sliding windows and
             recurrent states; then every call computes its context from cold.
     """
@@ -55,6 +57,13 @@ class Network:
         states.check(self.num_layers)
         self.states = states
         self._whole = False
+        groups = int(text_config.num_attention_heads) // int(
+            getattr(text_config, "num_key_value_heads", None) or text_config.num_attention_heads
+        )
+        # Given a mask, transformers computes the attention of a single token for a whole group of heads at once, which
+        # takes a CPU a quarter of the time it needs otherwise; given none, it leaves the groups to torch.
+        self._always_masks = self.device.type == "cpu" and groups > 1
+        self.masks = False
         with torch.inference_mode():
             self._check()
 
@@ -64,11 +73,15 @@ class Network:
             return Cache(layers=[GrowingLayer() for _ in range(self.num_layers)])
         return DynamicCache(config=self.model.config)
 
-    def run(self, token_ids: Tensor, cache: Cache) -> tuple[Tensor, Tensor | None]:
+    def run(
+        self, token_ids: Tensor, cache: Cache, empty_places: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor | None]:
         """Reads tokens after those in `cache`, which grows by them.
 
         Args:
-            token_ids: `[batch, seq]`, int64, on the model's device.
+            token_ids: `[batch, seq]`, int64, on the model's device; seq = 1 with `empty_places`.
+            empty_places: how many of the first places in the cache hold nothing, for every row; none = all are
+                filled in all rows. For networks with `masks`.
 
         Returns:
             The layer's states `[batch, seq, hidden]` in the model's dtype, and what the logits are made of where
@@ -76,7 +89,8 @@ class Network:
             compute them itself, or the states after the final norm. Give both to `logits`, cut alike.
         """
         runs = self.model if self._whole else self._base
-        output = runs(input_ids=token_ids, past_key_values=cache, use_cache=True)
+        options = self._seen(cache, empty_places) if self.masks and token_ids.shape[1] == 1 else {}
+        output = runs(input_ids=token_ids, past_key_values=cache, use_cache=True, **options)
         own = output.logits if self._whole else output.last_hidden_state
         if not self._catches:
             return own, None
@@ -97,6 +111,17 @@ class Network:
     def tokens(self, token_ids: list[int]) -> Tensor:
         """`[1, seq]` on the model's device."""
         return torch.tensor([token_ids], device=self.device)
+
+    def _seen(self, cache: Cache, empty_places: Sequence[int]) -> dict[str, Tensor]:
+        """Which places of the cache the next token of each row sees, and its position, where that is not plain."""
+        length = cache.get_seq_length()
+        if any(empty_places):
+            empty = torch.tensor(empty_places, device=self.device)[:, None]
+            mask = torch.arange(length + 1, device=self.device) >= empty
+            return {"attention_mask": mask[:, None, None], "position_ids": length - empty}
+        if self._always_masks:
+            return {"attention_mask": torch.ones(1, 1, 1, length + 1, dtype=torch.bool)}
+        return {}
 
     @property
     def _catches(self) -> bool:
@@ -123,10 +148,28 @@ class Network:
             raise ModelError(
                 f"this kind of model cannot be run piece by piece: {first_line(error)}"
             ) from error
-        both = torch.cat((first, second), dim=1).float()
-        limit = _SAME_STATES.get(whole.dtype, 1e-2) * max(1.0, float(whole.abs().max()))
-        if both.shape != whole.shape or float((both - whole.float()).abs().max()) > limit:
+        if not _same(torch.cat((first, second), dim=1), whole):
             raise ModelError("this kind of model gives other states from its cache than in one pass")
+        self.masks = self.reusable and self._can_mask(ids, whole)
+
+    def _can_mask(self, ids: Tensor, expected: Tensor) -> bool:
+        """Whether a row beside a longer one gives the states `expected[0, i]` that come after token i."""
+        self.masks = True  # asked for by the passes below
+        try:
+            long, short = self.new_cache(), self.new_cache()
+            self.run(ids[:, :-1], long)
+            self.run(ids[:, :_CHECK_CUT], short)
+            alone, _ = self.run(
+                ids[:, -1:], Cache(layers=[layer.copied(len(ids[0]) - 1) for layer in long.layers])
+            )
+            for layer, added in zip(long.layers, short.layers, strict=True):
+                layer.join(added)
+            empty = [0, len(ids[0]) - 1 - _CHECK_CUT]
+            together, _ = self.run(torch.cat((ids[:, -1:], ids[:, _CHECK_CUT : _CHECK_CUT + 1])), long, empty)
+        except Exception:  # it takes no such mask, or no positions; it is then run without
+            return False
+        wanted = torch.stack((expected[0, -1:], expected[0, _CHECK_CUT : _CHECK_CUT + 1]))
+        return _same(together, wanted) and _same(alone, wanted[:1])
 
     def _head_alone_gives(self, states: Tensor, expected: Tensor) -> bool:
         if self._head is None:
@@ -149,3 +192,9 @@ class Network:
         if not isinstance(output, Tensor):
             output = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
         self._caught = output
+
+
+def _same(states: Tensor, expected: Tensor) -> bool:
+    """Whether states are equal but for rounding."""
+    limit = _SAME_STATES.get(expected.dtype, 1e-2) * max(1.0, float(expected.abs().max()))
+    return states.shape == expected.shape and float((states.float() - expected.float()).abs().max()) <= limit
