@@ -98,8 +98,11 @@ class DecodingConfig:
             target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
         overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
             the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
+        adaptive: learn, across the requests of a pair, what speculating costs and brings, and have the target write
+            where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix the
+            output.
         speculate: False never calls the draft: the target alone, stopping at no boundary.
-        seed: fixes the output, together with models and configuration.
+        seed: fixes the output, together with models and configuration; see `adaptive`.
     """
 
     rule: RuleConfig = field(default_factory=RuleConfig)
@@ -115,6 +118,7 @@ class DecodingConfig:
     keep_prefix: bool = False
     num_speculative_tokens: int = 0
     overlap: bool = False
+    adaptive: bool = False
     speculate: bool = True
     seed: int = 0
 
@@ -183,6 +187,7 @@ LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "prefix": {"keep_prefix": True},
         "tokens": {"num_speculative_tokens": 8},
         "overlap": {"overlap": True},
+        "adaptive": {"adaptive": True},
     }
 )
 """What makes the loop faster beyond the paper, by name, with the settings that turn it on."""
@@ -196,7 +201,7 @@ def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
     """
     for name in names:
         _require(name in LEVERS, "lever", name, f"any of {', '.join(LEVERS)}")
-    off = replace(config, keep_prefix=False, num_speculative_tokens=0, overlap=False)
+    off = replace(config, keep_prefix=False, num_speculative_tokens=0, overlap=False, adaptive=False)
     return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
 
 

@@ -10,19 +10,19 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
 from semanticspec.acceptance import Evidence, decide, takes_shortcut
 from semanticspec.config import DecodingConfig
-from semanticspec.engines.base import TokenChunk, derived_seed
+from semanticspec.drafting import Draft, Drafter
+from semanticspec.engines.base import derived_seed
 from semanticspec.errors import PromptError
 from semanticspec.pair import Pair
 from semanticspec.records import (
     Event,
     Finished,
-    Generation,
     Result,
     Sampling,
     Score,
@@ -30,10 +30,9 @@ from semanticspec.records import (
     SegmentDecided,
     SegmentDrafted,
     Stats,
-    Stop,
     Verdict,
 )
-from semanticspec.token_speculation import TokenSpeculation
+from semanticspec.target_writing import TargetWriter
 from semanticspec.transcript import Clock, Transcript
 from semanticspec.vocabulary import Prompt
 
@@ -103,20 +102,6 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     return outcome[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A drafted segment on its way to a verdict.
-
-    Attributes:
-        generation: in the draft's own tokens.
-        token_ids: in the target's tokens; fewer where the draft wrote a token the target does not have.
-    """
-
-    generation: Generation
-    token_ids: tuple[int, ...]
-    text: str
-
-
 class Request:
     """One request. `events` is the loop; the methods below it are its steps.
 
@@ -133,13 +118,15 @@ class Request:
         self.request_id = request_id or f"request-{id(self):x}"
         self.random = Random(derived_seed(config.seed, "accept"))
         self.target_seed = derived_seed(config.seed, "target")
-        self.by_tokens = TokenSpeculation(pair, config, self.random, self.request_id)
+        self.pacing = pair.pacing(config)
+        self.drafter = Drafter(pair, config, self.pacing, self.request_id)
+        self.writer = TargetWriter(pair, config, self.pacing, self.random, self.request_id)
         self.segments: list[Segment] = []
         self.num_drafts = self.num_rejected = self.drafted_tokens = 0
         self.finish_reason: str | None = None
         self.target_finishes = not config.speculate
         self.limit = self._token_limit()
-        self.ahead: asyncio.Task[Draft | None] | None = None
+        self.target_has_read = False  # the prompt
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The request from its first event to `Finished`."""
@@ -148,13 +135,14 @@ class Request:
                 async for event in events:
                     yield event
         finally:
-            await self._drop_ahead()
+            await self.drafter.drop()
 
     async def _loop(self) -> AsyncGenerator[Event, None]:
         """The algorithm: see the numbered path in docs/architecture.md."""
         target_next = self.config.first_segment == "target"
         while self.finish_reason is None:
-            if target_next or self.target_finishes:
+            waits = not self.drafter.has_begun and not self.pacing.segments_pay()
+            if target_next or self.target_finishes or waits:
                 target_next = False
                 async with aclosing(self._target_writes(to_the_end=self.target_finishes)) as written:
                     async for event in written:
@@ -173,21 +161,21 @@ class Request:
             verdict, segment = self._judge(draft, score)
             if not verdict.accepted and self.config.keep_prefix:
                 verdict = await self._keep_prefix(draft, verdict)
+            self._note_costs(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
             for event in self._keep(draft, verdict, score):
                 yield event
             target_next = self._left_unfinished(verdict)
             if not verdict.accepted or self.finish_reason is not None or self.target_finishes:
-                await self._drop_ahead()
+                await self.drafter.drop()
         yield Finished(self._result())
 
     async def _next_draft(self) -> Draft | None:
         """The next drafted segment, already begun or not."""
         with self.clock.phase("draft"):
-            if self.ahead is not None:
-                draft, self.ahead = await self.ahead, None
-            else:
-                draft = await self._draft_segment(self.transcript.draft_ids, self._room())
+            draft = await self.drafter.next_segment(
+                self.transcript.draft_ids, self._room(), self.num_rejected
+            )
         if draft is not None:
             self.num_drafts += 1
             self.drafted_tokens += len(draft.token_ids)
@@ -203,50 +191,7 @@ class Request:
         if left < 1 or to_answer or draft.token_ids[-1] in target.vocabulary.end_ids:
             return
         context = self.transcript.draft_context(draft.token_ids, draft.generation.token_ids)
-        self.ahead = asyncio.create_task(self._draft_segment(context, left))
-
-    async def _drop_ahead(self) -> None:
-        """Stops a draft that was begun for nothing."""
-        if self.ahead is not None:
-            self.ahead.cancel()
-            await asyncio.wait([self.ahead])
-            self.ahead = None
-
-    async def _draft_segment(self, context_ids: list[int], left: int) -> Draft | None:
-        """The draft writes up to the next boundary; None when it has no room or wrote nothing the target has.
-
-        Args:
-            context_ids: prompt and output in the draft's tokens. left: of the output, in the target's tokens.
-        """
-        model, config = self.pair.draft, self.config
-        room = model.engine.info.max_context_tokens - len(context_ids)
-        max_tokens = min(config.max_segment_tokens, left, room)
-        if max_tokens < 1:
-            return None
-        stop = model.segmenter.stop
-        (generation,) = await model.engine.generate(
-            context_ids,
-            max_tokens=max_tokens,
-            stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
-            sampling=config.sampling,
-            seed=derived_seed(config.seed, "draft", self.num_rejected),
-            distributions=config.rule.needs_distributions or config.keep_prefix,
-            request_id=self.request_id,
-        )
-        generation = await self._cut_after_thinking(context_ids, generation)
-        ids = tuple(self.pair.to_target.ids(generation.token_ids)[:left])
-        return Draft(generation, ids, self.pair.target.vocabulary.decode(ids)) if ids else None
-
-    async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
-        """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
-        model = self.pair.draft
-        end = model.segmenter.think_end(generation.token_ids)
-        if end is None or end == len(generation.token_ids):
-            return generation
-        ids = generation.token_ids[:end]
-        (score,) = await model.engine.score(context_ids, [ids], request_id=self.request_id)
-        rows = generation.distributions[:end] if generation.distributions is not None else None
-        return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")
+        self.drafter.begin(context, left, self.num_rejected)
 
     def _left_to_target(self, draft: Draft) -> bool:
         """Whether a draft ends the thinking and the configuration has the target do that itself."""
@@ -310,10 +255,21 @@ class Request:
 
     async def _keep_prefix(self, draft: Draft, verdict: Verdict) -> Verdict:
         """A rejection that keeps what token-level speculation would have: all of it at the most."""
-        with self.clock.phase("rewrite"):
-            checked = await self.by_tokens.check(self.transcript, draft.token_ids, draft.generation)
+        with self.clock.phase("verify"):
+            checked = await self.writer.check(self.transcript, draft.token_ids, draft.generation)
         replacement_id = None if checked.accepted else checked.replacement_id
         return replace(verdict, num_kept=checked.num_kept, replacement_id=replacement_id)
+
+    def _note_costs(self, draft: Draft, verdict: Verdict) -> None:
+        """Tells the pacing what a drafted segment took and gave."""
+        self.pacing.note_segment(
+            len(draft.token_ids),
+            verdict.num_kept,
+            draft_s=self.clock.lap("draft"),
+            verify_s=self.clock.lap("verify", "probe"),
+            first_pass=not self.target_has_read,
+        )
+        self.target_has_read = True
 
     def _left_unfinished(self, verdict: Verdict) -> bool:
         """Whether the target has to write on after a verdict: a rejected segment, or the rest of one."""
@@ -346,21 +302,22 @@ class Request:
     async def _target_writes(self, *, to_the_end: bool) -> AsyncGenerator[Event, None]:
         """The target writes one segment, or all that is left."""
         model = self.pair.target
-        stop = model.segmenter.text_stop if to_the_end else model.segmenter.stop
         max_tokens = self._room()
         if to_the_end and self.config.speculate and self.config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, self.config.max_answer_tokens)
         before = self.transcript.num_output_tokens
-        if self.config.speculate and self.config.num_speculative_tokens:
-            written = self.by_tokens.write(self.transcript, max_tokens, to_the_end=to_the_end)
-        else:
-            written = self._streamed(max_tokens, stop)
-        async with aclosing(written) as pieces:
+        async with aclosing(self.writer.write(self.transcript, max_tokens, to_the_end=to_the_end)) as pieces:
             while True:
                 with self.clock.phase("rewrite"):
-                    ids = await anext(pieces, None)
-                if ids is None:
+                    piece = await anext(pieces, None)
+                if piece is None:
                     break
+                ids, proposed = piece
+                note = self.pacing.note_tokens if proposed else self.pacing.note_written
+                seconds = self.clock.lap("rewrite")
+                if self.target_has_read:  # else it has read the prompt just now
+                    note(len(ids), seconds)
+                self.target_has_read = True
                 for event in self.transcript.append_target(ids):
                     yield event
         new_ids = self.transcript.output_ids[before:]
@@ -369,21 +326,6 @@ class Request:
             yield event
         if to_the_end and self.finish_reason is None:
             self.finish_reason = "length"
-
-    async def _streamed(self, max_tokens: int, stop: Stop) -> AsyncGenerator[tuple[int, ...], None]:
-        """The target's tokens as it writes them."""
-        stream = self.pair.target.engine.stream(
-            self.transcript.target_ids,
-            max_tokens=max_tokens,
-            stop=stop,
-            sampling=self.config.sampling,
-            seed=self.target_seed,
-            request_id=self.request_id,
-        )
-        async with aclosing(stream) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                if isinstance(chunk, TokenChunk):
-                    yield chunk.token_ids
 
     def _after_append(self) -> list[Event]:
         """Notices the end of thinking, of the text and of the room for it."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 from semanticspec.config import DecodingConfig
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
+from semanticspec.pacing import AlwaysSpeculate, Pacing
 from semanticspec.records import Reading
 from semanticspec.segments import Segmenter
 from semanticspec.vocabulary import Translation, Vocabulary
+
+# A server's clients choose configurations: the oldest is forgotten beyond so many.
+_MAX_PACINGS = 64
 
 
 class SemanticProbe(Protocol):
@@ -51,6 +55,9 @@ class Pair:
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
     fitting_probes: tuple[str, ...] = field(default=(), compare=False)
+    _pacings: dict[DecodingConfig, Pacing] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def to_target(self) -> Translation:
@@ -104,6 +111,15 @@ class Pair:
                     f"the {role}'s tokenizer writes a blank line as two tokens, and its engine stops at single "
                     "tokens only; use the transformers engine for it"
                 )
+
+    def pacing(self, config: DecodingConfig) -> Pacing:
+        """What requests of this configuration have taught so far of whether speculating pays."""
+        if not config.adaptive:
+            return AlwaysSpeculate()
+        key = replace(config, seed=0)
+        if key not in self._pacings and len(self._pacings) == _MAX_PACINGS:
+            del self._pacings[next(iter(self._pacings))]
+        return self._pacings.setdefault(key, Pacing())
 
     async def aclose(self) -> None:
         """Frees both models."""

@@ -96,6 +96,7 @@ class Clock:
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
+        self._told: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -105,6 +106,12 @@ class Clock:
             yield
         finally:
             self._seconds[name] += time.perf_counter() - start
+
+    def lap(self, *phases: str) -> float:
+        """Seconds spent in these phases since they were last asked for."""
+        seconds = sum(self._seconds[name] - self._told.get(name, 0.0) for name in phases)
+        self._told.update((name, self._seconds[name]) for name in phases)
+        return seconds
 
     def stats(self, counts: Stats) -> Stats:
         """The counts together with the seconds so far."""

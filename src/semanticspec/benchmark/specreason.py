@@ -14,7 +14,8 @@ from typing import Literal, get_args
 
 from semanticspec.acceptance import Evidence
 from semanticspec.config import DecodingConfig, RuleConfig, with_levers
-from semanticspec.decoding import Draft, Request, result_of
+from semanticspec.decoding import Request, result_of
+from semanticspec.drafting import Draft
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.pair import Pair
 from semanticspec.records import GREEDY, Result, Sampling, Score, Segment, Stop, Verdict

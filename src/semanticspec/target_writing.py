@@ -1,18 +1,20 @@
-"""Token-level speculation inside the loop: what the target writes, the draft proposes and one pass checks.
+"""The target's part of a request: writing, by itself or by checking tokens that the draft proposes.
 
-Both uses are lossless: given that the target is to write, it writes with its own distribution. Source: Leviathan et
-al. 2023, algorithm 1.
+Token-level speculation is lossless: given that the target is to write, it writes with its own distribution.
+Source: Leviathan et al. 2023, algorithm 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from random import Random
 
 from semanticspec.acceptance import Evidence, decide
 from semanticspec.config import DecodingConfig, RuleConfig
-from semanticspec.engines.base import derived_seed
+from semanticspec.engines.base import TokenChunk, derived_seed
+from semanticspec.pacing import Pacing
 from semanticspec.pair import Model, Pair
 from semanticspec.records import Generation, Stop, Verdict
 from semanticspec.transcript import Transcript
@@ -21,32 +23,58 @@ _TOKEN_RULE = RuleConfig("token")
 _FIRST_PROPOSAL = 4
 
 
-class TokenSpeculation:
-    """Proposals and checks for one request.
+class TargetWriter:
+    """What the target writes in one request, by itself or by checking what the draft proposes.
 
     How many tokens are proposed follows what was kept: two more after a proposal that was kept whole, one less after
     any other. Source: the schedule "heuristic" of transformers' assisted generation.
     """
 
-    def __init__(self, pair: Pair, config: DecodingConfig, random: Random, request_id: str) -> None:
-        self._pair, self._config, self._random, self._request_id = pair, config, random, request_id
+    def __init__(
+        self, pair: Pair, config: DecodingConfig, pacing: Pacing, random: Random, request_id: str
+    ) -> None:
+        self._pair, self._config, self._pacing = pair, config, pacing
+        self._random, self._request_id = random, request_id
         self._size = min(_FIRST_PROPOSAL, config.num_speculative_tokens)
         self._target_seed = derived_seed(config.seed, "target")
 
     async def write(
         self, transcript: Transcript, max_tokens: int, *, to_the_end: bool
-    ) -> AsyncGenerator[tuple[int, ...], None]:
-        """The target's tokens, up to the end of the segment (or of the text) or `max_tokens`, a check at a time.
+    ) -> AsyncGenerator[tuple[tuple[int, ...], bool], None]:
+        """Up to the end of the segment (or of the text) or `max_tokens`, piece by piece.
 
-        The caller appends what comes to the transcript before it asks for more.
+        The caller appends a piece to the transcript before it asks for the next. With each comes whether it was
+        written by checking a proposal.
         """
         left, ended = max_tokens, False
-        while left > 0 and not ended:
+        proposes = self._config.speculate and self._config.num_speculative_tokens > 0
+        while proposes and left > 0 and not ended and self._pacing.tokens_pay():
             previous_id = transcript.target_ids[-1]
             ids = await self._checked_proposal(transcript, left, to_the_end)
             left -= len(ids)
             ended = _ends(self._pair.target, previous_id, ids, to_the_end)
-            yield ids
+            yield ids, True
+        if left > 0 and not ended:
+            async with aclosing(self._streamed(transcript, left, to_the_end)) as chunks:
+                async for ids in chunks:
+                    yield ids, False
+
+    async def _streamed(
+        self, transcript: Transcript, max_tokens: int, to_the_end: bool
+    ) -> AsyncGenerator[tuple[int, ...], None]:
+        """The target's tokens as it writes them by itself."""
+        stream = self._pair.target.engine.stream(
+            transcript.target_ids,
+            max_tokens=max_tokens,
+            stop=_stop(self._pair.target, to_the_end),
+            sampling=self._config.sampling,
+            seed=self._target_seed,
+            request_id=self._request_id,
+        )
+        async with aclosing(stream) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                if isinstance(chunk, TokenChunk):
+                    yield chunk.token_ids
 
     async def check(self, transcript: Transcript, ids: Sequence[int], proposal: Generation) -> Verdict:
         """Which beginning of a drafted segment token-level speculation keeps, and the token after it.
