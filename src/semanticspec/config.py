@@ -98,6 +98,8 @@ class DecodingConfig:
             target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
         overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
             the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
+        num_candidates: how many segments the draft writes side by side, >= 1; the rule looks at them in turn until it
+            accepts one. More looks make a lossy rule looser: compare at equal accuracy.
         adaptive: learn, across the requests of a pair, what speculating costs and brings, and have the target write
             where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix the
             output.
@@ -118,6 +120,7 @@ class DecodingConfig:
     keep_prefix: bool = False
     num_speculative_tokens: int = 0
     overlap: bool = False
+    num_candidates: int = 1
     adaptive: bool = False
     speculate: bool = True
     seed: int = 0
@@ -138,7 +141,12 @@ class DecodingConfig:
             self.num_speculative_tokens,
             "0 or more",
         )
+        _require(self.num_candidates >= 1, "num_candidates", self.num_candidates, "1 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.num_candidates > 1 and self.rule.needs_distributions:
+            raise ConfigError(
+                f"the rule '{self.rule.name}' is lossless for one candidate only; set num_candidates to 1"
+            )
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
                 f"the rule '{self.rule.name}' is lossless and a bonus token is not; use the preset 'default' with it"
@@ -187,6 +195,7 @@ LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "prefix": {"keep_prefix": True},
         "tokens": {"num_speculative_tokens": 8},
         "overlap": {"overlap": True},
+        "candidates": {"num_candidates": 3},
         "adaptive": {"adaptive": True},
     }
 )
@@ -201,7 +210,9 @@ def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
     """
     for name in names:
         _require(name in LEVERS, "lever", name, f"any of {', '.join(LEVERS)}")
-    off = replace(config, keep_prefix=False, num_speculative_tokens=0, overlap=False, adaptive=False)
+    off = replace(
+        config, keep_prefix=False, num_speculative_tokens=0, overlap=False, num_candidates=1, adaptive=False
+    )
     return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
 
 

@@ -124,6 +124,7 @@ class Request:
         self.segments: list[Segment] = []
         self.num_drafts = self.num_rejected = self.drafted_tokens = 0
         self.finish_reason: str | None = None
+        self.target_next = config.first_segment == "target"
         self.target_finishes = not config.speculate
         self.limit = self._token_limit()
         self.target_has_read = False  # the prompt
@@ -139,47 +140,57 @@ class Request:
 
     async def _loop(self) -> AsyncGenerator[Event, None]:
         """The algorithm: see the numbered path in docs/architecture.md."""
-        target_next = self.config.first_segment == "target"
         while self.finish_reason is None:
             waits = not self.drafter.has_begun and not self.pacing.segments_pay()
-            if target_next or self.target_finishes or waits:
-                target_next = False
-                async with aclosing(self._target_writes(to_the_end=self.target_finishes)) as written:
-                    async for event in written:
-                        yield event
+            if self.target_next or self.target_finishes or waits:
+                self.target_next = False
+                events = self._target_writes(to_the_end=self.target_finishes)
+            elif drafts := await self._next_drafts():
+                events = self._look_at(drafts)
+            else:
+                self.target_next = True  # nothing to judge: the target writes this segment
                 continue
-            draft = await self._next_draft()
-            if draft is None:
-                target_next = True  # nothing to judge: the target writes this segment
-                continue
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        yield Finished(self._result())
+
+    async def _look_at(self, drafts: Sequence[Draft]) -> AsyncGenerator[Event, None]:
+        """Judges drafted segments in turn until one is accepted; of the last, or the only one, a beginning may stay."""
+        scores: list[Score] = []
+        for place, draft in enumerate(drafts):
+            self.num_drafts += 1
             yield SegmentDrafted(self.num_drafts - 1, draft.text, len(draft.token_ids))
             if self._left_to_target(draft):
                 self.target_finishes = True
+                break
+            if not scores:
+                self._draft_ahead(draft)
+                scores = await self._verify(drafts)
+            verdict, segment = self._judge(draft, scores[place])
+            if not verdict.accepted and place < len(drafts) - 1:
+                await self.drafter.drop()
+                yield SegmentDecided(self.num_drafts - 1, segment, 0)
                 continue
-            self._draft_ahead(draft)
-            score = await self._verify(draft)
-            verdict, segment = self._judge(draft, score)
             if not verdict.accepted and self.config.keep_prefix:
                 verdict = await self._keep_prefix(draft, verdict)
             self._note_costs(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
-            for event in self._keep(draft, verdict, score):
+            for event in self._keep(draft, verdict, scores[place]):
                 yield event
-            target_next = self._left_unfinished(verdict)
+            self.target_next = self._left_unfinished(verdict)
             if not verdict.accepted or self.finish_reason is not None or self.target_finishes:
                 await self.drafter.drop()
-        yield Finished(self._result())
+            break
 
-    async def _next_draft(self) -> Draft | None:
-        """The next drafted segment, already begun or not."""
+    async def _next_drafts(self) -> list[Draft]:
+        """The next drafted segments, already begun or not; none if there is nothing to judge."""
         with self.clock.phase("draft"):
-            draft = await self.drafter.next_segment(
+            drafts = await self.drafter.next_segments(
                 self.transcript.draft_ids, self._room(), self.num_rejected
             )
-        if draft is not None:
-            self.num_drafts += 1
-            self.drafted_tokens += len(draft.token_ids)
-        return draft
+        self.drafted_tokens += sum(len(draft.token_ids) for draft in drafts)
+        return drafts
 
     def _draft_ahead(self, draft: Draft) -> None:
         """Begins the segment after one that is still to be judged, as if it were accepted."""
@@ -199,23 +210,22 @@ class Request:
             return False
         return self.pair.target.segmenter.think_end(draft.token_ids) is not None
 
-    async def _verify(self, draft: Draft) -> Score:
-        """The target reads the segment in one pass."""
+    async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
+        """The target reads the segments in one pass."""
         config, sampling = self.config, None
         if config.bonus_token:
             sampling = Sampling(config.bonus_temperature, config.sampling.top_p)
         elif config.rule.needs_distributions:
             sampling = config.sampling
         with self.clock.phase("verify"):
-            (score,) = await self.pair.target.engine.score(
+            return await self.pair.target.engine.score(
                 self.transcript.target_ids,
-                [draft.token_ids],
+                [draft.token_ids for draft in drafts],
                 sampling=sampling,
                 seed=self.target_seed,
                 distributions=config.rule.needs_distributions,
                 request_id=self.request_id,
             )
-        return score
 
     def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
         """Asks the probes if the rule needs them, then the rule."""

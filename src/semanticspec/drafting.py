@@ -1,4 +1,4 @@
-"""The draft's part of a request: the next segment, written when it is asked for or ahead of time."""
+"""The draft's part of a request: the next segment or several for it, on demand or ahead of time."""
 
 from __future__ import annotations
 
@@ -35,41 +35,45 @@ class Drafter:
 
     def __init__(self, pair: Pair, config: DecodingConfig, pacing: Pacing, request_id: str) -> None:
         self._pair, self._config, self._pacing, self._request_id = pair, config, pacing, request_id
-        self._ahead: asyncio.Task[Draft | None] | None = None
+        self._ahead: asyncio.Task[list[Draft]] | None = None
 
     @property
     def has_begun(self) -> bool:
-        """Whether the next segment is being written already."""
+        """Whether the next segments are being written already."""
         return self._ahead is not None
 
     def begin(self, context_ids: list[int], left: int, num_rejected: int) -> None:
-        """Begins a segment that `next_segment` or `drop` ends."""
-        self._ahead = asyncio.create_task(self._segment(context_ids, left, num_rejected))
+        """Begins what `next_segments` or `drop` ends."""
+        self._ahead = asyncio.create_task(self._segments(context_ids, left, num_rejected))
 
     async def drop(self) -> None:
-        """Stops a segment that was begun for nothing."""
+        """Stops what was begun for nothing."""
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait([self._ahead])
             self._ahead = None
 
-    async def next_segment(self, context_ids: list[int], left: int, num_rejected: int) -> Draft | None:
-        """The segment that was begun, else one in this context; None = no room, or nothing the target has."""
-        if self._ahead is None:
-            return await self._segment(context_ids, left, num_rejected)
-        draft, self._ahead = await self._ahead, None
-        return draft
+    async def next_segments(self, context_ids: list[int], left: int, num_rejected: int) -> list[Draft]:
+        """What was begun, else segments in this context: `num_candidates`, less those that say the same as another.
 
-    async def _segment(self, context_ids: list[int], left: int, num_rejected: int) -> Draft | None:
+        None if there is no room, or the draft writes nothing that the target has.
+        """
+        if self._ahead is None:
+            return await self._segments(context_ids, left, num_rejected)
+        drafts, self._ahead = await self._ahead, None
+        return drafts
+
+    async def _segments(self, context_ids: list[int], left: int, num_rejected: int) -> list[Draft]:
         """The draft writes up to the next boundary."""
         model, config = self._pair.draft, self._config
         room = model.engine.info.max_context_tokens - len(context_ids)
         max_tokens = min(config.max_segment_tokens, left, room, self._pacing.segment_limit() or left)
         if max_tokens < 1:
-            return None
+            return []
         stop = model.segmenter.stop
-        (generation,) = await model.engine.generate(
+        generations = await model.engine.generate(
             context_ids,
+            n=config.num_candidates,
             max_tokens=max_tokens,
             stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
             sampling=config.sampling,
@@ -77,9 +81,13 @@ class Drafter:
             distributions=config.rule.needs_distributions or config.keep_prefix,
             request_id=self._request_id,
         )
-        generation = await self._cut_after_thinking(context_ids, generation)
-        ids = tuple(self._pair.to_target.ids(generation.token_ids)[:left])
-        return Draft(generation, ids, self._pair.target.vocabulary.decode(ids)) if ids else None
+        drafts: dict[tuple[int, ...], Draft] = {}
+        for generation in generations:
+            kept = await self._cut_after_thinking(context_ids, generation)
+            ids = tuple(self._pair.to_target.ids(kept.token_ids)[:left])
+            if ids and ids not in drafts:
+                drafts[ids] = Draft(kept, ids, self._pair.target.vocabulary.decode(ids))
+        return list(drafts.values())
 
     async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
         """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""

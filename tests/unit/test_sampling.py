@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers.generation import TopPLogitsWarper
 
-from semanticspec.engines.transformers_sampling import Nucleus
+from semanticspec.engines.transformers_sampling import Nucleus, Sampler
+from semanticspec.records import Sampling
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,16 @@ def test_rows_with_different_nuclei() -> None:
         [7],
         [1, 2],
     ]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 3.0])
+def test_draws_among_candidates_as_from_the_whole_vocabulary(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    sampler = Sampler(Sampling(temperature=0.6, top_p=0.95))
+    logits = scale * torch.randn(1, 10000, generator=generator).expand(400, -1)
+    uniforms = [(i + 0.5) / 400 for i in range(400)]
+    token_ids, _ = sampler.draw(logits, uniforms)
+    expected, probabilities = sampler.draw(logits, uniforms, keep_probabilities=True)
+    assert torch.equal(token_ids, expected)
+    assert probabilities is not None
+    assert len(set(token_ids.flatten().tolist())) > 5

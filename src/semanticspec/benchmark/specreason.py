@@ -138,14 +138,15 @@ class _ScoredRequest(Request):
 
     scoring: _Scoring
 
-    async def _verify(self, draft: Draft) -> Score:
+    async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
         """The target reads step and scoring prompt over its cached context in one pass, and says one token.
 
         A step for whose scoring the target's context has no room is not scored: the target writes on itself.
         """
+        (draft,) = drafts
         context = [*self.transcript.target_ids, *self._step(draft), *self.scoring.prompt.token_ids]
         if len(context) >= self.pair.target.engine.info.max_context_tokens:
-            return Score((), draft.generation.pooled_state)
+            return [Score((), draft.generation.pooled_state)]
         average = self.scoring.reading == "average"
         with self.clock.phase("verify"):
             (reply,) = await self.pair.target.engine.generate(
@@ -156,9 +157,8 @@ class _ScoredRequest(Request):
                 distributions=average,
                 request_id=self.request_id,
             )
-        return Score(
-            reply.logprobs, reply.pooled_state, reply.distributions, next_token_id=reply.token_ids[0]
-        )
+        (next_id,) = reply.token_ids
+        return [Score(reply.logprobs, reply.pooled_state, reply.distributions, next_token_id=next_id)]
 
     def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
         value = self.scoring.score_of(score) if score.next_token_id is not None else None

@@ -141,6 +141,15 @@ class CachedSequence:
             del self.token_ids[num_tokens:]
             self.marks = {length: mark for length, mark in self.marks.items() if length <= num_tokens}
 
+    def extended(self, cache: Cache, index: int, token_ids: list[int]) -> CachedSequence:
+        """A sequence of its own with more tokens, from row `index` of a cache that holds both."""
+        whole = [*self.token_ids, *token_ids]
+        layers = []
+        for layer in cache.layers:
+            layers.append(GrowingLayer())
+            layers[-1].update(*layer.row(index, 0, len(whole)))
+        return CachedSequence(Cache(layers=layers), whole, dict(self.marks), self.request_id)
+
     def append(self, token_ids: list[int], read: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Makes it hold `token_ids`, given each layer's keys and values of those that it lacks."""
         for layer, (keys, values) in zip(self.cache.layers, read, strict=True):

@@ -103,7 +103,7 @@ def _score_one(
 def _score_batch(
     network: Network, pool: CachePool, request: ScoreRequest
 ) -> Generator[tuple[int, ...], None, list[Score]]:
-    """Reads continuations of like length at once; only the context's cache is kept.
+    """Reads continuations of like length at once. Their caches are kept for a request, which goes on from one of them.
 
     Padded at the right: with causal attention no real token sees the padding.
     """
@@ -123,7 +123,12 @@ def _score_batch(
                 row_own = None
                 if own is not None and mark.own is not None:
                     row_own = torch.cat((mark.own[None], own[place, : len(row)]))
-                scores[index] = _read(network, request, row, row_states, row_own, None)
+                kept = None
+                if request.request_id is not None:
+                    kept = sequence.extended(cache, place, row)
+                scores[index] = _read(network, request, row, row_states, row_own, kept)
+                if kept is not None:
+                    pool.release(kept)
     finally:
         pool.release(sequence)
     return [scores[index] for index in range(len(request.continuations))]

@@ -52,9 +52,24 @@ class Sampler:
         """
         if self._greedy:
             return logits.argmax(-1, keepdim=True), self.probabilities(logits) if keep_probabilities else None
+        if not keep_probabilities and (found := self._candidates(logits)) is not None:
+            token_ids, kept = found
+            return token_ids.gather(-1, _invert(kept.softmax(-1), uniforms)), None
         probabilities = self.probabilities(logits)
         token_ids = _invert(probabilities, uniforms)
         return token_ids, probabilities if keep_probabilities else None
+
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Ids, ascending, and logits of all tokens that can be drawn; None = all of the vocabulary, for all we know."""
+        if not self._warpers or not isinstance(nucleus := self._warpers[-1], Nucleus):
+            return None
+        for warp in self._warpers[:-1]:
+            logits = warp(logits, logits)
+        found = nucleus.candidates(logits)
+        if found is None:
+            return None
+        token_ids, order = found[0].sort(-1)
+        return token_ids, found[1].gather(-1, order)
 
 
 class Nucleus:
@@ -66,15 +81,24 @@ class Nucleus:
 
     def __call__(self, token_ids: Tensor, logits: Tensor) -> Tensor:
         """Logits `[rows, vocabulary]` with all outside the smallest set of mass `top_p` at minus infinity."""
-        if logits.shape[-1] < 8 * _CANDIDATES:
+        found = self.candidates(logits)
+        if found is None:
             return self._exact(token_ids, logits)
+        return torch.full_like(logits, -torch.inf).scatter_(-1, *found)
+
+    def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Ids and logits of the most probable tokens, `[rows, candidates]`; minus infinity outside the nucleus.
+
+        None if the vocabulary is small, or some row's nucleus may reach beyond them.
+        """
+        if logits.shape[-1] < 8 * _CANDIDATES:
+            return None
         best, indices = logits.topk(_CANDIDATES, dim=-1)  # highest first
         probabilities = (best - logits.logsumexp(-1, keepdim=True)).exp()
         before = probabilities.cumsum(-1) - probabilities
-        if bool((before[:, -1] < self._top_p).any()):  # some row's nucleus may reach beyond the candidates
-            return self._exact(token_ids, logits)
-        kept = best.masked_fill(before >= self._top_p, -torch.inf)
-        return torch.full_like(logits, -torch.inf).scatter_(-1, indices, kept)
+        if bool((before[:, -1] < self._top_p).any()):
+            return None
+        return indices, best.masked_fill(before >= self._top_p, -torch.inf)
 
 
 def _invert(probabilities: Tensor, uniforms: list[float]) -> Tensor:
