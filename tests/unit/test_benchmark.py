@@ -54,6 +54,17 @@ def write_rows(path: Path, rows: list[dict]) -> str:
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 
+def test_settings_are_chosen_on_other_problems_than_they_are_measured_on() -> None:
+    (test, test_pilot), (validation, pilot) = (
+        read_task(TASKS[name], None, 150, 0) for name in ("demo", "demo-validation")
+    )
+    seen = [{problem.prompt for problem in problems} for problems in (test, validation, pilot)]
+    assert [len(prompts) for prompts in seen[:2]] == [150, 150]
+    assert not seen[0] & seen[1]
+    assert not seen[1] & seen[2]
+    assert test_pilot == pilot
+
+
 @pytest.mark.parametrize("name", ["gsm8k", "math500", "aime24", "aime25", "amc23", "custom"])
 def test_math_tasks_ask_for_a_box_and_take_the_first_problems(name, tmp_path):
     data = write_rows(tmp_path / "p.jsonl", MATH_ROWS)
@@ -110,7 +121,7 @@ def test_bad_data_is_told(rows, task, message, tmp_path):
 
 
 def test_unknown_tasks_methods_and_sweeps():
-    with pytest.raises(ConfigError, match="no task 'gsm9k'; choose from demo, gsm8k"):
+    with pytest.raises(ConfigError, match="no task 'gsm9k'; choose from demo, demo-validation, gsm8k"):
         find_task("gsm9k")
     with pytest.raises(ConfigError, match="no method 'magic'; choose from target"):
         check_names(["target", "magic"])

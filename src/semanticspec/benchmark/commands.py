@@ -33,7 +33,9 @@ def bench_command(
     draft_probe: Annotated[str | None, typer.Option(help="Folder, packaged or hub name.")] = None,
     task: Annotated[
         str,
-        typer.Option(help="demo, gsm8k, math500, aime24, aime25, amc23, gpqa_diamond, custom; by commas."),
+        typer.Option(
+            help="demo, demo-validation, gsm8k, math500, aime24, aime25, amc23, gpqa_diamond, custom; by commas."
+        ),
     ] = "demo",
     data: Annotated[
         str | None,

@@ -67,6 +67,7 @@ TASKS = {
     task.name: task
     for task in (
         Task("demo", "demo"),
+        Task("demo-validation", "demo"),
         Task("gsm8k", "math", HubName("openai/gsm8k", "test", "main")),
         Task("math500", "math", HubName("HuggingFaceH4/MATH-500", "test", None)),
         Task("aime24", "math", HubName("HuggingFaceH4/aime_2024", "train", None)),
@@ -107,9 +108,10 @@ def read_task(
     if task.graded_by == "demo":
         if data is not None:
             raise ConfigError(
-                "the task demo makes its own problems; leave --data out, or use the task custom"
+                f"the task {task.name} makes its own problems; leave --data out, or use the task custom"
             )
-        return _demo("test", count or 100, 0), _demo("validation", PILOT_PROBLEMS, 1)
+        split = "validation" if task.name == "demo-validation" else "test"
+        return _demo(split, count or 100, 0), _demo("validation", PILOT_PROBLEMS, 1)
     problems = read_problems(task, data, options_seed)
     if count is not None and count > len(problems):
         raise ConfigError(f"the task {task.name} has {len(problems)} problems here, and -n asks for {count}")
