@@ -95,7 +95,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
+        self.seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -104,15 +104,15 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - start
+            self.seconds[name] += time.perf_counter() - start
 
     def stats(self, counts: Stats) -> Stats:
         """The counts together with the seconds so far."""
         return replace(
             counts,
             wall_s=time.perf_counter() - self._start,
-            draft_s=self._seconds["draft"],
-            verify_s=self._seconds["verify"],
-            rewrite_s=self._seconds["rewrite"],
-            probe_s=self._seconds["probe"],
+            draft_s=self.seconds["draft"],
+            verify_s=self.seconds["verify"],
+            rewrite_s=self.seconds["rewrite"],
+            probe_s=self.seconds["probe"],
         )
