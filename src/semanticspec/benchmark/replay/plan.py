@@ -164,7 +164,7 @@ class _Proposer:
         left, known = num_tokens, iter(recorded)
         while left > 0:
             proposed, kept = next(known, None) or self._drawn(left)
-            proposed, kept = min(proposed, left), min(kept, left)
+            kept = min(kept, left)
             if proposed:
                 self._size.note(whole=kept == proposed)
             yield proposed, kept

@@ -19,7 +19,7 @@ from semanticspec.benchmark.replay.folder import Key, Record, ReplayFolder
 from semanticspec.benchmark.replay.options import ReplayOptions
 from semanticspec.benchmark.replay.plan import Plan
 from semanticspec.benchmark.replay.play import play
-from semanticspec.benchmark.replay.shapes import Shape, build_model, count_parameters, find_shape
+from semanticspec.benchmark.replay.shapes import Shape, build_model, check_place, count_parameters, find_shape
 from semanticspec.benchmark.replay.summary import replay_table, summarize, terms_text, whole_trials
 from semanticspec.console import print_table
 from semanticspec.engines.base import Engine
@@ -47,6 +47,7 @@ class _Session:
 
     def __init__(self, options: ReplayOptions) -> None:
         self.options, self.folder = options, ReplayFolder(options.out)
+        check_place(options.device, options.dtype)
         self.shapes = {"target": find_shape(options.target), "draft": find_shape(options.draft)}
         self.source = read_source(options)
         self.cases = make_cases(options, self.source)

@@ -178,6 +178,15 @@ def count_parameters(shape: Shape) -> int:
     return int(model.num_parameters())
 
 
+def check_place(device: str, dtype: str) -> None:
+    """Raises ConfigError for a device or a dtype that is unknown or not there."""
+    from semanticspec.engines.transformers_loading import DTYPES, resolve_device
+
+    resolve_device(device)
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; expected {', '.join(DTYPES)}")
+
+
 def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
     """A model of this shape with random weights, drawn on the device itself: none of it is ever on the CPU.
 
@@ -190,9 +199,8 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
 
     from semanticspec.engines.transformers_loading import DTYPES, Loaded, max_context, quiet, resolve_device
 
+    check_place(device, dtype)
     config, where = model_config(shape), resolve_device(device)
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; expected {', '.join(DTYPES)}")
     devices = [where] if where.type == "cuda" else []
     try:
         with quiet(), torch.random.fork_rng(devices=devices), torch.device(where):
@@ -200,4 +208,4 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
             model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
     except RuntimeError as error:  # out of memory is one
         raise ModelError(f"{shape.name} in {dtype} does not fit on {where}: {first_line(error)}") from error
-    return Loaded(model.eval(), f"random weights, seed {seed}", max_context(config))
+    return Loaded(model.eval().requires_grad_(False), f"random weights, seed {seed}", max_context(config))
