@@ -32,6 +32,7 @@ from semanticspec.cli import app
 from semanticspec.config import with_levers
 from semanticspec.engines.transformers import TransformersEngine
 from semanticspec.errors import BenchmarkError, ConfigError
+from semanticspec.records import Sampling, Stop
 
 EVERY_LEVER = ("prefix", "tokens", "overlap")
 METHOD = "random+prefix+tokens"
@@ -207,10 +208,19 @@ def test_a_shape_can_be_a_file(tmp_path):
         assert count_parameters(find_shape(str(name))) == count_parameters(find_shape("tiny"))
     model = build_model(find_shape(str(tmp_path)), device="cpu", dtype="bfloat16", seed=0)
     again = build_model(find_shape("tiny"), device="cpu", dtype="bfloat16", seed=0)
-    weights, others = (m.model.get_input_embeddings().weight for m in (model, again))
+    weights, others = (m.model.model.layers[0].mlp.up_proj.weight for m in (model, again))
     assert str(weights.dtype) == "torch.bfloat16"
     assert weights.equal(others)
     assert float(weights.float().std()) == pytest.approx(SHAPES["tiny"][1]["initializer_range"], rel=0.05)
+
+
+async def test_random_weights_choose_among_few_tokens_as_trained_ones_do(engines):
+    target, _ = engines
+    (generation,) = await target.generate(
+        [1, 2, 3], max_tokens=50, stop=Stop(), sampling=Sampling(), distributions=True
+    )
+    nucleus = (generation.distributions > 0).sum(-1).float().median()
+    assert 1 <= nucleus <= 20
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -305,8 +315,11 @@ def test_a_stopped_replay_goes_on_where_it_was(tmp_path, monkeypatch):
     after = (out / "plays.jsonl").read_text()
     assert after.startswith(before)
     assert len(after.splitlines()) == 6
-    with pytest.raises(BenchmarkError, match="another configuration"):
-        replay(out, *SHORT, "--levers", "tokens", "--seed", "1")
+    replay(out, *arguments, "-n", "2")
+    assert len((out / "plays.jsonl").read_text().splitlines()) == 12
+    for other in (("--seed", "1"), ("--token-acceptance", "0.3")):
+        with pytest.raises(BenchmarkError, match="another configuration"):
+            replay(out, *arguments, *other)
 
 
 def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):

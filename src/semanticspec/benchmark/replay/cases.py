@@ -28,6 +28,13 @@ class Case:
         each = [plan.counts() for plan in self.plans]
         return Counts(**{f.name: sum(getattr(counts, f.name) for counts in each) for f in fields(Counts)})
 
+    def digests(self) -> dict[str, str]:
+        """Tells other decisions, or other calls for them, apart; more requests are no difference."""
+        return {
+            f"request {number}": hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+            for number, plan in enumerate(self.plans)
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -42,11 +49,6 @@ class Source:
     traces: dict[float | None, list[Trace]]
     described: dict[str, Any]
     acceptance: float | None
-
-    @property
-    def digest(self) -> str:
-        """Tells other decisions apart."""
-        return hashlib.sha256(repr(sorted(self.traces.items(), key=str)).encode()).hexdigest()[:16]
 
 
 def read_source(options: ReplayOptions) -> Source:

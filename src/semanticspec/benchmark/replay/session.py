@@ -55,7 +55,6 @@ class _Session:
         self.shared: dict[str, Any] = {
             "format": FORMAT,
             "note": NOTE,
-            "decisions": self.source.digest,
             **{role: _described(shape) for role, shape in self.shapes.items()},
             "dtype": options.dtype,
             "device": options.device,
@@ -63,7 +62,7 @@ class _Session:
             "machine": describe_machine(options.device),
             "versions": describe_versions(),
         }
-        self.described = {case.name: {"counts": case.counts().to_json()} for case in self.cases}
+        self.described = {case.name: {"decisions": case.digests()} for case in self.cases}
         self.folder.check_is_none_of_a_benchmark()
         self.folder.check(self.shared, self.described)
         self.plays = self.folder.plays()

@@ -29,6 +29,10 @@ class Shape:
     values: Mapping[str, Any]
 
 
+_LOGIT_SPREAD = 5.0
+"""Standard deviation of the random logits: a nucleus of 0.95 at temperature 0.6 then holds a handful of tokens."""
+
+
 def _qwen2(source: str, **values: Any) -> tuple[str, dict[str, Any]]:
     common = {
         "model_type": "qwen2",
@@ -205,7 +209,18 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
     try:
         with quiet(), torch.random.fork_rng(devices=devices), torch.device(where):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
+            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]).requires_grad_(False)
+            _sharpen(model)
     except RuntimeError as error:  # out of memory is one
         raise ModelError(f"{shape.name} in {dtype} does not fit on {where}: {first_line(error)}") from error
-    return Loaded(model.eval().requires_grad_(False), f"random weights, seed {seed}", max_context(config))
+    return Loaded(model.eval(), f"random weights, seed {seed}", max_context(config))
+
+
+def _sharpen(model: Any) -> None:
+    """Draws the head anew, so that few tokens hold most of the probability, as in a trained model.
+
+    As initialised for training, all of a large vocabulary is about equally likely, and sampling from that takes
+    other, slower ways than sampling from a text model.
+    """
+    head = model.get_output_embeddings().weight  # [vocabulary, hidden]
+    head.normal_(std=_LOGIT_SPREAD / head.shape[1] ** 0.5)  # states have unit size after the final norm
