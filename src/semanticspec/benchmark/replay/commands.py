@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from semanticspec.benchmark.replay.options import DEFAULT_KEPT_SHARES, DEFAULT_LEVERS, ReplayOptions
+from semanticspec.benchmark.replay.shapes import SHAPES
 from semanticspec.config import LEVERS
 from semanticspec.errors import ConfigError
 
@@ -19,7 +20,7 @@ def replay_command(
     method: Annotated[str | None, typer.Option(help="Whose decisions of those in the folder.")] = None,
     synthetic: Annotated[bool, typer.Option("--synthetic", help="A made-up trace, no folder.")] = False,
     target: Annotated[
-        str, typer.Option(help="Shape: qwen2-32b, -7b, -1.5b, -0.5b, small, tiny, or a config.json.")
+        str, typer.Option(help=f"Shape: {', '.join(SHAPES)}, or the path of a config.json.")
     ] = "qwen2-32b",
     draft: Annotated[str, typer.Option(help="As --target.")] = "qwen2-1.5b",
     levers: Annotated[

@@ -88,8 +88,8 @@ def replay_table(summary: Mapping[str, Any]) -> Table:
     source = summary["source"]
     models = f"{summary['target']['name']} and {summary['draft']['name']}, {summary['dtype']}"
     title = (
-        f"Replay of {source['decisions']} decisions, random weights: {models}; {source['requests']} requests, "
-        f"{source['tokens']} tokens, {summary['trials']} trials"
+        f"Replay of {source['decisions']} decisions, random weights: {models}; requests: {source['requests']}, "
+        f"tokens: {source['tokens']}, trials: {summary['trials']}"
     )
     table = Table(
         title=title,

@@ -77,14 +77,14 @@ def recorded(
         raise ConfigError(
             f"the folder has no rows of {method!r}; to replay there are {', '.join(playable) or 'none'}"
         )
-    own = [row for row in rows if row.method == method and not row.failed]
+    own = [row for row in rows if row.method == method and not row.failed][:limit]
     if method not in playable or not any(row.segments_accepted + row.segments_rejected for row in own):
         raise ConfigError(
             f"{method!r} decided on no drafted segment in a pass of the target, so there is nothing to replay; "
             f"choose from {', '.join(playable) or 'another folder'}"
         )
     bonus = bool(methods.get(method, {}).get("config", {}).get("bonus_token"))
-    return [trace_of(row, bonus_token=bonus) for row in own[:limit]]
+    return [trace_of(row, bonus_token=bonus) for row in own]
 
 
 def trace_of(row: Row, *, bonus_token: bool) -> Trace:
