@@ -91,7 +91,11 @@ class Transcript:
 
 
 class Clock:
-    """Wall-clock seconds of one request, by phase."""
+    """Wall-clock seconds of one request, by phase.
+
+    Attributes:
+        seconds: so far, by the name of the phase.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()

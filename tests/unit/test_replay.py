@@ -214,6 +214,21 @@ def test_a_shape_can_be_a_file(tmp_path):
     assert float(weights.float().std()) == pytest.approx(SHAPES["tiny"][1]["initializer_range"], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("{}", "describes no model"),
+        ('{"model_type": "abacus"}', "no shape that transformers knows"),
+        ('{"model_type": "t5"}', "no shape of a causal language model"),
+    ],
+)
+def test_files_that_are_no_shape_are_told(content, message, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        count_parameters(find_shape(str(tmp_path)))
+
+
 async def test_random_weights_choose_among_few_tokens_as_trained_ones_do(engines):
     target, _ = engines
     (generation,) = await target.generate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -102,9 +102,9 @@ def _recorded(options: ReplayOptions) -> Source:
     folder = BenchFolder(options.folder)
     methods = folder.config()["methods"]
     traces = recorded(folder.rows(), methods, options.method, options.num_requests)
-    measured = token_acceptance(traces)
-    acceptance = measured if options.token_acceptance is None else options.token_acceptance
-    origin = "recorded" if measured is not None else "given" if acceptance is not None else "unknown"
+    acceptance, origin = options.token_acceptance, "given"
+    if acceptance is None:
+        acceptance, origin = token_acceptance(traces), "recorded"
     described = {"decisions": "recorded", "folder": str(options.folder), "method": options.method}
     return Source({None: traces}, described | _figures(traces, acceptance, origin), acceptance)
 
@@ -128,8 +128,7 @@ def _made_up(options: ReplayOptions) -> Source:
 
 def _figures(traces: Sequence[Trace], acceptance: float | None, origin: str) -> dict[str, Any]:
     """What the decisions are like."""
-    steps = list(_steps(traces))
-    judged = [step for step in steps if step.accepted is not None]
+    judged = [step for trace in traces for step in trace.steps if step.accepted is not None]
     tokens, drafted = sum(trace.num_tokens for trace in traces), sum(step.drafted for step in judged)
     rejected = [step for step in judged if not step.accepted]
     rejected_tokens = sum(step.drafted for step in rejected)
@@ -137,15 +136,10 @@ def _figures(traces: Sequence[Trace], acceptance: float | None, origin: str) -> 
         "requests": len(traces),
         "tokens": tokens,
         "segments": len(judged),
-        "segment_tokens": drafted / len(judged) if judged else None,
+        "segment_tokens": drafted / len(judged),
         "segments_rejected": len(rejected),
         "draft_token_share": sum(step.kept for step in judged if step.accepted) / tokens,
         "kept_share": sum(step.kept for step in rejected) / rejected_tokens if rejected_tokens else None,
         "token_acceptance": acceptance,
         "token_acceptance_from": origin,
     }
-
-
-def _steps(traces: Sequence[Trace]) -> Iterator[Any]:
-    for trace in traces:
-        yield from trace.steps
