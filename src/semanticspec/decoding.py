@@ -331,7 +331,8 @@ class Request:
                 for event in self.transcript.append_target(ids):
                     yield event
         new_ids = self.transcript.output_ids[before:]
-        self.segments.append(Segment("target", model.vocabulary.decode(new_ids), len(new_ids)))
+        text, proposals = model.vocabulary.decode(new_ids), self.writer.take_proposals()
+        self.segments.append(Segment("target", text, len(new_ids), proposals=proposals))
         for event in self._after_append():
             yield event
         if to_the_end and self.finish_reason is None:

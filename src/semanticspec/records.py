@@ -127,6 +127,8 @@ class Segment:
         accepted: False for a drafted segment that was rejected (its `text` is not in the output), True
             for one that was kept whole, None for text the target wrote unasked and for a kept prefix.
         reason: which rule decided, see `Verdict.reason`; empty for the target's own text.
+        proposals: of text written by token-level speculation: how many tokens the draft proposed and how many of
+            them the target kept, check by check. (0, 0) where the target wrote a token by itself.
     """
 
     author: Author
@@ -136,6 +138,7 @@ class Segment:
     p_draft: float | None = None
     accepted: bool | None = None
     reason: str = ""
+    proposals: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

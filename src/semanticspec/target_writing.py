@@ -19,23 +19,36 @@ from semanticspec.pair import Model, Pair
 from semanticspec.records import Generation, Stop, Verdict
 from semanticspec.transcript import Transcript
 
-_TOKEN_RULE = RuleConfig("token")
+TOKEN_RULE = RuleConfig("token")
 _FIRST_PROPOSAL = 4
 
 
-class TargetWriter:
-    """What the target writes in one request, by itself or by checking what the draft proposes.
+class ProposalSize:
+    """How many tokens the draft proposes at a time.
 
-    How many tokens are proposed follows what was kept: two more after a proposal that was kept whole, one less after
-    any other. Source: the schedule "heuristic" of transformers' assisted generation.
+    It follows what was kept: two more after a proposal that was kept whole, one less after any other. Source: the
+    schedule "heuristic" of transformers' assisted generation.
     """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = min(_FIRST_PROPOSAL, most)
+
+    def note(self, *, whole: bool) -> None:
+        """Takes notice of a proposal that was kept whole, or was not."""
+        self.size = max(1, min(self.size + 2 if whole else self.size - 1, self._most))
+
+
+class TargetWriter:
+    """What the target writes in one request, by itself or by checking what the draft proposes."""
 
     def __init__(
         self, pair: Pair, config: DecodingConfig, pacing: Pacing, random: Random, request_id: str
     ) -> None:
         self._pair, self._config, self._pacing = pair, config, pacing
         self._random, self._request_id = random, request_id
-        self._size = min(_FIRST_PROPOSAL, config.num_speculative_tokens)
+        self._size = ProposalSize(config.num_speculative_tokens)
+        self._proposals: list[tuple[int, int]] = []
         self._target_seed = derived_seed(config.seed, "target")
 
     async def write(
@@ -76,6 +89,11 @@ class TargetWriter:
                 if isinstance(chunk, TokenChunk):
                     yield chunk.token_ids
 
+    def take_proposals(self) -> tuple[tuple[int, int], ...]:
+        """Sizes of the proposals since the last call, see `Segment.proposals`."""
+        taken, self._proposals = tuple(self._proposals), []
+        return taken
+
     async def check(self, transcript: Transcript, ids: Sequence[int], proposal: Generation) -> Verdict:
         """Which beginning of a drafted segment token-level speculation keeps, and the token after it.
 
@@ -96,7 +114,7 @@ class TargetWriter:
             target_distributions=score.distributions,
             draft_distributions=self._pair.to_target.distributions(proposal.distributions),
         )
-        verdict = decide(_TOKEN_RULE, evidence, self._random)
+        verdict = decide(TOKEN_RULE, evidence, self._random)
         if not verdict.accepted:
             return verdict
         return Verdict(True, verdict.num_kept, verdict.reason, score.next_token_id)
@@ -104,7 +122,7 @@ class TargetWriter:
     async def _checked_proposal(self, transcript: Transcript, left: int, to_the_end: bool) -> tuple[int, ...]:
         """One proposal: the tokens kept of it and the one that the target adds, never more than `left`."""
         draft = self._pair.draft
-        room = min(self._size, left, draft.engine.info.max_context_tokens - len(transcript.draft_ids))
+        room = min(self._size.size, left, draft.engine.info.max_context_tokens - len(transcript.draft_ids))
         ids: list[int] = []
         if room > 0:
             stop = _stop(draft, to_the_end)
@@ -119,11 +137,11 @@ class TargetWriter:
             )
             ids = list(self._pair.to_target.ids(proposal.token_ids))
         if not ids:
+            self._proposals.append((0, 0))
             return await self._plain(transcript)
         verdict = await self.check(transcript, ids, proposal)
-        whole = verdict.num_kept == len(ids)
-        size = self._size + 2 if whole else self._size - 1
-        self._size = max(1, min(size, self._config.num_speculative_tokens))
+        self._proposals.append((len(ids), verdict.num_kept))
+        self._size.note(whole=verdict.num_kept == len(ids))
         kept = ids[: verdict.num_kept]
         ended = _ends(self._pair.target, transcript.target_ids[-1], kept, to_the_end)
         if verdict.replacement_id is not None and not ended and len(kept) < left:

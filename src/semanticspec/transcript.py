@@ -91,11 +91,15 @@ class Transcript:
 
 
 class Clock:
-    """Wall-clock seconds of one request, by phase."""
+    """Wall-clock seconds of one request, by phase.
+
+    Attributes:
+        seconds: so far, by the name of the phase.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
+        self.seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
         self._told: dict[str, float] = {}
 
     @contextmanager
@@ -105,12 +109,12 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - start
+            self.seconds[name] += time.perf_counter() - start
 
     def lap(self, *phases: str) -> float:
         """Seconds spent in these phases since they were last asked for."""
-        seconds = sum(self._seconds[name] - self._told.get(name, 0.0) for name in phases)
-        self._told.update((name, self._seconds[name]) for name in phases)
+        seconds = sum(self.seconds[name] - self._told.get(name, 0.0) for name in phases)
+        self._told.update((name, self.seconds[name]) for name in phases)
         return seconds
 
     def stats(self, counts: Stats) -> Stats:
@@ -118,8 +122,8 @@ class Clock:
         return replace(
             counts,
             wall_s=time.perf_counter() - self._start,
-            draft_s=self._seconds["draft"],
-            verify_s=self._seconds["verify"],
-            rewrite_s=self._seconds["rewrite"],
-            probe_s=self._seconds["probe"],
+            draft_s=self.seconds["draft"],
+            verify_s=self.seconds["verify"],
+            rewrite_s=self.seconds["rewrite"],
+            probe_s=self.seconds["probe"],
         )

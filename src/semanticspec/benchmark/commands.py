@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from semanticspec.benchmark.options import BenchOptions
+from semanticspec.benchmark.replay.commands import replay_command
 from semanticspec.config import PRESETS, preset
 from semanticspec.errors import ConfigError
 
@@ -16,6 +17,7 @@ bench_app = typer.Typer(
     name="bench",
     help="Compare methods side by side on the same problems: accuracy, speed, and where the time goes.",
 )
+bench_app.command("replay")(replay_command)
 
 DEFAULT_METHODS = "target,semantic,random"
 

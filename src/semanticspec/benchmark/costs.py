@@ -54,7 +54,7 @@ def costs_of(rows: Mapping[str, Sequence[Row]]) -> Costs | None:
     segments = [float(row.segments_accepted + row.segments_rejected) for row in own]
     if not sum(segments):
         return None
-    verify_segment_s, verify_token_s = _fit(
+    verify_segment_s, verify_token_s = fit_segments(
         segments, [float(row.drafted_tokens) for row in own], [row.verify_s + row.probe_s for row in own]
     )
     draft_token_s = _sum(own, "draft_s") / drafted
@@ -117,7 +117,9 @@ def _faster_target(rows: Mapping[str, Sequence[Row]]) -> str | None:
     return min(there, key=lambda name: _sum(rows[name], "wall_s")) if there else None
 
 
-def _fit(segments: Sequence[float], tokens: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+def fit_segments(
+    segments: Sequence[float], tokens: Sequence[float], seconds: Sequence[float]
+) -> tuple[float, float]:
     """Seconds of a segment and of a token by least squares; neither is below 0.
 
     Where the two cannot be told apart (one request, equal lengths) all is counted to the tokens.

@@ -28,13 +28,15 @@ _MOST_DIFFERENCES = 4
 class BenchFolder:
     """What is on the disk. Rows are only ever added."""
 
+    config_file, rows_file = CONFIG_FILE, ROWS_FILE
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._journal = Journal(path / ROWS_FILE, BenchmarkError)
+        self._journal = Journal(path / self.rows_file, BenchmarkError)
 
     @property
     def exists(self) -> bool:
-        return (self.path / CONFIG_FILE).is_file()
+        return (self.path / self.config_file).is_file()
 
     def config(self) -> dict[str, Any]:
         """The saved configuration.
@@ -42,7 +44,7 @@ class BenchFolder:
         Raises:
             BenchmarkError: there is none, or it is broken.
         """
-        path = self.path / CONFIG_FILE
+        path = self.path / self.config_file
         try:
             found = json.loads(path.read_text())
         except OSError as error:
@@ -65,8 +67,10 @@ class BenchFolder:
             BenchmarkError: they differ; the message says in what.
         """
         if not self.exists:
-            if (self.path / ROWS_FILE).is_file():
-                raise BenchmarkError(f"{self.path} has {ROWS_FILE} and no {CONFIG_FILE}; use another --out")
+            if (self.path / self.rows_file).is_file():
+                raise BenchmarkError(
+                    f"{self.path} has {self.rows_file} and no {self.config_file}; use another --out"
+                )
             return
         saved = self.config()
         differences = list(_differences(saved["run"], _plain(run)))
@@ -88,7 +92,7 @@ class BenchFolder:
         """
         there = self.config()["methods"] if self.exists else {}
         content = {"run": _plain(run), "methods": there | _plain(methods), **extent}
-        self._write(CONFIG_FILE, json.dumps(content, indent=1, ensure_ascii=False))
+        self._write(self.config_file, json.dumps(content, indent=1, ensure_ascii=False))
 
     def rows(self) -> list[Row]:
         """All whole rows; one for each request, the first if there are several.

@@ -99,10 +99,16 @@ class Row:
         """
         values = {name: record[name] for name in (field.name for field in fields(cls)) if name in record}
         try:
-            segments = tuple(Segment(text="", **segment) for segment in values.pop("segments", ()))
+            segments = tuple(map(_segment, values.pop("segments", ())))
             return cls(**values, segments=segments)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise BenchmarkError(f"a row of the benchmark is broken ({error}); delete its line") from error
+
+
+def _segment(record: Mapping[str, Any]) -> Segment:
+    """A segment of a line; lines of before proposals were recorded have none."""
+    proposals = tuple((proposed, kept) for proposed, kept in record.get("proposals", ()))
+    return Segment(**{"text": "", **record, "proposals": proposals})
 
 
 def figures_of(result: Result) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from semanticspec.config import check_sampling
 from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
 from semanticspec.engines.transformers_batch import RowBatch
 from semanticspec.engines.transformers_cache import CachePool
-from semanticspec.engines.transformers_loading import load_model
+from semanticspec.engines.transformers_loading import Loaded, load_model
 from semanticspec.engines.transformers_network import Network
 from semanticspec.engines.transformers_reading import ScoreRequest, score
 from semanticspec.engines.transformers_worker import Worker
@@ -82,9 +82,22 @@ class TransformersEngine:
             EngineError: a package is missing.
         """
         loaded = load_model(model, revision, dtype, device)
+        return cls.of(loaded, model, cache_bytes=cache_bytes, threads=threads, states=states)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: Loaded,
+        name: str,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        threads: int | None = None,
+        states: StateSpec = StateSpec(),  # noqa: B008
+    ) -> TransformersEngine:
+        """The engine of a model that is there already; see `load`."""
         network = Network(loaded.model, states)
         info = EngineInfo(
-            model_id=model,
+            model_id=name,
             revision=loaded.revision,
             hidden_size=network.hidden_size,
             num_layers=network.num_layers,

@@ -56,7 +56,7 @@ def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loa
         loaded = _load_weights(model, name, torch_device, config=config, revision=revision, dtype=torch_dtype)
     commit = getattr(config, "_commit_hash", None)
     found = _folder_digest(Path(name)) if Path(name).is_dir() else str(commit or "")
-    return Loaded(loaded, found, _max_context(config))
+    return Loaded(loaded, found, max_context(config))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -172,10 +172,10 @@ def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Lo
         str(path), str(path.parent), device, gguf_file=path.name, quantization_config=dequantize, dtype=dtype
     )
     digest = hashlib.sha256(head + f"{path.name}:{path.stat().st_size}".encode()).hexdigest()[:16]
-    return Loaded(loaded, digest, _max_context(loaded.config))
+    return Loaded(loaded, digest, max_context(loaded.config))
 
 
-def _max_context(config: Any) -> int:
+def max_context(config: Any) -> int:
     """Models without a limit of their own (no position embeddings) get one that never binds."""
     text_config = config.get_text_config(decoder=True)
     return int(getattr(text_config, "max_position_embeddings", None) or 2**20)

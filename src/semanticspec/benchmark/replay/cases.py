@@ -1,0 +1,145 @@
+"""What is compared in a replay: the target alone, the plain loop, and the loop with levers on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from semanticspec.benchmark.folder import BenchFolder
+from semanticspec.benchmark.replay.options import ReplayOptions
+from semanticspec.benchmark.replay.plan import Counts, Plan, lever_names, loop_plan, target_plan
+from semanticspec.benchmark.replay.trace import Synthetic, Trace, recorded, synthetic, token_acceptance
+from semanticspec.errors import ConfigError
+
+TARGET, PLAIN = "target", "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the comparison: a plan for every request."""
+
+    name: str
+    plans: tuple[Plan, ...]
+
+    def counts(self) -> Counts:
+        """Over all requests."""
+        each = [plan.counts() for plan in self.plans]
+        return Counts(**{f.name: sum(getattr(counts, f.name) for counts in each) for f in fields(Counts)})
+
+    def digests(self) -> dict[str, str]:
+        """Tells other decisions, or other calls for them, apart; more requests are no difference."""
+        return {
+            f"request {number}": hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+            for number, plan in enumerate(self.plans)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The decisions to be replayed and where they come from.
+
+    Attributes:
+        traces: by the share of a rejected segment that is kept; one entry, with the key None, for recorded ones.
+        described: for the summary.
+        acceptance: of proposed tokens, where it is not recorded token by token.
+    """
+
+    traces: dict[float | None, list[Trace]]
+    described: dict[str, Any]
+    acceptance: float | None
+
+
+def read_source(options: ReplayOptions) -> Source:
+    """The decisions, from the folder or made up.
+
+    Raises:
+        ConfigError: the options do not fit, or the folder has nothing to replay.
+        BenchmarkError: the folder is no benchmark's, or its rows are broken.
+    """
+    given = options.token_acceptance
+    if given is not None and not 0 <= given <= 1:
+        raise ConfigError(f"--token-acceptance is {given}; expected a number from 0 to 1")
+    return _made_up(options) if options.folder is None else _recorded(options)
+
+
+def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
+    """The target alone and the plain loop, then the loop with each combination of levers.
+
+    Raises:
+        ConfigError: a lever is unknown, or the acceptance of proposed tokens is needed and not known.
+    """
+    least = next(iter(source.traces.values()))  # outputs are of one length, whatever is kept
+    cases = [Case(TARGET, tuple(map(target_plan, least))), Case(PLAIN, _loop(least, (), source, options))]
+    for text in options.levers:
+        levers = lever_names(text)
+        for share, traces in source.traces.items():
+            kept = f", {share:.0%} kept" if "prefix" in levers and share is not None else ""
+            cases.append(Case(f"{PLAIN}+{text}{kept}", _loop(traces, levers, source, options)))
+            if not kept:
+                break
+    names = [case.name for case in cases]
+    if len(set(names)) < len(names):
+        raise ConfigError("a combination of levers, or a kept share, is named twice; name it once")
+    return cases
+
+
+def _loop(
+    traces: Sequence[Trace], levers: Sequence[str], source: Source, options: ReplayOptions
+) -> tuple[Plan, ...]:
+    return tuple(loop_plan(trace, levers, source.acceptance, options.seed) for trace in traces)
+
+
+def _recorded(options: ReplayOptions) -> Source:
+    assert options.folder is not None
+    if options.synthetic:
+        raise ConfigError(
+            f"{', '.join(options.synthetic)}: settings of a made-up trace; leave them out, or the folder"
+        )
+    if options.method is None:
+        raise ConfigError("--method is missing; name the method of the folder whose decisions are replayed")
+    folder = BenchFolder(options.folder)
+    methods = folder.config()["methods"]
+    traces = recorded(folder.rows(), methods, options.method, options.num_requests)
+    acceptance, origin = options.token_acceptance, "given"
+    if acceptance is None:
+        acceptance, origin = token_acceptance(traces), "recorded"
+    described = {"decisions": "recorded", "folder": str(options.folder), "method": options.method}
+    return Source({None: traces}, described | _figures(traces, acceptance, origin), acceptance)
+
+
+def _made_up(options: ReplayOptions) -> Source:
+    if options.method is not None:
+        raise ConfigError("--method names one of a folder; give the folder, or leave --method out")
+    wanted = Synthetic(**options.synthetic)
+    names = [f"synthetic-{number}" for number in range(options.num_requests or 1)]
+    traces: dict[float | None, list[Trace]] = {
+        share: [synthetic(replace(wanted, kept_share=share), name, options.seed) for name in names]
+        for share in options.kept_shares
+    }
+    given = options.token_acceptance
+    acceptance = wanted.draft_share if given is None else given
+    origin = "assumed: the share of segments that are accepted" if given is None else "given"
+    figures = _figures(next(iter(traces.values())), acceptance, origin)
+    described = figures | {"decisions": "synthetic", "kept_share": list(options.kept_shares)}
+    return Source(traces, described, acceptance)
+
+
+def _figures(traces: Sequence[Trace], acceptance: float | None, origin: str) -> dict[str, Any]:
+    """What the decisions are like."""
+    judged = [step for trace in traces for step in trace.steps if step.accepted is not None]
+    tokens, drafted = sum(trace.num_tokens for trace in traces), sum(step.drafted for step in judged)
+    rejected = [step for step in judged if not step.accepted]
+    rejected_tokens = sum(step.drafted for step in rejected)
+    return {
+        "requests": len(traces),
+        "tokens": tokens,
+        "segments": len(judged),
+        "segment_tokens": drafted / len(judged),
+        "segments_rejected": len(rejected),
+        "draft_token_share": sum(step.kept for step in judged if step.accepted) / tokens,
+        "kept_share": sum(step.kept for step in rejected) / rejected_tokens if rejected_tokens else None,
+        "token_acceptance": acceptance,
+        "token_acceptance_from": origin,
+    }

@@ -1,0 +1,77 @@
+"""The model of cost: what a token costs in the replay itself, and the seconds that follow for any plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
+
+from semanticspec.benchmark.costs import fit_segments
+from semanticspec.benchmark.replay.plan import Plan, Turn
+from semanticspec.benchmark.replay.play import Play
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Mean seconds, measured in plays of the target alone and of the plain loop.
+
+    Attributes:
+        drafted_token_s: one token written by the draft.
+        verified_token_s, verified_pass_s: one token read by the target, and what a pass costs besides; fitted over
+            segments.
+        target_token_s: one token written by the target alone.
+        target_prompt_s, prompt_s: a prompt read by the target, by both.
+    """
+
+    drafted_token_s: float
+    verified_token_s: float
+    verified_pass_s: float
+    target_token_s: float
+    target_prompt_s: float
+    prompt_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def reading_s(self, tokens: float) -> float:
+        """One pass of the target over drafted tokens."""
+        return self.verified_pass_s + tokens * self.verified_token_s
+
+    def limit_speedup(self, segment_tokens: float) -> float:
+        """With every drafted segment of this length accepted, prompts not counted."""
+        return self.target_token_s / (self.drafted_token_s + self.reading_s(segment_tokens) / segment_tokens)
+
+
+def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
+    """The terms from plays of the target alone and of the plain loop."""
+    verified = [one for play in plain for one in play.verified]
+    tokens, seconds = zip(*verified, strict=True)
+    per_pass, per_token = fit_segments([1.0] * len(verified), [float(n) for n in tokens], seconds)
+    return Terms(
+        drafted_token_s=sum(p.draft_s for p in plain) / sum(p.counts.drafted_tokens for p in plain),
+        verified_token_s=per_token,
+        verified_pass_s=per_pass,
+        target_token_s=sum(p.rewrite_s for p in target) / sum(p.counts.num_tokens for p in target),
+        target_prompt_s=sum(p.prompt_s for p in target) / len(target),
+        prompt_s=sum(p.prompt_s for p in plain) / len(plain),
+    )
+
+
+def predicted_s(plan: Plan, terms: Terms) -> float:
+    """Seconds of a plan. Overlap counts as if target and draft each had a device of its own."""
+    seconds = terms.prompt_s if plan.with_draft else terms.target_prompt_s
+    for turn, following in zip_longest(plan.turns, plan.turns[1:]):
+        seconds += _turn_s(turn, terms)
+        if plan.overlap and turn.judged and turn.accepted and following is not None:
+            seconds -= min(terms.reading_s(turn.drafted), following.drafted * terms.drafted_token_s)
+    return seconds
+
+
+def _turn_s(turn: Turn, terms: Terms) -> float:
+    passes = [turn.drafted] * (turn.judged + turn.checked)
+    proposed = [number for number, _ in turn.proposals if number]
+    alone = turn.streamed + len(turn.proposals) - len(proposed)
+    drafted = turn.drafted + sum(proposed)
+    read_s = sum(terms.reading_s(number) for number in (*passes, *proposed))
+    return drafted * terms.drafted_token_s + read_s + alone * terms.target_token_s

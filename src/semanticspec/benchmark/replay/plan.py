@@ -1,0 +1,181 @@
+"""From decisions to calls: what the two engines are asked for, given the levers that are on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+
+from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
+from semanticspec.config import LEVERS, DecodingConfig, with_levers
+from semanticspec.errors import ConfigError
+from semanticspec.target_writing import ProposalSize
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The calls of one turn of the loop, in tokens of the target.
+
+    Attributes:
+        drafted: what the draft writes; 0 = nothing.
+        judged: the target reads it.
+        accepted: what was recorded as the verdict.
+        checked: the target reads it once more, for the beginning that passes token by token.
+        kept: how many drafted tokens stay.
+        free: 1 if a token comes with the verification or the check.
+        streamed: what the target then writes token by token.
+        proposals: what it writes by token-level speculation instead: proposed and kept, check by check.
+        proposed_out: tokens of the output that come from these.
+    """
+
+    drafted: int = 0
+    judged: bool = False
+    accepted: bool = False
+    checked: bool = False
+    kept: int = 0
+    free: int = 0
+    streamed: int = 0
+    proposals: Proposals = ()
+    proposed_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a plan asks for, or what was done.
+
+    Attributes:
+        num_tokens: of the output; draft_tokens: those of them that came from drafted segments.
+        drafted_tokens: written by the draft for segments; proposed_tokens: written by it for checks.
+        verify_passes, check_passes: the target's readings of segments for a verdict, and of segments and proposals
+            for the token rule.
+        streamed_tokens: written by the target one by one.
+    """
+
+    num_tokens: int = 0
+    draft_tokens: int = 0
+    drafted_tokens: int = 0
+    proposed_tokens: int = 0
+    verify_passes: int = 0
+    check_passes: int = 0
+    streamed_tokens: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All calls of a request.
+
+    Attributes:
+        with_draft: whether the draft takes part at all.
+        distributions: whether drafting has to keep them, as the loop's `keep_prefix` does.
+        overlap: whether the draft writes the next segment while the target reads one.
+    """
+
+    prompt_tokens: int
+    turns: tuple[Turn, ...]
+    with_draft: bool = True
+    distributions: bool = False
+    overlap: bool = False
+
+    def counts(self) -> Counts:
+        """What the calls add up to."""
+        turns = self.turns
+        return Counts(
+            num_tokens=sum(turn.kept + turn.free + turn.streamed + turn.proposed_out for turn in turns),
+            draft_tokens=sum(turn.kept for turn in turns),
+            drafted_tokens=sum(turn.drafted for turn in turns),
+            proposed_tokens=sum(proposed for turn in turns for proposed, _ in turn.proposals),
+            verify_passes=sum(turn.judged for turn in turns),
+            check_passes=sum(turn.checked + sum(p > 0 for p, _ in turn.proposals) for turn in turns),
+            streamed_tokens=sum(turn.streamed + sum(p == 0 for p, _ in turn.proposals) for turn in turns),
+        )
+
+
+def lever_names(text: str) -> tuple[str, ...]:
+    """The levers of `prefix+tokens`, in that order.
+
+    Raises:
+        ConfigError: one is unknown or named twice.
+    """
+    names = tuple(text.split("+"))
+    if not set(names) <= set(LEVERS) or len(set(names)) < len(names):
+        raise ConfigError(f"{text!r} are no levers; expected any of {', '.join(LEVERS)}, joined by +")
+    return names
+
+
+def target_plan(trace: Trace) -> Plan:
+    """The target alone writes as many tokens as the trace has."""
+    return Plan(trace.prompt_tokens, (Turn(streamed=trace.num_tokens),), with_draft=False)
+
+
+def loop_plan(trace: Trace, levers: Sequence[str], acceptance: float | None, seed: int) -> Plan:
+    """The loop with these levers. All plans of a trace give outputs of one length.
+
+    Without the lever `prefix` nothing is kept of a rejected segment: the target writes that beginning too.
+
+    Args:
+        acceptance: probability of a proposed token to be kept, where the trace does not say; may be None if it does,
+            or if nothing is proposed.
+
+    Raises:
+        ConfigError: the acceptance is needed and not given.
+    """
+    config = with_levers(DecodingConfig(), levers)
+    proposer = _Proposer(config.num_speculative_tokens, acceptance, Random(f"{seed}:{trace.name}"))
+    turns = tuple(_turn(step, config, proposer) for step in trace.steps)
+    return Plan(trace.prompt_tokens, turns, distributions=config.keep_prefix, overlap=config.overlap)
+
+
+def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
+    rejected = step.accepted is False
+    checked = rejected and config.keep_prefix
+    kept = step.kept if step.accepted or checked else 0
+    to_write = step.num_tokens - kept - step.bonus
+    replaced = int(checked and to_write > 0)  # the check brings the token after what it keeps
+    to_write -= replaced
+    proposals: Proposals = ()
+    if config.num_speculative_tokens:
+        proposals = tuple(proposer.proposals(to_write, step.proposals))
+    return Turn(
+        drafted=step.drafted,
+        judged=step.accepted is not None,
+        accepted=bool(step.accepted),
+        checked=checked,
+        kept=kept,
+        free=step.bonus + replaced,
+        streamed=0 if proposals else to_write,
+        proposals=proposals,
+        proposed_out=to_write if proposals else 0,
+    )
+
+
+class _Proposer:
+    """Cuts what the target has to write into proposals: the recorded ones first, others are drawn."""
+
+    def __init__(self, most: int, acceptance: float | None, random: Random) -> None:
+        self._size = ProposalSize(most)
+        self._acceptance = acceptance
+        self._random = random
+
+    def proposals(self, num_tokens: int, recorded: Proposals) -> Iterator[tuple[int, int]]:
+        """Proposals that lead to so many tokens: those kept of each and, as long as there is room, one more."""
+        left, known = num_tokens, iter(recorded)
+        while left > 0:
+            proposed, kept = next(known, None) or self._drawn(left)
+            kept = min(kept, left)
+            if proposed:
+                self._size.note(whole=kept == proposed)
+            yield proposed, kept
+            left -= min(kept + 1, left)
+
+    def _drawn(self, left: int) -> tuple[int, int]:
+        if self._acceptance is None:
+            raise ConfigError(
+                "the folder does not say how many proposed tokens the target kept; give --token-acceptance, or leave "
+                "the lever tokens out"
+            )
+        proposed = min(self._size.size, left)
+        kept = next((n for n in range(proposed) if self._random.random() >= self._acceptance), proposed)
+        return proposed, kept

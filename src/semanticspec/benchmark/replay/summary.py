@@ -1,0 +1,143 @@
+"""What a replay found: seconds by phase, speed-ups with their spread, and what the model of cost says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from semanticspec.benchmark.replay import NOTE
+from semanticspec.benchmark.replay.cases import PLAIN, TARGET, Case, Source
+from semanticspec.benchmark.replay.costs import Terms, measured_terms, predicted_s
+from semanticspec.benchmark.replay.folder import Key, Record
+from semanticspec.benchmark.replay.play import PHASES, Play
+
+
+def whole_trials(plays: Iterable[Key], cases: Sequence[Case], trials: int) -> list[int]:
+    """Trials in which every request was played in every case."""
+    there = set(plays)
+    return [
+        trial
+        for trial in range(trials)
+        if all((trial, index, case.name) in there for case in cases for index in range(len(case.plans)))
+    ]
+
+
+def summarize(
+    plays: Mapping[Key, Record], cases: Sequence[Case], trials: Sequence[int], source: Source
+) -> dict[str, Any]:
+    """The figures over whole trials, at least one."""
+    by_case = {
+        case.name: [
+            [plays[trial, index, case.name].play for index in range(len(case.plans))] for trial in trials
+        ]
+        for case in cases
+    }
+    terms = measured_terms(_all(by_case[TARGET]), _all(by_case[PLAIN]))
+    seconds = {name: [sum(play.wall_s for play in trial) for trial in own] for name, own in by_case.items()}
+    segment_tokens = source.described["segment_tokens"]
+    return {
+        "note": NOTE,
+        "source": source.described,
+        "trials": len(trials),
+        "terms": terms.to_json(),
+        "limit_speedup": terms.limit_speedup(segment_tokens),
+        "cases": {
+            case.name: _figures(case, _all(by_case[case.name]), len(trials))
+            | _speed(seconds[TARGET], seconds[case.name])
+            | _predicted(case, cases[0], terms)
+            for case in cases
+        },
+    }
+
+
+def _all(trials: Sequence[Sequence[Play]]) -> list[Play]:
+    return [play for trial in trials for play in trial]
+
+
+def _figures(case: Case, plays: Sequence[Play], trials: int) -> dict[str, Any]:
+    """Mean seconds of a trial, in all and by phase, and what was done in it."""
+    counts = case.counts()
+    seconds = {name: sum(getattr(play, name) for play in plays) / trials for name in ("wall_s", *PHASES)}
+    other_s = seconds["wall_s"] - sum(seconds[name] for name in PHASES)
+    return {
+        **seconds,
+        "other_s": other_s,
+        "seconds_per_token": seconds["wall_s"] / counts.num_tokens,
+        "draft_token_share": counts.draft_tokens / counts.num_tokens,
+        "counts": counts.to_json(),
+    }
+
+
+def _speed(baseline: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
+    """Speed-up over all trials, and that of the slowest and of the fastest of them."""
+    each = [base / mine for base, mine in zip(baseline, own, strict=True)]
+    return {"speedup": sum(baseline) / sum(own), "speedup_range": (min(each), max(each))}
+
+
+def _predicted(case: Case, baseline: Case, terms: Terms) -> dict[str, Any]:
+    own = sum(predicted_s(plan, terms) for plan in case.plans)
+    base = sum(predicted_s(plan, terms) for plan in baseline.plans)
+    return {"predicted_seconds_per_token": own / case.counts().num_tokens, "predicted_speedup": base / own}
+
+
+def replay_table(summary: Mapping[str, Any]) -> Table:
+    """The cases side by side, one a line; milliseconds are those of one token of the output."""
+    source = summary["source"]
+    models = f"{summary['target']['name']} and {summary['draft']['name']}, {summary['dtype']}"
+    title = (
+        f"Replay of {source['decisions']} decisions, random weights: {models}; requests: {source['requests']}, "
+        f"tokens: {source['tokens']}, trials: {summary['trials']}"
+    )
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=f"in brackets: slowest and fastest trial\n{NOTE}",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, figures in summary["cases"].items():
+        table.add_row(name, *(cell(figures) for cell in _COLUMNS.values()))
+    return table
+
+
+def _ms_of(phase: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda f: f"{1000 * f[phase] / f['counts']['num_tokens']:.2f}"
+
+
+_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "speed-up": lambda f: f"{f['speedup']:.2f}x [{f['speedup_range'][0]:.2f}, {f['speedup_range'][1]:.2f}]",
+    "by the model": lambda f: f"{f['predicted_speedup']:.2f}x",
+    "ms a token": lambda f: f"{1000 * f['seconds_per_token']:.2f}",
+    "prompt": _ms_of("prompt_s"),
+    "draft": _ms_of("draft_s"),
+    "verify": _ms_of("verify_s"),
+    "write": _ms_of("rewrite_s"),
+    "other": _ms_of("other_s"),
+    "by the draft": lambda f: f"{f['draft_token_share']:.1%}",
+}
+
+
+def terms_text(summary: Mapping[str, Any]) -> str:
+    """The model of cost in a few sentences."""
+    terms, source = Terms(**summary["terms"]), summary["source"]
+    acceptance = source["token_acceptance"]
+    proposed = (
+        ""
+        if acceptance is None
+        else f" Of proposed tokens {acceptance:.0%} are kept ({source['token_acceptance_from']})."
+    )
+    return (
+        f"Model of cost, from the target alone and the plain loop: a token costs {1000 * terms.drafted_token_s:.2f} "
+        f"ms to draft, {1000 * terms.verified_token_s:.2f} ms to verify and a pass {1000 * terms.verified_pass_s:.2f} "
+        f"ms besides, {1000 * terms.target_token_s:.2f} ms for the target to write. Every drafted segment "
+        f"({source['segment_tokens']:.1f} tokens) accepted would give {summary['limit_speedup']:.2f}x. Overlap is "
+        f"predicted for a device for each model.{proposed} Probes are left out."
+    )
