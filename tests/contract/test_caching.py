@@ -13,7 +13,7 @@ from subjects import Subject, load
 from torch import Tensor
 from transformers import Cache
 
-from semanticspec.engines import transformers_writing
+from semanticspec.engines import writing
 from semanticspec.engines.transformers import TransformersEngine
 from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_network import Network
@@ -179,7 +179,7 @@ async def test_concurrent_calls_equal_serial_ones(
     engine: TransformersEngine, llama: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With turns of one token, so that calls meet caches that others are working on."""
-    monkeypatch.setattr(transformers_writing, "TURN_S", 0)
+    monkeypatch.setattr(writing, "TURN_S", 0)
     numbers = random.Random(5)
     calls = []
     for index in range(14):
@@ -210,7 +210,7 @@ async def test_pool_is_bounded(model_folders: dict[str, Path]) -> None:
     for index in range(100):
         context = [index % 61, index // 61, *PROMPT[:4]]
         await write(engine, context, 2, f"request-{index}")
-        sizes.append(engine._pool.num_bytes())
+        sizes.append(engine._pool.size())
     assert max(sizes) <= 300_000
     assert max(sizes[50:]) == max(sizes[20:50]), "the pool must be full, and no larger, long before the end"
     assert len(engine._pool) > 2

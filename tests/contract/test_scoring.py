@@ -8,7 +8,7 @@ import pytest
 import torch
 from subjects import Subject, load
 
-from semanticspec.engines import transformers_reading
+from semanticspec.engines import scoring, transformers_reading
 from semanticspec.engines.base import position_uniform
 from semanticspec.engines.scripted import draw
 from semanticspec.errors import EngineError
@@ -144,6 +144,6 @@ def test_batches_hold_little_padding() -> None:
 
 def test_entropy_of_impossible_tokens_is_a_number() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
-    normaliser, entropies = transformers_reading._normaliser_and_entropies(logits)
+    normaliser, entropies = scoring.normaliser_and_entropies(logits)
     torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
     assert entropies.tolist() == pytest.approx([0.6931472, 0.0])

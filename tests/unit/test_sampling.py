@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.generation import TopPLogitsWarper
 
-from semanticspec.engines.transformers_sampling import Nucleus
+from semanticspec.engines.sampling import Nucleus
 
 
 @pytest.mark.parametrize(

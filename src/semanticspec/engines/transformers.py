@@ -2,7 +2,7 @@
 
 Where things are: finding and loading a model in `transformers_loading`, the model as a function in
 `transformers_network`, kept caches in `transformers_cache`, reading and writing in `transformers_reading` and
-`transformers_writing`, and the thread where all of it runs in `transformers_worker`.
+`transformers_writing`. What other engines share is in `cache_pool`, `sampling`, `scoring`, `writing` and `worker`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import torch
 
 from semanticspec.config import check_sampling
 from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
+from semanticspec.engines.cache_pool import CachePool
+from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.transformers_batch import RowBatch
-from semanticspec.engines.transformers_cache import CachePool
+from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_loading import load_model
 from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.transformers_reading import ScoreRequest, score
-from semanticspec.engines.transformers_worker import Worker
-from semanticspec.engines.transformers_writing import WriteRequest, write
+from semanticspec.engines.transformers_reading import score
+from semanticspec.engines.transformers_writing import write
+from semanticspec.engines.worker import Worker
+from semanticspec.engines.writing import WriteRequest
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
 
@@ -45,9 +48,9 @@ class TransformersEngine:
         self._info = info
         self._network = network
         self._pool = CachePool(
-            network.new_cache,
+            lambda: CachedSequence(network.new_cache()),
             reusable=network.reusable,
-            max_bytes=cache_bytes,
+            max_size=cache_bytes,
             max_sequences=MAX_CACHED_SEQUENCES,
         )
         self._batch = RowBatch(network)

@@ -53,7 +53,7 @@ class Worker:
     """Runs calls step by step, in the order they came, one step each in turn."""
 
     def __init__(self, set_up: Callable[[], None]) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="transformers-engine", initializer=set_up)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=set_up)
         self._closed = False
 
     def check_open(self) -> None:
