@@ -141,9 +141,9 @@ class CachePool(Generic[SequenceT]):
                 sequence.free()
         self._sequences.clear()
 
-    def limit(self, max_size: int, max_sequences: int) -> None:
-        """Sets new bounds, and keeps to them at once."""
-        self._max_size, self._max_sequences = max_size, max_sequences
+    def limit(self, max_size: int) -> None:
+        """Sets another bound, and keeps to it at once."""
+        self._max_size = max_size
         self._evict()
 
     def _taken(self, source: SequenceT | None, usable: int, in_place: bool) -> SequenceT:

@@ -117,16 +117,12 @@ class Room:
                 self.pool.release(sequence)
 
     def _fits(self, place: _Place) -> bool:
-        tokens, sequences = self._taken()
-        return (
-            tokens + place.tokens <= self._context.cache_tokens
-            and sequences + place.sequences <= MAX_SEQUENCES
-        )
+        sequences = place.sequences + sum(other.sequences for other in self._inside)
+        return place.tokens <= self._free_tokens() and sequences <= MAX_SEQUENCES - MAX_IDLE_SEQUENCES
 
-    def _taken(self) -> tuple[int, int]:
-        return sum(place.tokens for place in self._inside), sum(place.sequences for place in self._inside)
+    def _free_tokens(self) -> int:
+        """What the calls at work leave, all that is kept of earlier ones gone."""
+        return self._context.cache_tokens - sum(place.tokens for place in self._inside)
 
     def _make_way(self) -> None:
-        tokens, sequences = self._taken()
-        idle = min(MAX_IDLE_SEQUENCES, MAX_SEQUENCES - sequences)
-        self.pool.limit(self._context.cache_tokens - tokens, idle)
+        self.pool.limit(self._free_tokens())

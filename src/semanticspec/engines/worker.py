@@ -80,7 +80,8 @@ class Worker:
         if self._closed:
             return
         self._closed = True
-        # What was queued before fails at its turn; the step that runs now ends before `free` gets its turn.
+        # A call whose step runs now queues its next one once more: `free` comes after that one has failed at its turn.
+        await asyncio.wrap_future(self._executor.submit(lambda: None))
         await asyncio.wrap_future(self._executor.submit(free))
         await asyncio.to_thread(self._executor.shutdown)
 
