@@ -21,12 +21,12 @@ from subjects import (
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache
 
-from semanticspec.engines.gguf_files import write_gguf
 from semanticspec.engines.llama_cpp_cache import LlamaSequence
 from semanticspec.engines.llama_cpp_context import LlamaContext
 from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_network import Network
 from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.gguf_files import write_gguf
 
 WORKER_ENGINES = ("transformers", "llama-cpp")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from subjects import CONTEXT_TOKENS, Subject, load
 
-from semanticspec.engines.gguf_files import write_gguf
+from semanticspec.gguf_files import write_gguf
 from semanticspec.records import Sampling, Stop
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from semanticspec.engines.base import LAST_LAYER, StateSpec
-from semanticspec.engines.gguf_files import check_gguf
 from semanticspec.engines.llama_cpp_context import LlamaContext
 from semanticspec.engines.llama_cpp_library import LOG, bindings
 from semanticspec.engines.llama_cpp_options import DEFAULT_CONTEXT_TOKENS, LlamaOptions, LlamaSettings
 from semanticspec.errors import ConfigError, ModelError
+from semanticspec.gguf_files import check_gguf
 
 SMALL_MODEL_PARAMETERS = 10_000_000
 """Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""

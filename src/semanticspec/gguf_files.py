@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from semanticspec.errors import EngineError, ModelError
 
-HF_TOKENIZER_KEY = "tokenizer.huggingface.json"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_HF_TOKENIZER = "tokenizer.huggingface.json"
 _MAGIC = b"GGUF"
 # What a file says of itself is in its head; the rest only counts by its size.
 _HEAD_BYTES = 2**16
+# Where all that a file says of itself ends at the latest, tokens and merges of the largest vocabularies included.
+_DESCRIPTION_BYTES = 2**26
 # The weights of a layer as transformers names them, and as GGUF files do.
 _LAYER_NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -53,6 +56,30 @@ def check_gguf(model: str) -> str:
     return hashlib.sha256(head + f"{path.name}:{path.stat().st_size}".encode()).hexdigest()[:16]
 
 
+def tokenizer_in(path: Path) -> Any | None:
+    """The tokenizer whose `tokenizer.json` a file holds whole, as a fast one of transformers; None where it does not.
+
+    Raises:
+        EngineError: the package gguf is missing.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_HF_TOKENIZER.encode(), 0, _DESCRIPTION_BYTES) < 0:
+            return None
+    reader = _gguf_package().GGUFReader(path)
+
+    def value(key: str) -> Any:
+        return reader.fields[key].contents() if key in reader.fields else None
+
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(value(_HF_TOKENIZER))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+    tokenizer.eos_token = backend.id_to_token(value("tokenizer.ggml.eos_token_id"))
+    tokenizer.chat_template = value("tokenizer.chat_template")
+    return tokenizer
+
+
 def write_gguf(folder: Path, path: Path) -> None:
     """Writes a folder's model in float32, with its tokenizer where the folder has one.
 
@@ -64,16 +91,13 @@ def write_gguf(folder: Path, path: Path) -> None:
         ModelError: the model is of another kind.
         EngineError: the package gguf is missing.
     """
-    try:
-        import gguf
-    except ImportError as error:
-        raise EngineError("GGUF files need the package gguf: pip install semanticspec[gguf]") from error
+    import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if model.config.model_type != "llama" or model.config.rope_parameters["rope_type"] != "default":
         raise ModelError(f"{folder} is no Llama with plain rotary embeddings; use llama.cpp's own converter")
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = _gguf_package().GGUFWriter(path, "llama")
     _add_shape(writer, model.config)
     _add_tokenizer(writer, folder, model.config.vocab_size)
     for key, weight in model.state_dict().items():
@@ -84,6 +108,14 @@ def write_gguf(folder: Path, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _gguf_package() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise EngineError("GGUF files need the package gguf: pip install semanticspec[gguf]") from error
+    return gguf
 
 
 def _add_shape(writer: Any, config: Any) -> None:
@@ -105,23 +137,15 @@ def _add_tokenizer(writer: Any, folder: Path, vocabulary_size: int) -> None:
     if not file.is_file():
         writer.add_tokenizer_model(_NO_TOKENIZER)
         return
-    import gguf
     from transformers import PreTrainedTokenizerFast
 
+    kind = _gguf_package().TokenType
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     text = file.read_text(encoding="utf-8")
-    added = tokenizer.added_tokens_decoder
     texts = {i: text for text, i in tokenizer.get_vocab().items()}
-    kinds = [
-        gguf.TokenType.UNUSED
-        if i not in texts
-        else gguf.TokenType.NORMAL
-        if i not in added
-        else gguf.TokenType.CONTROL
-        if added[i].special
-        else gguf.TokenType.USER_DEFINED
-        for i in range(vocabulary_size)
-    ]
+    kinds = [kind.NORMAL if i in texts else kind.UNUSED for i in range(vocabulary_size)]
+    for i, token in tokenizer.added_tokens_decoder.items():
+        kinds[i] = kind.CONTROL if token.special else kind.USER_DEFINED
     writer.add_tokenizer_model(_BYTE_PAIR)
     writer.add_tokenizer_pre("default")
     writer.add_token_list([texts.get(i, f"[unused{i}]") for i in range(vocabulary_size)])
@@ -130,7 +154,7 @@ def _add_tokenizer(writer: Any, folder: Path, vocabulary_size: int) -> None:
     writer.add_eos_token_id(tokenizer.eos_token_id)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
-    writer.add_string(HF_TOKENIZER_KEY, text)
+    writer.add_string(_HF_TOKENIZER, text)
 
 
 def _renamed(key: str, weight: Tensor, config: Any) -> tuple[str, Tensor]:
