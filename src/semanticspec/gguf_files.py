@@ -94,7 +94,10 @@ def write_gguf(folder: Path, path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    from semanticspec.engines.transformers_loading import quiet
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if model.config.model_type != "llama" or model.config.rope_parameters["rope_type"] != "default":
         raise ModelError(f"{folder} is no Llama with plain rotary embeddings; use llama.cpp's own converter")
     writer = _gguf_package().GGUFWriter(path, "llama")
