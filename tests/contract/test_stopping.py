@@ -47,6 +47,20 @@ async def test_cancelled_generate(engine: WorkerEngine, llama: Subject, passes: 
     assert not any(sequence.busy for sequence in pool_of(engine)._sequences)
 
 
+async def test_cancelled_while_it_reads(engine: WorkerEngine, llama: Subject, passes: list[int]) -> None:
+    """A long context is read in pieces, and nobody reads the rest once the call is cancelled."""
+    context = [i % 61 for i in range(4000)]
+    task = asyncio.create_task(engine.score(context, [PROMPT]))
+    while not passes:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await check_idle(passes)
+    assert sum(passes) < len(context)
+    await check_usable(engine, llama)
+
+
 async def test_cancelled_before_its_turn(engine: WorkerEngine, llama: Subject, passes: list[int]) -> None:
     tasks = [
         asyncio.create_task(engine.generate([i, *PROMPT], max_tokens=LONG, stop=Stop(), sampling=SAMPLING))

@@ -146,6 +146,7 @@ def _score_rows(
             for index, count in Counter(index for index, _ in some).items():  # in their order
                 readers[index].add(states[at : at + count], logits[at : at + count])
                 at += count
+            yield ()
     return [reader.score() for reader in readers]
 
 
@@ -177,6 +178,8 @@ def _read_on(
         if spoken is not None:
             states, logits = spoken
             take(states[max(0, silent) :], logits[max(0, silent) :])
+        if len(sequence.token_ids) < len(token_ids):
+            yield ()  # others get their turn, and a cancelled call ends here
 
 
 @contextmanager
