@@ -6,6 +6,7 @@ Tolerance: float32 sums in another order, 1e-4; with keys and values in float16 
 from __future__ import annotations
 
 import asyncio
+import mmap
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,24 @@ async def test_a_failed_pass_fails_those_in_it_and_no_later_call(
     check_nothing_taken(engine)
     (generation,) = await engine.generate(TEXT, max_tokens=8, stop=Stop(), sampling=SAMPLING)
     assert generation.token_ids == llama.continuation(TEXT, 8, SAMPLING)
+
+
+async def test_memory_does_not_grow(engine: LlamaCppEngine) -> None:
+    """500 calls of several samples; what 100 of them left is all that is ever taken."""
+    taken: list[int] = []
+    for index in range(500):
+        await engine.generate(
+            [index % 61, index // 61, *TEXT], n=1 + index % 3, max_tokens=4, stop=Stop(), sampling=SAMPLING
+        )
+        taken.append(resident_bytes())
+    assert taken[-1] - taken[100] < 4 * 2**20
+    check_nothing_taken(engine)
+
+
+def resident_bytes() -> int:
+    """Of this process, where the system says so."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * mmap.PAGESIZE if file.is_file() else 0
 
 
 async def test_half_precision_is_near(llama_file: Path, llama: Subject) -> None:
