@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from semanticspec import demo
 from semanticspec.engines.base import StateSpec
-from semanticspec.engines.table import DEFAULT_ENGINE, EngineChoice
+from semanticspec.engines.table import DEFAULT_ENGINE, ENGINES, EngineChoice
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes.finding import BUNDLED as BUNDLED
@@ -110,9 +110,10 @@ def _check_model_name(model: str, engine: EngineChoice) -> None:
     looks_local = path.is_absolute() or model.startswith(("./", "../", "~")) or path.suffix == ".gguf"
     if looks_local and not path.expanduser().exists():
         raise ModelError(f"there is no folder or file {model!r}; check the path")
-    if engine.name == "llama-cpp" and path.suffix != ".gguf":
+    suffix = ENGINES[engine.name].suffix
+    if not model.endswith(suffix):
         raise ModelError(
-            f"the engine llama-cpp runs GGUF files, and {model} is none; give a path that ends in .gguf "
+            f"the engine {engine.name} runs {suffix} files, and {model} is none; give the path of one "
             "(of the bundled pair: python -m semanticspec.demo.gguf FOLDER makes them)"
         )
     if path.is_dir() and not (path / "config.json").is_file():

@@ -52,7 +52,7 @@ def test_another_engine_is_another_entry(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_llama_cpp_runs_gguf_files_only(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="runs GGUF files, and some/model is none"):
+    with pytest.raises(ModelError, match=r"runs \.gguf files, and some/model is none"):
         load_model("some/model", engine="llama-cpp")
     with pytest.raises(ModelError, match="there is no folder or file"):
         load_model(str(tmp_path / "model.gguf"), engine="llama-cpp")

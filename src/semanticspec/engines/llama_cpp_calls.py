@@ -43,7 +43,7 @@ def write(parts: Parts, request: WriteRequest) -> Generator[tuple[int, ...], Non
     start = len(request.context_ids)
     num_rows = min(request.n, _MAX_ROWS, (parts.context.cache_tokens - start) // request.max_tokens)
     generations: list[Generation] = []
-    while len(generations) < request.n:
+    while len(generations) < request.n:  # usually once: further rounds where there are more than fit
         first = request.first_sample + len(generations)
         some = replace(request, n=min(num_rows, request.n - len(generations)), first_sample=first)
         place = yield from parts.room.enter(start + some.n * some.max_tokens, 1 + some.n)
@@ -106,15 +106,13 @@ def _score_one(
     """Reads context and continuation at one go. Leaves marks at both ends of the continuation."""
     start = len(request.context_ids)
     reader = ScoreReader(request, token_ids[start:], parts.pooling)
-    mark: Mark | None = None
     if len(sequence.token_ids) == start:
         mark = sequence.marks[start]
         reader.add(mark.state[None], mark.logits[None])
 
     def take(states: Tensor, logits: Tensor) -> None:
-        nonlocal mark
-        mark = mark or Mark(states[0].clone(), logits[0].clone())
-        sequence.marks.setdefault(start, mark)
+        if start not in sequence.marks:
+            sequence.marks[start] = Mark(states[0].clone(), logits[0].clone())
         reader.add(states, logits)
         if len(sequence.token_ids) == len(token_ids):
             sequence.marks[len(token_ids)] = Mark(states[-1].clone(), logits[-1].clone())

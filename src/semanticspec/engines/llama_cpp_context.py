@@ -21,7 +21,6 @@ SILENT_TOKENS = 256
 # Where states are asked for, llama.cpp computes logits of every token. So many numbers of them at a time at most: 64 MB
 # in float32.
 _LOGITS_AT_ONCE = 2**24
-_FLASH_ATTENTION_AUTO, _NO_FLASH_ATTENTION = -1, 0
 _TO_THE_END = -1
 
 
@@ -131,20 +130,22 @@ class LlamaContext:
 
     def _parameters(self, settings: LlamaSettings) -> Any:
         llama = self._llama
-        exact = settings.exact
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = self.cache_tokens
         parameters.n_batch = parameters.n_ubatch = SILENT_TOKENS
         parameters.n_seq_max = MAX_SEQUENCES
         parameters.n_outputs_max = self.max_spoken
-        parameters.kv_unified = (
-            True  # one buffer for all sequences, so that copies share what they have in common
-        )
-        parameters.swa_full = True  # sliding windows keep all tokens, so that they can be cut back
+        # One buffer for all sequences, so that copies share what they have in common.
+        parameters.kv_unified = True
+        # Sliding windows keep all tokens, so that they can be cut back.
+        parameters.swa_full = True
         parameters.embeddings = True
         parameters.pooling_type = llama.LLAMA_POOLING_TYPE_NONE
-        parameters.type_k = parameters.type_v = llama.GGML_TYPE_F32 if exact else llama.GGML_TYPE_F16
-        parameters.flash_attn_type = _NO_FLASH_ATTENTION if exact else _FLASH_ATTENTION_AUTO
+        parameters.type_k = parameters.type_v = llama.GGML_TYPE_F16
+        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_AUTO
+        if settings.exact:
+            parameters.type_k = parameters.type_v = llama.GGML_TYPE_F32
+            parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.offload_kqv = settings.on_gpu
         parameters.n_threads = parameters.n_threads_batch = self.threads
         return parameters

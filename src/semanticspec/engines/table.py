@@ -30,10 +30,12 @@ class EngineKind:
     Attributes:
         load: imports it and loads a model.
         options: names of its own options, all whole numbers.
+        suffix: of the files it runs; "" if it finds models by other names too.
     """
 
     load: Callable[[LoadRequest], Engine]
     options: tuple[str, ...] = ()
+    suffix: str = ""
 
 
 def _load_transformers(request: LoadRequest) -> Engine:
@@ -59,7 +61,9 @@ def _load_llama_cpp(request: LoadRequest) -> Engine:
 DEFAULT_ENGINE = "transformers"
 ENGINES: dict[str, EngineKind] = {
     DEFAULT_ENGINE: EngineKind(_load_transformers, ("threads", "cache_bytes")),
-    "llama-cpp": EngineKind(_load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens")),
+    "llama-cpp": EngineKind(
+        _load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens"), ".gguf"
+    ),
 }
 ENGINE_HELP = (
     f"{' or '.join(ENGINES)}, with options of its own if need be: llama-cpp:threads=4,gpu_layers=20."
