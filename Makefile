@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-fast lint format types results clean
+.PHONY: help install demo bench test test-fast contract lint format types results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: $(READY)  ## All tests
 
 test-fast: $(READY)  ## Tests that take no more than a few seconds each
 	@$(PYTHON) -m pytest -m "not slow"
+
+contract: $(READY)  ## What every engine must do, over the engines that are installed
+	@$(PYTHON) -m pytest tests/contract -rs
 
 lint: $(READY)  ## Check style and formatting
 	@$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ import typer
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
 from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, RuleConfig, preset, with_levers
+from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
 from semanticspec.records import Result, Sampling
@@ -49,6 +50,10 @@ TopP = Annotated[float | None, typer.Option(help="Share of probability kept when
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+EngineName = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
+EngineOfOne = Annotated[
+    str | None, typer.Option(help="The same for one of the two models; default: --engine.")
+]
 
 
 @app.command()
@@ -66,6 +71,9 @@ def generate(
     temperature: Temperature = None,
     top_p: TopP = None,
     seed: Seed = 0,
+    engine: EngineName = DEFAULT_ENGINE,
+    target_engine: EngineOfOne = None,
+    draft_engine: EngineOfOne = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     stream: Annotated[bool, typer.Option(help="Show text as it is decided.")] = True,
@@ -85,7 +93,14 @@ def generate(
     from semanticspec.loading import load_pair
 
     pair = load_pair(
-        target, draft, target_probe=target_probe, draft_probe=draft_probe, dtype=dtype, device=device
+        target,
+        draft,
+        target_probe=target_probe,
+        draft_probe=draft_probe,
+        target_engine=target_engine or engine,
+        draft_engine=draft_engine or engine,
+        dtype=dtype,
+        device=device,
     )
     result = asyncio.run(_show(pair, prompt, config, stream=stream, quiet=as_json))
     if as_json:

@@ -1,4 +1,4 @@
-"""Loads a pair by name: the one place that knows concrete engines."""
+"""Loads a pair by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from semanticspec import demo
 from semanticspec.engines.base import StateSpec
+from semanticspec.engines.table import DEFAULT_ENGINE, ENGINES, EngineChoice
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes.finding import BUNDLED as BUNDLED
@@ -25,6 +26,8 @@ def load_pair(
     draft_probe: str | None = None,
     target_states: StateSpec | None = None,
     draft_states: StateSpec | None = None,
+    target_engine: str = DEFAULT_ENGINE,
+    draft_engine: str = DEFAULT_ENGINE,
     dtype: str = "auto",
     device: str = "auto",
 ) -> Pair:
@@ -35,13 +38,15 @@ def load_pair(
         target_probe, draft_probe: needed by the `semantic` rule: folders, the name of a packaged pair of probes
             (`semanticspec probe list`), or owner/name[@revision] on the hub. The bundled pair brings its own.
         target_states, draft_states: which states the engines' readings hold; None = those that the probes read.
-        dtype, device: of both models, see `load_model`.
+        target_engine, draft_engine, dtype, device: see `load_model`; the latter two of both models.
 
     Raises:
-        ConfigError: only one of target and draft is given, or a model has not the layer that is asked for.
+        ConfigError: an engine or its options are unknown, only one of target and draft is given, or a model has not
+            the layer that is asked for.
         ModelError: a model cannot be found or read.
         ProbeError: a probe cannot be read, was made for another model, or reads other states than asked for.
     """
+    engines = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
     if (target is None) != (draft is None):
         given, missing = ("target", "draft") if draft is None else ("draft", "target")
         raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
@@ -51,14 +56,14 @@ def load_pair(
         draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
     else:
         name = f"{target} + {draft}"
-    _check_model_name(target)
-    _check_model_name(draft)
+    _check_model_name(target, engines[0])
+    _check_model_name(draft, engines[1])
     # Probes first: misspelt ones are told before minutes are spent loading models, and they say what to load.
     of_target, of_draft = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
     target_states = target_states or (of_target.card.states if of_target else StateSpec())
     draft_states = draft_states or (of_draft.card.states if of_draft else StateSpec())
-    target_model = load_model(target, dtype=dtype, device=device, states=target_states)
-    draft_model = load_model(draft, dtype=dtype, device=device, states=draft_states)
+    target_model = load_model(target, engine=target_engine, dtype=dtype, device=device, states=target_states)
+    draft_model = load_model(draft, engine=draft_engine, dtype=dtype, device=device, states=draft_states)
     return Pair(
         target_model,
         draft_model,
@@ -72,6 +77,7 @@ def load_pair(
 def load_model(
     model: str,
     *,
+    engine: str = DEFAULT_ENGINE,
     dtype: str = "auto",
     device: str = "auto",
     states: StateSpec = StateSpec(),  # noqa: B008
@@ -79,22 +85,24 @@ def load_model(
     """Loads one model with its tokenizer.
 
     Args:
-        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16.
+        engine: its name, with options if need be: `transformers`, `llama-cpp:threads=4,gpu_layers=20`.
+        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16. With llama-cpp that of
+            kept keys and values, auto being float16: weights stay as the file holds them.
         device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
         states: which states its readings hold.
 
     Raises:
+        ConfigError: a setting is unknown, or the engine cannot do it.
         ModelError: the model cannot be found or read.
     """
-    _check_model_name(model)
-    from semanticspec.engines.transformers import TransformersEngine
+    choice = EngineChoice.parse(engine)
+    _check_model_name(model, choice)
     from semanticspec.vocabulary import Vocabulary
 
-    engine = TransformersEngine.load(model, dtype=dtype, device=device, states=states)
-    return Model(engine, Vocabulary.load(model))
+    return Model(choice.load(model, dtype, device, states), Vocabulary.load(model))
 
 
-def _check_model_name(model: str) -> None:
+def _check_model_name(model: str, engine: EngineChoice) -> None:
     """Refuses names that can be neither a hub name nor a local model, before anything heavy is imported."""
     path = Path(model)
     if not model.strip():
@@ -102,6 +110,12 @@ def _check_model_name(model: str) -> None:
     looks_local = path.is_absolute() or model.startswith(("./", "../", "~")) or path.suffix == ".gguf"
     if looks_local and not path.expanduser().exists():
         raise ModelError(f"there is no folder or file {model!r}; check the path")
+    suffix = ENGINES[engine.name].suffix
+    if not model.endswith(suffix):
+        raise ModelError(
+            f"the engine {engine.name} runs {suffix} files, and {model} is none; give the path of one "
+            "(of the bundled pair: python -m semanticspec.demo.gguf FOLDER makes them)"
+        )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelError(f"the folder {model!r} is no model: it has no config.json")
 

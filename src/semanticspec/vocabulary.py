@@ -64,13 +64,16 @@ class Vocabulary:
 
         from transformers import AutoTokenizer
 
-        path = Path(model)
+        from semanticspec.gguf_files import tokenizer_in
+
+        path = Path(model).expanduser()
         options: dict[str, Any] = {"revision": revision} if revision else {}
         name = model
         if path.suffix == ".gguf":
             name, options["gguf_file"] = str(path.parent), path.name
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            found = tokenizer_in(path) if path.suffix == ".gguf" else None
+            tokenizer = found or AutoTokenizer.from_pretrained(name, **options)
         except Exception as error:
             raise ModelError(f"no tokenizer could be read from {model!r}: {first_line(error)}") from error
         if not getattr(tokenizer, "is_fast", False):

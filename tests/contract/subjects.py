@@ -21,9 +21,13 @@ from transformers import (
     Qwen2Config,
 )
 
-from semanticspec.engines.base import Engine, position_uniform
+from semanticspec.engines.base import Engine, StateSpec, position_uniform
+from semanticspec.engines.cache_pool import CachePool
+from semanticspec.engines.llama_cpp import LlamaCppEngine
+from semanticspec.engines.llama_cpp_options import LlamaOptions
 from semanticspec.engines.scripted import ScriptedEngine, draw, under_sampling
 from semanticspec.engines.transformers import TransformersEngine
+from semanticspec.engines.worker_engine import WorkerEngine
 from semanticspec.records import Sampling, Stop
 
 VOCABULARY = 61
@@ -60,11 +64,12 @@ class Subject:
     """An engine and what it should say.
 
     `logprobs(ids)` is `[len(ids), vocabulary]`: row i holds what comes after the first i + 1 ids. `states(ids)`
-    is `[len(ids), hidden]`, the states those rows come from.
+    is `[len(ids), hidden]`, the states those rows come from. `fresh()` is the engine loaded once more.
     """
 
     name: str
     engine: Engine
+    fresh: Callable[[], Engine]
     logprobs: Callable[[Sequence[int]], Tensor]
     states: Callable[[Sequence[int]], Tensor]
 
@@ -95,7 +100,19 @@ def load(folder: Path, **options: Any) -> TransformersEngine:
     return TransformersEngine.load(str(folder), dtype="float32", device="cpu", threads=1, **options)
 
 
+def load_llama_cpp(file: Path, **options: Any) -> LlamaCppEngine:
+    """With keys and values in float32 and without flash attention, so that float32's tolerances hold."""
+    states = options.pop("states", StateSpec())
+    chosen = LlamaOptions(dtype="float32", device="cpu", threads=1, **options)
+    return LlamaCppEngine.load(str(file), options=chosen, states=states)
+
+
 def transformers_subject(name: str, folder: Path) -> Subject:
+    return subject_beside(name, folder, lambda: load(folder))
+
+
+def subject_beside(name: str, folder: Path, fresh: Callable[[], Engine]) -> Subject:
+    """An engine whose oracle is transformers on the same weights, in float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def run(ids: Sequence[int]) -> Any:
@@ -104,7 +121,8 @@ def transformers_subject(name: str, folder: Path) -> Subject:
 
     return Subject(
         name,
-        load(folder),
+        fresh(),
+        fresh,
         logprobs=lambda ids: run(ids).logits[0].log_softmax(-1),
         states=lambda ids: run(ids).hidden_states[-1][0],
     )
@@ -120,4 +138,12 @@ def scripted_subject() -> Subject:
         return torch.tensor([next_probabilities(tuple(ids[: end + 1])) for end in range(len(ids))])
 
     engine = ScriptedEngine(next_probabilities, VOCABULARY, max_context_tokens=SCRIPTED_CONTEXT_TOKENS)
-    return Subject("scripted", engine, logprobs=lambda ids: table(ids).log(), states=table)
+    return Subject("scripted", engine, lambda: engine, logprobs=lambda ids: table(ids).log(), states=table)
+
+
+def pool_of(engine: WorkerEngine) -> CachePool[Any]:
+    """What an engine keeps of earlier calls."""
+    if isinstance(engine, LlamaCppEngine):
+        return engine._parts.room.pool
+    assert isinstance(engine, TransformersEngine)
+    return engine._pool

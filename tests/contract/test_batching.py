@@ -12,10 +12,10 @@ from subjects import Subject, load, transformers_subject
 from torch import Tensor
 from transformers import Cache
 
-from semanticspec.engines import transformers_writing
+from semanticspec.engines import writing
 from semanticspec.engines.transformers import TransformersEngine
 from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.transformers_writing import _Call
+from semanticspec.engines.writing import Writing
 from semanticspec.records import Generation, Sampling, Stop
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)
@@ -28,7 +28,7 @@ MASKED = ("llama", "qwen2", "granite-scaled", "gpt2")
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows of every pass over single tokens from here on; turns are one token long."""
-    monkeypatch.setattr(transformers_writing, "TURN_S", 0)
+    monkeypatch.setattr(writing, "TURN_S", 0)
     counts: list[int] = []
     run = Network.run
 
@@ -162,14 +162,14 @@ async def test_a_calls_own_failure_is_its_own(
     model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = load(model_folders["llama"])
-    draw = _Call._draw
+    draw = Writing._draw
 
-    def fails(self: _Call, states: Tensor, logits: Tensor) -> None:
+    def fails(self: Writing, states: Tensor, logits: Tensor) -> None:
         if len(self._all_rows) == 4 and len(self._all_rows[0].token_ids) == 3:
             raise ValueError("not a number, say")
         draw(self, states, logits)
 
-    monkeypatch.setattr(_Call, "_draw", fails)
+    monkeypatch.setattr(Writing, "_draw", fails)
     results = await asyncio.gather(*(write(engine, length, n) for length, n in CALLS), return_exceptions=True)
     failed = [str(result) for result in results if isinstance(result, BaseException)]
     assert len(failed) == 1

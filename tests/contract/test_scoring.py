@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from subjects import Subject, load
+from subjects import Subject
 
-from semanticspec.engines import transformers_reading
+from semanticspec.engines import scoring, transformers_reading
 from semanticspec.engines.base import position_uniform
 from semanticspec.engines.scripted import draw
+from semanticspec.engines.worker_engine import WorkerEngine
 from semanticspec.errors import EngineError
 from semanticspec.records import GREEDY, Sampling, Score, Stop
 
@@ -56,15 +55,12 @@ async def test_twice_and_after_a_longer_call(subject: Subject) -> None:
         check(score, subject, CONTEXT, SEGMENT)
 
 
-async def test_score_after_generate_equals_score_from_cold(
-    subject: Subject, model_folders: dict[str, Path]
-) -> None:
+async def test_score_after_generate_equals_score_from_cold(subject: Subject) -> None:
     (written,) = await subject.engine.generate(
         CONTEXT, max_tokens=15, stop=Stop(), sampling=SAMPLING, seed=8, request_id="warm"
     )
     (warm,) = await subject.engine.score(CONTEXT, [written.token_ids], request_id="warm")
-    cold_engine = load(model_folders[subject.name]) if subject.name in model_folders else subject.engine
-    (cold,) = await cold_engine.score(CONTEXT, [written.token_ids])
+    (cold,) = await subject.fresh().score(CONTEXT, [written.token_ids])
     for score in (warm, cold):
         check(score, subject, CONTEXT, list(written.token_ids))
     both = torch.tensor([written.logprobs, warm.logprobs])
@@ -122,9 +118,9 @@ async def test_long_texts_are_read_in_pieces(subject: Subject, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("continuations", [[], [[]], [[1], []]])
-async def test_empty_continuations_are_refused(llama: Subject, continuations: list[list[int]]) -> None:
+async def test_empty_continuations_are_refused(engine: WorkerEngine, continuations: list[list[int]]) -> None:
     with pytest.raises(EngineError, match="none of them empty"):
-        await llama.engine.score(CONTEXT, continuations)
+        await engine.score(CONTEXT, continuations)
 
 
 async def test_continuations_of_unlike_length_are_read_apart(subject: Subject) -> None:
@@ -144,6 +140,6 @@ def test_batches_hold_little_padding() -> None:
 
 def test_entropy_of_impossible_tokens_is_a_number() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
-    normaliser, entropies = transformers_reading._normaliser_and_entropies(logits)
+    normaliser, entropies = scoring.normaliser_and_entropies(logits)
     torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
     assert entropies.tolist() == pytest.approx([0.6931472, 0.0])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import CONFIGS, VOCABULARY, load, scripted_subject
+from subjects import CONFIGS, VOCABULARY, load, load_llama_cpp, scripted_subject
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -92,6 +92,21 @@ async def test_states_are_those_of_transformers(
     assert (engine.info.layer, engine.info.pooling) == (spec.layer, spec.pooling)
     assert engine.info.norm_state == ("post" if spec.layer == -1 else "pre")
     await check_engine(engine, oracle(model_folders[name], spec.layer), spec)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "none"])
+async def test_llama_cpp_pools_the_last_layers_states(
+    pooling: Any, llama_file: Path, model_folders: dict[str, Path]
+) -> None:
+    spec = StateSpec(pooling=pooling)
+    engine = load_llama_cpp(llama_file, states=spec)
+    assert (engine.info.layer, engine.info.pooling, engine.info.norm_state) == (-1, pooling, "post")
+    await check_engine(engine, oracle(model_folders["llama"], -1), spec)
+
+
+def test_llama_cpp_has_no_other_layers(llama_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"layer is 1, but llama\.cpp gives the last layer's"):
+        load_llama_cpp(llama_file, states=StateSpec(1))
 
 
 @pytest.mark.parametrize("name", ["llama", "granite-scaled", "gpt2"])

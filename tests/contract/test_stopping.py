@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
 
 import pytest
-from subjects import Subject, load
-from torch import Tensor
-from transformers import Cache
+from subjects import Subject, pool_of
 
 from semanticspec.engines.base import TokenChunk
-from semanticspec.engines.transformers import TransformersEngine
-from semanticspec.engines.transformers_network import Network
+from semanticspec.engines.worker_engine import WorkerEngine
 from semanticspec.errors import EngineError
 from semanticspec.records import Sampling, Stop
 
@@ -23,26 +18,7 @@ PROMPT = [3, 14, 15, 9, 26, 5, 35, 8]
 LONG = 3000  # tokens; seconds of work for the tiny models
 
 
-@pytest.fixture
-def engine(model_folders: dict[str, Path]) -> TransformersEngine:
-    return load(model_folders["llama"])
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one at every forward pass."""
-    count: list[int] = []
-    run = Network.run
-
-    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> tuple[Tensor, Tensor | None]:
-        count.append(token_ids.shape[1])
-        return run(self, token_ids, cache, *more)
-
-    monkeypatch.setattr(Network, "run", counted)
-    return count
-
-
-async def check_usable(engine: TransformersEngine, oracle: Subject) -> None:
+async def check_usable(engine: WorkerEngine, oracle: Subject) -> None:
     (generation,) = await engine.generate(PROMPT, max_tokens=10, stop=Stop(), sampling=SAMPLING)
     assert generation.token_ids == oracle.continuation(PROMPT, 10, SAMPLING)
 
@@ -58,9 +34,7 @@ async def check_idle(passes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_cancelled_generate(
-    engine: TransformersEngine, llama: Subject, passes: list[int], n: int
-) -> None:
+async def test_cancelled_generate(engine: WorkerEngine, llama: Subject, passes: list[int], n: int) -> None:
     call = engine.generate(PROMPT, n=n, max_tokens=LONG, stop=Stop(), sampling=SAMPLING)
     task = asyncio.create_task(call)
     while not passes:
@@ -70,12 +44,24 @@ async def test_cancelled_generate(
         await task
     await check_idle(passes)
     await check_usable(engine, llama)
-    assert not any(sequence.busy for sequence in engine._pool._sequences)
+    assert not any(sequence.busy for sequence in pool_of(engine)._sequences)
 
 
-async def test_cancelled_before_its_turn(
-    engine: TransformersEngine, llama: Subject, passes: list[int]
-) -> None:
+async def test_cancelled_while_it_reads(engine: WorkerEngine, llama: Subject, passes: list[int]) -> None:
+    """A long context is read in pieces, and nobody reads the rest once the call is cancelled."""
+    context = [i % 61 for i in range(4000)]
+    task = asyncio.create_task(engine.score(context, [PROMPT]))
+    while not passes:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await check_idle(passes)
+    assert sum(passes) < len(context)
+    await check_usable(engine, llama)
+
+
+async def test_cancelled_before_its_turn(engine: WorkerEngine, llama: Subject, passes: list[int]) -> None:
     tasks = [
         asyncio.create_task(engine.generate([i, *PROMPT], max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
         for i in range(5)
@@ -88,7 +74,7 @@ async def test_cancelled_before_its_turn(
     await check_usable(engine, llama)
 
 
-async def test_closed_stream(engine: TransformersEngine, llama: Subject, passes: list[int]) -> None:
+async def test_closed_stream(engine: WorkerEngine, llama: Subject, passes: list[int]) -> None:
     stream = engine.stream(PROMPT, max_tokens=LONG, stop=Stop(), sampling=SAMPLING)
     async with aclosing(stream):
         written: list[int] = []
@@ -101,7 +87,7 @@ async def test_closed_stream(engine: TransformersEngine, llama: Subject, passes:
     await check_usable(engine, llama)
 
 
-async def test_short_call_does_not_wait_for_a_long_one(engine: TransformersEngine, llama: Subject) -> None:
+async def test_short_call_does_not_wait_for_a_long_one(engine: WorkerEngine, llama: Subject) -> None:
     long = asyncio.create_task(engine.generate([1, *PROMPT], max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
     await asyncio.sleep(0.05)
     await check_usable(engine, llama)
@@ -109,7 +95,7 @@ async def test_short_call_does_not_wait_for_a_long_one(engine: TransformersEngin
     long.cancel()
 
 
-async def test_event_loop_stays_free(engine: TransformersEngine) -> None:
+async def test_event_loop_stays_free(engine: WorkerEngine) -> None:
     """A ticker of 5 ms must tick while the worker writes; the interpreter's lock makes it late, not silent."""
     task = asyncio.create_task(engine.generate(PROMPT, max_tokens=500, stop=Stop(), sampling=SAMPLING))
     ticks = 0
@@ -119,19 +105,19 @@ async def test_event_loop_stays_free(engine: TransformersEngine) -> None:
     assert ticks >= 5
 
 
-def test_one_engine_on_several_event_loops(engine: TransformersEngine, llama: Subject) -> None:
+def test_one_engine_on_several_event_loops(engine: WorkerEngine, llama: Subject) -> None:
     for _ in range(2):
         asyncio.run(check_usable(engine, llama))
 
 
-async def test_close(engine: TransformersEngine) -> None:
+async def test_close(engine: WorkerEngine) -> None:
     long = asyncio.create_task(engine.generate(PROMPT, max_tokens=LONG, stop=Stop(), sampling=SAMPLING))
     waiting = asyncio.create_task(engine.score(PROMPT, [[1, 2]]))
     await asyncio.sleep(0)
     await engine.aclose()
     with pytest.raises(EngineError, match="closed"):
         await long
-    await asyncio.wait([waiting])  # answered or refused, but never left hanging
+    await asyncio.gather(waiting, return_exceptions=True)  # answered or refused, but never left hanging
     await engine.aclose()
     with pytest.raises(EngineError, match="closed"):
         await engine.generate(PROMPT, max_tokens=1, stop=Stop(), sampling=SAMPLING)

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from subjects import CONFIGS, Subject, load
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import TokenChunk
+from semanticspec.engines.worker_engine import WorkerEngine
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.records import GREEDY, Generation, Sampling, Stop
 
@@ -206,15 +208,16 @@ async def test_calls_that_make_no_sense(subject: Subject) -> None:
         await one(subject, CONTEXT, 0)
 
 
-async def test_no_samples(llama: Subject) -> None:
+async def test_no_samples(engine: WorkerEngine) -> None:
     with pytest.raises(EngineError, match="n is 0"):
-        await llama.engine.generate(CONTEXT, n=0, max_tokens=3, stop=NO_STOP, sampling=SAMPLING)
+        await engine.generate(CONTEXT, n=0, max_tokens=3, stop=NO_STOP, sampling=SAMPLING)
 
 
-async def test_transformers_refuses_ids_and_settings_that_cannot_work(llama: Subject) -> None:
+async def test_ids_and_settings_that_cannot_work_are_refused(engine: WorkerEngine) -> None:
+    options: Any = {"max_tokens": 3, "stop": NO_STOP, "sampling": SAMPLING}
     with pytest.raises(EngineError, match="vocabulary of 61"):
-        await one(llama, [1, 61], 3)
+        await engine.generate([1, 61], **options)
     with pytest.raises(EngineError, match="vocabulary of 61"):
-        await llama.engine.score([1], [[2, -1]])
+        await engine.score([1], [[2, -1]])
     with pytest.raises(ConfigError, match="top_p"):
-        await one(llama, CONTEXT, 3, sampling=Sampling(0.5, 0.0))
+        await engine.generate(CONTEXT, **options | {"sampling": Sampling(0.5, 0.0)})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.generation import TopPLogitsWarper
 
-from semanticspec.engines.transformers_sampling import Nucleus, Sampler
+from semanticspec.engines.sampling import Nucleus, Sampler
 from semanticspec.records import Sampling
 
 

@@ -11,6 +11,7 @@ import typer
 from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.replay.commands import replay_command
 from semanticspec.config import PRESETS, preset
+from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import ConfigError
 
 bench_app = typer.Typer(
@@ -73,6 +74,9 @@ def bench_command(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Default 0.95.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same texts.")] = 0,
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = DEFAULT_ENGINE,
+    target_engine: Annotated[str | None, typer.Option(help="Of the target; default: --engine.")] = None,
+    draft_engine: Annotated[str | None, typer.Option(help="Of the draft; default: --engine.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     quiet: Annotated[bool, typer.Option(help="No line for every answer.")] = False,
@@ -103,6 +107,7 @@ def bench_command(
         samples=samples,
         data=data,
         pilot_data=pilot_data,
+        engines={"target": target_engine or engine, "draft": draft_engine or engine},
         dtype=dtype,
         device=device,
         quiet=quiet,

@@ -6,9 +6,9 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,12 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def describe_versions() -> dict[str, str]:
-    return {name: version(name) for name in ("semanticspec", "torch", "transformers")}
+    """Of what the seconds and the texts depend on, as far as it is installed."""
+    found = {}
+    for name in ("semanticspec", "torch", "transformers", "llama-cpp-python"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _describe_model(model: Model) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semanticspec.config import DecodingConfig
+from semanticspec.engines.table import DEFAULT_ENGINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,7 @@ class BenchOptions:
 
     Attributes:
         methods: names, those of a sweep included.
+        engines: of target and draft, see `engines.table`.
         num_problems: of each task, the first so many; None = all (demo: 100).
     """
 
@@ -27,6 +29,9 @@ class BenchOptions:
     samples: int = 1
     data: str | None = None
     pilot_data: str | None = None
+    engines: dict[str, str] = field(
+        default_factory=lambda: dict.fromkeys(("target", "draft"), DEFAULT_ENGINE)
+    )
     dtype: str = "auto"
     device: str = "auto"
     quiet: bool = False

@@ -70,6 +70,8 @@ def run_bench(options: BenchOptions) -> None:
         names["draft"],
         target_probe=names["target_probe"],
         draft_probe=names["draft_probe"],
+        target_engine=options.engines["target"],
+        draft_engine=options.engines["draft"],
         dtype=options.dtype,
         device=options.device,
     )
@@ -109,6 +111,7 @@ class _Job:
             "pair_name": options.pair_name,
             "seed": seed,
             "options_seed": seed if task.graded_by == "letter" else None,
+            "engines": options.engines,
             "dtype": options.dtype,
             "device": options.device,
             "decoding": asdict(options.config),

@@ -2,29 +2,30 @@
 
 Where things are: finding and loading a model in `transformers_loading`, the model as a function in
 `transformers_network`, kept caches in `transformers_cache`, reading and writing in `transformers_reading` and
-`transformers_writing`, and the thread where all of it runs in `transformers_worker`.
+`transformers_writing`. What other engines share is in `cache_pool`, `sampling`, `scoring`, `writing`,
+`worker` and `worker_engine`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import torch
 
-from semanticspec.config import check_sampling
-from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
+from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec
+from semanticspec.engines.cache_pool import CachePool
+from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.transformers_batch import RowBatch
-from semanticspec.engines.transformers_cache import CachePool
+from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_loading import Loaded, load_model
 from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.transformers_reading import ScoreRequest, score
-from semanticspec.engines.transformers_worker import Worker
-from semanticspec.engines.transformers_writing import WriteRequest, write
-from semanticspec.errors import EngineError
-from semanticspec.records import Generation, Sampling, Score, Stop
+from semanticspec.engines.transformers_reading import score
+from semanticspec.engines.transformers_writing import write
+from semanticspec.engines.worker import Steps, Worker
+from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.writing import WriteRequest
+from semanticspec.records import Generation, Score
 
 T = TypeVar("T")
 DEFAULT_CACHE_BYTES = 4 * 2**30
@@ -33,7 +34,7 @@ SMALL_MODEL_PARAMETERS = 10_000_000
 """Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""
 
 
-class TransformersEngine:
+class TransformersEngine(WorkerEngine):
     """Implements `semanticspec.engines.base.Engine`.
 
     Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`, unless `load` is asked for
@@ -42,16 +43,15 @@ class TransformersEngine:
 
     def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int) -> None:
         """Use `load`."""
-        self._info = info
+        super().__init__(info, Worker(lambda: torch.set_num_threads(threads)))
         self._network = network
         self._pool = CachePool(
-            network.new_cache,
+            lambda: CachedSequence(network.new_cache()),
             reusable=network.reusable,
-            max_bytes=cache_bytes,
+            max_size=cache_bytes,
             max_sequences=MAX_CACHED_SEQUENCES,
         )
         self._batch = RowBatch(network)
-        self._worker = Worker(lambda: torch.set_num_threads(threads))
 
     @classmethod
     def load(
@@ -113,69 +113,11 @@ class TransformersEngine:
         small = loaded.model.num_parameters() < SMALL_MODEL_PARAMETERS
         return cls(network, info, cache_bytes, threads or (1 if small else usual))
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+    def _write(self, request: WriteRequest) -> Steps[list[Generation]]:
+        return write(self._network, self._pool, self._batch, request)
 
-    async def generate(
-        self,
-        context_ids: Sequence[int],
-        *,
-        n: int = 1,
-        max_tokens: int,
-        stop: Stop,
-        sampling: Sampling,
-        seed: int = 0,
-        distributions: bool = False,
-        request_id: str | None = None,
-    ) -> list[Generation]:
-        """See `Engine.generate`."""
-        context = self._checked(context_ids, max_tokens, sampling)
-        if n < 1:
-            raise EngineError(f"n is {n}; expected 1 or more continuations")
-        request = WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
-        return await self._worker.run(write(self._network, self._pool, self._batch, request))
-
-    async def stream(
-        self,
-        context_ids: Sequence[int],
-        *,
-        max_tokens: int,
-        stop: Stop,
-        sampling: Sampling,
-        seed: int = 0,
-        request_id: str | None = None,
-    ) -> AsyncGenerator[TokenChunk | Generation, None]:
-        """See `Engine.stream`. The first token comes at once, then what was written in about 20 ms each."""
-        context = self._checked(context_ids, max_tokens, sampling)
-        request = WriteRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
-        steps = write(self._network, self._pool, self._batch, request)
-        async with contextlib.aclosing(self._worker.stream(steps)) as items:
-            async for item in items:
-                if isinstance(item, tuple):
-                    yield TokenChunk(item)
-                else:
-                    yield item[0]
-
-    async def score(
-        self,
-        context_ids: Sequence[int],
-        continuations: Sequence[Sequence[int]],
-        *,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        distributions: bool = False,
-        request_id: str | None = None,
-    ) -> list[Score]:
-        """See `Engine.score`."""
-        if not continuations or not all(continuations):
-            raise EngineError("nothing to score: expected at least one continuation, and none of them empty")
-        context = self._checked(context_ids, max(map(len, continuations)), sampling)
-        rows = [list(continuation) for continuation in continuations]
-        for row in rows:
-            self._check_ids(row)
-        request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
-        return await self._worker.run(score(self._network, self._pool, request))
+    def _score(self, request: ScoreRequest) -> Steps[list[Score]]:
+        return score(self._network, self._pool, request)
 
     async def run_with_model(self, function: Callable[[Any], T]) -> T:
         """Runs `function(model)` with the causal LM of transformers, on the engine's thread and in its turn.
@@ -194,47 +136,11 @@ class TransformersEngine:
 
         return await self._worker.run(steps())
 
-    async def forget(self) -> None:
-        """See `Forgetting.forget`."""
-
-        def clear() -> Generator[tuple[int, ...], None, None]:
-            self._pool.clear()
-            yield ()
-
-        await self._worker.run(clear())
-
-    async def aclose(self) -> None:
-        """Ends calls under way with an EngineError and frees the model."""
-        await asyncio.shield(self._worker.aclose(self._free))
+    def _clear(self) -> None:
+        self._pool.clear()
 
     def _free(self) -> None:
         self._pool.clear()
         del self._network, self._batch
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _checked(self, context_ids: Sequence[int], new_tokens: int, sampling: Sampling | None) -> list[int]:
-        """The context as a list of its own. Raises EngineError for what cannot be run."""
-        self._worker.check_open()
-        context, limit = list(context_ids), self._info.max_context_tokens
-        if not context:
-            raise EngineError("the context is empty; expected at least one token")
-        if new_tokens < 1:
-            raise EngineError(f"max_tokens is {new_tokens}; expected 1 or more")
-        if len(context) + new_tokens > limit:
-            raise EngineError(
-                f"{len(context)} context tokens and {new_tokens} new ones do not fit the model's context of "
-                f"{limit} tokens"
-            )
-        self._check_ids(context)
-        if sampling is not None:
-            check_sampling(sampling)
-        return context
-
-    def _check_ids(self, token_ids: list[int]) -> None:
-        """Raises EngineError for ids without a row in the embedding: on a GPU they would end the process."""
-        if min(token_ids) < 0 or max(token_ids) >= self._info.vocabulary_size:
-            raise EngineError(
-                f"there are ids outside the model's vocabulary of {self._info.vocabulary_size}; "
-                "is the tokenizer the model's own?"
-            )

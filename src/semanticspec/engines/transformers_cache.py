@@ -1,8 +1,8 @@
-"""What is kept of earlier calls: key/value caches that can be cut back, and a bounded pool of them."""
+"""Key/value caches that can be cut back, and what `cache_pool` keeps of a call: one with its tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
+
+from semanticspec.engines.cache_pool import Mark
 
 _MIN_CAPACITY_TOKENS = 64
 
@@ -100,32 +102,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What the model said after some number of tokens: state `[hidden]` and raw logits `[vocabulary]`.
-
-    `own` is what the logits are made of where that is not the state, see `Network.run`.
-    """
-
-    state: Tensor
-    logits: Tensor
-    own: Tensor | None = None
-
-    def num_bytes(self) -> int:
-        shared = self.own is None or self.own is self.logits
-        return self.state.nbytes + self.logits.nbytes + (0 if shared or self.own is None else self.own.nbytes)
-
-
 @dataclass(slots=True, eq=False)
 class CachedSequence:
-    """A token sequence with its cache.
-
-    Attributes:
-        token_ids: the tokens whose keys and values are in `cache`.
-        marks: by number of tokens read. A context that ends at a mark needs no forward pass at all.
-        request_id: who used it last.
-        busy: a call is working on it; it may be copied from, never cut.
-    """
+    """A token sequence with its cache, see `cache_pool.KeptSequence`."""
 
     cache: Cache
     token_ids: list[int] = field(default_factory=list)
@@ -169,108 +148,13 @@ class CachedSequence:
         num_tokens = len(self.token_ids)
         return Cache(layers=[layer.copied(num_tokens, rows) for layer in self.cache.layers])
 
-    def num_bytes(self) -> int:
+    def size(self) -> int:
+        """Bytes."""
         kept = sum(mark.num_bytes() for mark in self.marks.values())
         return kept + sum(int(layer.num_bytes()) for layer in self.cache.layers)
 
+    def in_order(self) -> bool:
+        return all(layer.length == len(self.token_ids) for layer in self.cache.layers)
 
-class CachePool:
-    """The caches of recent calls, least recently used out, bounded in bytes and in number.
-
-    Used from the engine's worker thread only. A sequence is taken by `acquire` and brought back by `release`.
-    """
-
-    # Kept per sequence: one where a scored continuation begins (to go on from there when it is rejected), one
-    # where it ends (to go on from there when it is accepted).
-    _MAX_MARKS = 2
-
-    def __init__(
-        self, new_cache: Callable[[], Cache], *, reusable: bool, max_bytes: int, max_sequences: int
-    ) -> None:
-        self._new_cache = new_cache
-        self._reusable = reusable
-        self._max_bytes = max_bytes
-        self._max_sequences = max_sequences
-        self._sequences: list[CachedSequence] = []  # least recently used first
-
-    def __len__(self) -> int:
-        return len(self._sequences)
-
-    def num_bytes(self) -> int:
-        return sum(sequence.num_bytes() for sequence in self._sequences)
-
-    def acquire(self, token_ids: list[int], num_context: int, request_id: str | None) -> CachedSequence:
-        """A sequence that holds a prefix of the first `num_context` of `token_ids`, as long as can be had.
-
-        It holds the whole context only if it also has the mark there; else at most all but its last token,
-        which has to be read again. A kept sequence is cut in place when nothing of worth goes with the
-        cut-off part: the same request is done with it (a rejected draft), or the caller is about to write
-        the same tokens again. Else its prefix is copied, so that requests with one prompt do not spoil each
-        other.
-        """
-        best: CachedSequence | None = None
-        best_key = (0, False)
-        best_in_place = False
-        for sequence in self._sequences:
-            common = _common_prefix(sequence.token_ids, token_ids)
-            usable = num_context if common >= num_context else common
-            if usable == num_context and num_context not in sequence.marks:
-                usable = num_context - 1
-            same_request = request_id is not None and sequence.request_id == request_id
-            in_place = not sequence.busy and (same_request or common == len(sequence.token_ids))
-            if usable > 0 and (usable, in_place) >= best_key:
-                best, best_key, best_in_place = sequence, (usable, in_place), in_place
-        taken = self._taken(best, best_key[0], best_in_place)
-        taken.request_id, taken.busy = request_id, True
-        return taken
-
-    def release(self, sequence: CachedSequence) -> None:
-        """Keeps the sequence for later calls, unless an error left it in disorder."""
-        sequence.busy = False
-        if sequence in self._sequences:
-            self._sequences.remove(sequence)
-        expected = len(sequence.token_ids)
-        if not self._reusable or any(layer.length != expected for layer in sequence.cache.layers):
-            return
-        for length in sorted(sequence.marks)[: -self._MAX_MARKS]:
-            del sequence.marks[length]
-        self._sequences.append(sequence)
-        self._evict()
-
-    def clear(self) -> None:
-        self._sequences.clear()
-
-    def _taken(self, source: CachedSequence | None, usable: int, in_place: bool) -> CachedSequence:
-        if source is None:
-            sequence = CachedSequence(self._new_cache())
-        elif in_place:
-            source.cut(usable)
-            return source
-        else:
-            sequence = source.copied(usable)
-        if self._reusable:
-            self._sequences.append(sequence)
-            self._evict()
-        return sequence
-
-    def _evict(self) -> None:
-        num_bytes = self.num_bytes()
-        for sequence in [kept for kept in self._sequences if not kept.busy]:
-            if num_bytes <= self._max_bytes and len(self._sequences) <= self._max_sequences:
-                return
-            num_bytes -= sequence.num_bytes()
-            self._sequences.remove(sequence)
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common prefix, by bisection: comparing slices runs in C."""
-    low, high = 0, min(len(first), len(second))
-    if first[:high] == second[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+    def free(self) -> None:
+        """Nothing: its memory goes with it."""

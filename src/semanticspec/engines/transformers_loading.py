@@ -18,12 +18,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from semanticspec.errors import ConfigError, EngineError, ModelError, first_line
+from semanticspec.gguf_files import check_gguf
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
-_GGUF_MAGIC = b"GGUF"
-# What a GGUF file says of itself is in its head; the rest only counts by its size.
-_GGUF_HEAD_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +154,16 @@ def _load_weights(model: str, name: str, device: torch.device, **options: Any) -
 
 
 def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Loaded:
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}")
+    digest = check_gguf(str(path))
     for package in ("gguf", "accelerate"):  # transformers needs both to read such files
         if importlib.util.find_spec(package) is None:
             raise EngineError(f"GGUF files need the package {package}: pip install semanticspec[gguf]")
-    with path.open("rb") as file:
-        head = file.read(_GGUF_HEAD_BYTES)
-    if not head.startswith(_GGUF_MAGIC):
-        raise ModelError(f"{path} is no GGUF file: it does not start with GGUF")
     from transformers import GgufConfig
 
     dequantize = GgufConfig(dequantize=True)
     loaded = _load_weights(
         str(path), str(path.parent), device, gguf_file=path.name, quantization_config=dequantize, dtype=dtype
     )
-    digest = hashlib.sha256(head + f"{path.name}:{path.stat().st_size}".encode()).hexdigest()[:16]
     return Loaded(loaded, digest, max_context(loaded.config))
 
 

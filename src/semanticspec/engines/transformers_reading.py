@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from semanticspec.engines.base import position_uniform
-from semanticspec.engines.pooling import pooled
-from semanticspec.engines.transformers_cache import CachedSequence, CachePool, Mark
+from semanticspec.engines.cache_pool import CachePool, Mark
+from semanticspec.engines.scoring import ScoreReader, ScoreRequest
+from semanticspec.engines.transformers_cache import CachedSequence
 from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.transformers_sampling import Sampler
-from semanticspec.errors import EngineError
-from semanticspec.records import Sampling, Score
+from semanticspec.records import Score
 
 # A long context is read in pieces: other calls get their turn in between, and masks stay small.
 PIECE_TOKENS = 1024
@@ -24,18 +21,6 @@ _LOGITS_AT_ONCE = 2**24
 # which is worth about this many tokens; and never to more tokens than a batch may hold.
 _PASS_TOKENS = 64
 _BATCH_TOKENS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """The arguments of `Engine.score`."""
-
-    context_ids: list[int]
-    continuations: list[list[int]]
-    sampling: Sampling | None
-    seed: int
-    distributions: bool
-    request_id: str | None
 
 
 def read_context(
@@ -57,7 +42,7 @@ def read_context(
 
 
 def score(
-    network: Network, pool: CachePool, request: ScoreRequest
+    network: Network, pool: CachePool[CachedSequence], request: ScoreRequest
 ) -> Generator[tuple[int, ...], None, list[Score]]:
     """Scores continuations: one in a pass over context tail and continuation, several in a padded batch."""
     if len(request.continuations) > 1 and network.reusable:
@@ -70,7 +55,7 @@ def score(
 
 
 def _score_one(
-    network: Network, pool: CachePool, request: ScoreRequest, continuation: list[int]
+    network: Network, pool: CachePool[CachedSequence], request: ScoreRequest, continuation: list[int]
 ) -> Generator[tuple[int, ...], None, Score]:
     token_ids = request.context_ids + continuation
     first = len(request.context_ids) - 1  # index of the first predicting position
@@ -101,7 +86,7 @@ def _score_one(
 
 
 def _score_batch(
-    network: Network, pool: CachePool, request: ScoreRequest
+    network: Network, pool: CachePool[CachedSequence], request: ScoreRequest
 ) -> Generator[tuple[int, ...], None, list[Score]]:
     """Reads continuations of like length at once. Their caches are kept for a request, which goes on from one of them.
 
@@ -159,67 +144,17 @@ def _read(
 
     Leaves marks at both ends of the continuation in `sequence`.
     """
-    num_tokens = len(continuation)
-    sampler = Sampler(request.sampling) if request.sampling is not None else None
-    targets = torch.tensor([*continuation, 0], device=network.device)[:, None]
-    columns: list[Tensor] = []
-    rows: list[Tensor] = []
+    reader = ScoreReader(request, continuation, network.states.pooling)
     step = max(1, _LOGITS_AT_ONCE // network.vocabulary_size)
-    for start in range(0, num_tokens + 1, step):
+    for start in range(0, len(states), step):
         part = slice(start, start + step)
         logits = network.logits(states[part], None if own is None else own[part])
-        columns.append(_columns(logits, targets[part]))
-        if sampler is not None and request.distributions:
-            rows.append(sampler.probabilities(logits))
+        reader.add(states[part], logits)
         if sequence is not None and start == 0:
             sequence.marks[len(request.context_ids)] = _mark(network, states, own, logits, 0)
     if sequence is not None:
         sequence.marks[len(sequence.token_ids)] = _mark(network, states, own, logits, -1)
-    logprobs, ranks, favourites, entropies = torch.cat(columns, dim=1)[:, :num_tokens].tolist()
-    return Score(
-        logprobs=finite(logprobs),
-        pooled_state=plain(pooled(states[:num_tokens], network.states.pooling)),
-        distributions=plain(torch.cat(rows)) if rows else None,
-        ranks=tuple(map(int, ranks)),
-        argmax_ids=tuple(map(int, favourites)),
-        entropies=tuple(entropies),
-        next_token_id=_next_token(sampler, logits[-1:], request, num_tokens),
-    )
-
-
-def _columns(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities, ranks, favourites and entropies as one tensor `[4, rows]`, so that they travel to the
-    CPU once.
-
-    Float32 holds ids and ranks up to 2^24 exactly.
-    """
-    chosen = logits.gather(-1, targets)
-    normaliser, entropies = _normaliser_and_entropies(logits)
-    ranks = (logits > chosen).sum(-1) + 1
-    return torch.stack(((chosen - normaliser)[:, 0], ranks.float(), logits.argmax(-1).float(), entropies))
-
-
-def _normaliser_and_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp `[rows, 1]` and entropies `[rows]`, nats, of raw logits `[rows, vocabulary]`.
-
-    Together, since what takes the time, the exponentials over the vocabulary, serves both.
-    """
-    largest = logits.amax(-1, keepdim=True)
-    below = (logits - largest).clamp_(min=torch.finfo(logits.dtype).min)  # for 0 * -inf would be no number
-    powers = below.exp()
-    total = powers.sum(-1, keepdim=True)
-    mean_below = torch.bmm(powers[:, None], below[:, :, None])[:, 0] / total
-    return largest + total.log(), (total.log() - mean_below)[:, 0]
-
-
-def _next_token(
-    sampler: Sampler | None, logits: Tensor, request: ScoreRequest, num_tokens: int
-) -> int | None:
-    if sampler is None:
-        return None
-    position = len(request.context_ids) + num_tokens
-    token_ids, _ = sampler.draw(logits, [position_uniform(request.seed, position)])
-    return int(token_ids)
+    return reader.score()
 
 
 def _mark(network: Network, states: Tensor, own: Tensor | None, logits: Tensor, index: int) -> Mark:
@@ -230,22 +165,3 @@ def _mark(network: Network, states: Tensor, own: Tensor | None, logits: Tensor, 
     said = logits[index].clone()
     kept = said if network.computes_logits else None if own is None else own[index].clone()
     return Mark(states[index].clone(), said, kept)
-
-
-def finite(logprobs: Sequence[float]) -> tuple[float, ...]:
-    """The log-probabilities, refused where the model's logits were no numbers.
-
-    Raises:
-        EngineError: one of them is NaN.
-    """
-    if any(logprob != logprob for logprob in logprobs):
-        raise EngineError(
-            "the model's logits are not numbers (NaN); load it with another dtype, bfloat16 or float32"
-        )
-    return tuple(logprobs)
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """A copy that a probe can be trained on: autograd refuses tensors made in inference mode."""
-    with torch.inference_mode(False):
-        return tensor.clone()

@@ -53,7 +53,7 @@ class Worker:
     """Runs calls step by step, in the order they came, one step each in turn."""
 
     def __init__(self, set_up: Callable[[], None]) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="transformers-engine", initializer=set_up)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=set_up)
         self._closed = False
 
     def check_open(self) -> None:
@@ -80,7 +80,8 @@ class Worker:
         if self._closed:
             return
         self._closed = True
-        # What was queued before fails at its turn; the step that runs now ends before `free` gets its turn.
+        # A call whose step runs now queues its next one once more: `free` comes after that one has failed at its turn.
+        await asyncio.wrap_future(self._executor.submit(lambda: None))
         await asyncio.wrap_future(self._executor.submit(free))
         await asyncio.to_thread(self._executor.shutdown)
 

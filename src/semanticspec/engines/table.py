@@ -1,0 +1,107 @@
+"""The engines by name, and how one is chosen for a model: `transformers`, or `llama-cpp:threads=4,gpu_layers=20`.
+
+Light: engines are imported when a model is loaded. Another engine is another entry of `ENGINES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from semanticspec.engines.base import Engine, StateSpec
+from semanticspec.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What an engine is loaded with, see `loading.load_model`; `options` are the engine's own."""
+
+    model: str
+    dtype: str
+    device: str
+    states: StateSpec
+    options: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """An engine that can be chosen.
+
+    Attributes:
+        load: imports it and loads a model.
+        options: names of its own options, all whole numbers.
+        suffix: of the files it runs; "" if it finds models by other names too.
+    """
+
+    load: Callable[[LoadRequest], Engine]
+    options: tuple[str, ...] = ()
+    suffix: str = ""
+
+
+def _load_transformers(request: LoadRequest) -> Engine:
+    from semanticspec.engines.transformers import TransformersEngine
+
+    return TransformersEngine.load(
+        request.model,
+        dtype=request.dtype,
+        device=request.device,
+        states=request.states,
+        **request.options,  # type: ignore[arg-type]  # of the names below
+    )
+
+
+def _load_llama_cpp(request: LoadRequest) -> Engine:
+    from semanticspec.engines.llama_cpp import LlamaCppEngine
+    from semanticspec.engines.llama_cpp_options import LlamaOptions
+
+    options = LlamaOptions(dtype=request.dtype, device=request.device, **request.options)
+    return LlamaCppEngine.load(request.model, options=options, states=request.states)
+
+
+DEFAULT_ENGINE = "transformers"
+ENGINES: dict[str, EngineKind] = {
+    DEFAULT_ENGINE: EngineKind(_load_transformers, ("threads", "cache_bytes")),
+    "llama-cpp": EngineKind(
+        _load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens"), ".gguf"
+    ),
+}
+ENGINE_HELP = (
+    f"{' or '.join(ENGINES)}, with options of its own if need be: llama-cpp:threads=4,gpu_layers=20."
+)
+"""Of the option --engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """An engine with options of its own."""
+
+    name: str = DEFAULT_ENGINE
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> EngineChoice:
+        """Reads a name, or a name and options: `llama-cpp:threads=4,gpu_layers=20`.
+
+        Raises:
+            ConfigError: there is no such engine, or it has no such option.
+        """
+        name, _, listed = text.partition(":")
+        if name not in ENGINES:
+            raise ConfigError(f"there is no engine {name!r}; choose from {', '.join(ENGINES)}")
+        options: dict[str, int] = {}
+        for part in filter(None, listed.split(",")):
+            key, _, value = part.partition("=")
+            if key not in ENGINES[name].options:
+                known = ", ".join(ENGINES[name].options)
+                raise ConfigError(f"the engine {name} has no option {key!r}; choose from {known}")
+            try:
+                options[key] = int(value)
+            except ValueError:
+                raise ConfigError(
+                    f"{key} of the engine {name} is {value!r}; expected a whole number"
+                ) from None
+        return cls(name, options)
+
+    def load(self, model: str, dtype: str, device: str, states: StateSpec) -> Engine:
+        """Loads a model with this engine. Raises what the engine raises."""
+        return ENGINES[self.name].load(LoadRequest(model, dtype, device, states, self.options))

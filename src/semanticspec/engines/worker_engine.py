@@ -1,0 +1,142 @@
+"""What engines that run their model on a thread of their own have in common: everything but the model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Generator, Sequence
+
+from semanticspec.config import check_sampling
+from semanticspec.engines.base import EngineInfo, TokenChunk
+from semanticspec.engines.scoring import ScoreRequest
+from semanticspec.engines.worker import Steps, Worker
+from semanticspec.engines.writing import WriteRequest
+from semanticspec.errors import EngineError
+from semanticspec.records import Generation, Sampling, Score, Stop
+
+
+class WorkerEngine(ABC):
+    """Implements `semanticspec.engines.base.Engine` and `Forgetting`, given how a model reads and writes."""
+
+    def __init__(self, info: EngineInfo, worker: Worker) -> None:
+        self._info = info
+        self._worker = worker
+
+    @abstractmethod
+    def _write(self, request: WriteRequest) -> Steps[list[Generation]]:
+        """The steps of a call to `generate` or `stream`."""
+
+    @abstractmethod
+    def _score(self, request: ScoreRequest) -> Steps[list[Score]]:
+        """The steps of a call to `score`."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Drops what is kept of earlier calls."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Frees the model. No call is under way any more."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def generate(
+        self,
+        context_ids: Sequence[int],
+        *,
+        n: int = 1,
+        max_tokens: int,
+        stop: Stop,
+        sampling: Sampling,
+        seed: int = 0,
+        distributions: bool = False,
+        request_id: str | None = None,
+    ) -> list[Generation]:
+        """See `Engine.generate`."""
+        context = self._checked(context_ids, max_tokens, sampling)
+        if n < 1:
+            raise EngineError(f"n is {n}; expected 1 or more continuations")
+        request = WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
+        return await self._worker.run(self._write(request))
+
+    async def stream(
+        self,
+        context_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        stop: Stop,
+        sampling: Sampling,
+        seed: int = 0,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[TokenChunk | Generation, None]:
+        """See `Engine.stream`. The first token comes at once, then what was written in about 20 ms each."""
+        context = self._checked(context_ids, max_tokens, sampling)
+        request = WriteRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
+        async with contextlib.aclosing(self._worker.stream(self._write(request))) as items:
+            async for item in items:
+                if isinstance(item, tuple):
+                    yield TokenChunk(item)
+                else:
+                    yield item[0]
+
+    async def score(
+        self,
+        context_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        *,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        distributions: bool = False,
+        request_id: str | None = None,
+    ) -> list[Score]:
+        """See `Engine.score`."""
+        if not continuations or not all(continuations):
+            raise EngineError("nothing to score: expected at least one continuation, and none of them empty")
+        context = self._checked(context_ids, max(map(len, continuations)), sampling)
+        rows = [list(continuation) for continuation in continuations]
+        for row in rows:
+            self._check_ids(row)
+        request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
+        return await self._worker.run(self._score(request))
+
+    async def forget(self) -> None:
+        """See `Forgetting.forget`."""
+
+        def clear() -> Generator[tuple[int, ...], None, None]:
+            self._clear()
+            yield ()
+
+        await self._worker.run(clear())
+
+    async def aclose(self) -> None:
+        """Ends calls under way with an EngineError and frees the model."""
+        await asyncio.shield(self._worker.aclose(self._free))
+
+    def _checked(self, context_ids: Sequence[int], new_tokens: int, sampling: Sampling | None) -> list[int]:
+        """The context as a list of its own. Raises EngineError for what cannot be run."""
+        self._worker.check_open()
+        context, limit = list(context_ids), self._info.max_context_tokens
+        if not context:
+            raise EngineError("the context is empty; expected at least one token")
+        if new_tokens < 1:
+            raise EngineError(f"max_tokens is {new_tokens}; expected 1 or more")
+        if len(context) + new_tokens > limit:
+            raise EngineError(
+                f"{len(context)} context tokens and {new_tokens} new ones do not fit the model's context of "
+                f"{limit} tokens"
+            )
+        self._check_ids(context)
+        if sampling is not None:
+            check_sampling(sampling)
+        return context
+
+    def _check_ids(self, token_ids: list[int]) -> None:
+        """Raises EngineError for ids without a row in the embedding: on a GPU they would end the process."""
+        if min(token_ids) < 0 or max(token_ids) >= self._info.vocabulary_size:
+            raise EngineError(
+                f"there are ids outside the model's vocabulary of {self._info.vocabulary_size}; "
+                "is the tokenizer the model's own?"
+            )

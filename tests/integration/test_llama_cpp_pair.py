@@ -1,0 +1,77 @@
+"""The bundled pair through llama.cpp: GGUF files made of it, mixed pairs, and the probes' verdicts.
+
+Tolerance: with keys and values in float32 the same weights give the same sums in another order, 1e-4 in p; the
+verdicts of the whole measurement are in docs/engines.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from semanticspec import demo
+from semanticspec.config import DecodingConfig
+from semanticspec.decoding import generate
+from semanticspec.demo.engines import measure, table
+from semanticspec.demo.gguf import write_pair
+from semanticspec.loading import load_pair
+from semanticspec.probes.agreement import Judged, compare
+from semanticspec.vocabulary import Vocabulary
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None,
+    reason="llama-cpp-python is not installed: pip install semanticspec[llama-cpp]",
+)
+PROMPT = "Mia has 14 pens. Mia buys 23 more. How many pens does Mia have?"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+def test_the_file_holds_the_tokenizer(files: tuple[Path, Path]) -> None:
+    found, wanted = Vocabulary.load(str(files[0])), Vocabulary.load(str(demo.target_path()))
+    assert found.fingerprint == wanted.fingerprint
+    assert (found.end_ids, found.end_id, found.think_end_id) == (
+        wanted.end_ids,
+        wanted.end_id,
+        wanted.think_end_id,
+    )
+    assert found.render_prompt(PROMPT) == wanted.render_prompt(PROMPT)
+    assert found.added_tokens == wanted.added_tokens
+
+
+@pytest.mark.parametrize("engines", [("llama-cpp", "llama-cpp"), ("transformers", "llama-cpp")])
+def test_any_mix_of_engines_writes_the_same(engines: tuple[str, str], files: tuple[Path, Path]) -> None:
+    def answer(target_engine: str, draft_engine: str) -> tuple[int, ...]:
+        pair = load_pair(
+            *map(str, files),
+            target_probe="bundled",
+            draft_probe="bundled",
+            target_engine=target_engine,
+            draft_engine=draft_engine,
+            dtype="float32",
+        )
+        return generate(pair, PROMPT, DecodingConfig(seed=3)).token_ids
+
+    assert answer(*engines) == answer("transformers", "transformers")
+
+
+def test_probes_give_the_same_verdicts(tmp_path: Path) -> None:
+    found = measure(40, tmp_path)
+    assert [agreement.num_segments for agreement in found.values()] == [40, 40]
+    assert all(agreement.share >= 0.95 for agreement in found.values())
+    assert found["float32"].differences[-1] < 1e-4
+    assert found["float16"].differences[-1] < 0.05
+    assert "| float32 | 40 |" in table(found)
+
+
+def test_figures_of_an_agreement() -> None:
+    first = [Judged(0.5, 0.5, True)] * 10
+    second = [Judged(0.5, 0.25, True)] * 9 + [Judged(0.0, 0.5, False)]  # 10 times 0, 9 times 0.25, once 0.5
+    agreement = compare(first, second)
+    assert (agreement.same, agreement.share) == (9, 0.9)
+    assert agreement.differences == pytest.approx((0.125, 0.2625, 0.5))
