@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.resources import files
 
 import httpx
 import openai
@@ -17,6 +23,7 @@ from serving import live, scripted_pair, slow_pair
 
 from semanticspec.config import with_options
 from semanticspec.decoding import generate_async
+from semanticspec.demo.grammar import read_problem
 from semanticspec.server.settings import ServerSettings
 
 USER = [{"role": "user", "content": "a"}]
@@ -304,7 +311,7 @@ async def test_the_key_is_asked_for_everywhere_but_where_it_is_entered():
         async with httpx.AsyncClient(base_url=server.url) as stranger:
             for wrong in (
                 {},
-                {"Authorization": "Bearer secret"},
+                {"Authorization": "Bearer secre"},
                 {"Authorization": "Basic secret"},
             ):
                 for path in ("/v1/models", "/metrics", "/openapi.json", "/v1//models"):
@@ -493,3 +500,31 @@ async def test_shutting_down_ends_streams_that_take_too_long_with_an_error():
         chunks = await events_of(await reading)
     assert chunks[-1]["error"]["code"] == "shutting_down"
     assert pair.target.engine.at_work + pair.draft.engine.at_work == 0
+
+
+async def test_the_page_loads_nothing_from_elsewhere():
+    async with live(scripted_pair()) as server:
+        page = await server.http.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.findall(r"(?:https?:)?//\w+[\w.]*\.\w+", page.text)
+    for tag in ("script", "style"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not re.findall(r"<[^>]*\s(?:style|on\w+)=", page.text)  # the policy would not let them work
+
+
+def test_the_pages_examples_are_problems_the_bundled_pair_knows():
+    html = files("semanticspec.server").joinpath("page.html").read_text(encoding="utf-8")
+    block = html.partition("BUNDLED_EXAMPLES = [")[2].partition("];")[0]
+    examples = re.findall(r'"(.+)"', block)
+    assert len(examples) == 3
+    assert all(read_problem(example) is not None for example in examples)
+
+
+def test_importing_the_package_and_its_command_line_loads_no_server():
+    code = "import sys, semanticspec.cli; print([m for m in sys.modules if m in ('fastapi', 'uvicorn', 'torch')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done
