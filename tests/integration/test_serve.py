@@ -118,7 +118,8 @@ def stream_and_stop(server: Serving, **fields) -> list[dict]:
 def test_sigterm_lets_a_stream_finish():
     with serving() as server:
         chunks = stream_and_stop(server, max_tokens=200)
-        assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+        assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+        assert len(chunks) > 6  # the signal came when it had just begun
         assert server.process.wait(30) in (0, -signal.SIGTERM)
         assert "Traceback" not in "".join(server.log)
 
