@@ -324,6 +324,17 @@ async def test_the_key_is_asked_for_everywhere_but_where_it_is_entered():
             await server.openai.with_options(api_key="other").models.list()
 
 
+async def test_without_a_key_only_local_names_are_answered():
+    async with live(scripted_pair()) as server:
+        for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"):
+            assert (await server.http.get("/v1/models", headers={"Host": name})).status_code == 200
+        for name in ("page.example", "localhost.page.example", "127.0.0.1.page.example:8000", ""):
+            foreign = await server.http.get("/v1/models", headers={"Host": name})
+            assert foreign.json()["error"]["code"] == "foreign_host"
+    async with live(scripted_pair(), api_key="secret") as server:
+        assert (await server.http.get("/v1/models", headers={"Host": "page.example"})).status_code == 200
+
+
 async def test_long_bodies_are_refused_told_or_not():
     async def in_pieces():
         for _ in range(40):

@@ -18,7 +18,7 @@ from sse_starlette import EventSourceResponse
 from semanticspec import __version__
 from semanticspec.pair import Pair
 from semanticspec.server.failures import as_api_error, install_handlers
-from semanticspec.server.guards import ApiKeyGuard, BodyLimit
+from semanticspec.server.guards import ApiKeyGuard, BodyLimit, LocalNames, is_local
 from semanticspec.server.page import page_response
 from semanticspec.server.schemas import ChatRequest, CompletionRequest
 from semanticspec.server.service import Accepted, Service, shutting_down
@@ -45,6 +45,8 @@ def create_app(pair: Pair, settings: ServerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_key is not None:
         app.add_middleware(ApiKeyGuard, api_key=settings.api_key)
+    elif is_local(settings.host):
+        app.add_middleware(LocalNames)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from ipaddress import ip_address
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -38,6 +39,39 @@ class ApiKeyGuard:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = key.strip().encode("latin-1")  # as headers are decoded
         return hmac.compare_digest(given, self._key) and scheme.lower() == "bearer"
+
+
+class LocalNames:
+    """Takes only requests that call this machine by a local name.
+
+    A web page of a foreign name that its owner lets point here ("DNS rebinding") would otherwise count as the server's
+    own in a browser. For servers without a key that are bound to this machine; such a page does not know a key.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_local(Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        error = ApiError(
+            403,
+            "without an API key this server answers to localhost only; start it with --api-key to use other names",
+            code="foreign_host",
+        )
+        await error.response()(scope, receive, send)
+
+
+def is_local(host: str) -> bool:
+    """Whether a host, with its port or without, is a name of this machine that needs no look-up."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    if host == "::1" or name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 class BodyLimit:
