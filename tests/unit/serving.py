@@ -62,7 +62,7 @@ class SlowEngine(ScriptedEngine):
     """
 
     at_work = 0
-    token_s = 0.005
+    token_s = 0.02
 
     async def generate(self, context_ids, *, max_tokens, **options):
         self.at_work += 1
@@ -103,11 +103,11 @@ def scripted_pair(p_target: float = 0.5, **engine) -> Pair:
 
 
 def slow_pair() -> Pair:
-    """Writes for ever, slowly."""
+    """Writes up to its context's end, which takes eight seconds."""
     vocabulary = make_vocabulary(template=TEMPLATE)
     return Pair(
-        Model(SlowEngine(endless, 9), vocabulary),
-        Model(SlowEngine(endless, 9), vocabulary),
+        Model(SlowEngine(endless, 9, 400), vocabulary),
+        Model(SlowEngine(endless, 9, 400), vocabulary),
         FixedProbe(0.5),
         FixedProbe(1.0),
         "slow",

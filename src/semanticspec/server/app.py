@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -24,7 +23,6 @@ from semanticspec.server.schemas import ChatRequest, CompletionRequest
 from semanticspec.server.service import Accepted, Service, shutting_down
 from semanticspec.server.settings import ServerSettings
 
-_log = logging.getLogger(__name__)
 _CLIENT_IS_GONE = 499
 """Nobody reads this status; it is the one that logs of web servers have for it."""
 
@@ -125,10 +123,7 @@ async def _stream(accepted: Accepted) -> AsyncGenerator[str, None]:
                 for chunk in accepted.reply.chunks(update):
                     yield _json(chunk)
     except Exception as error:
-        told = as_api_error(error)
-        if told.code == "internal_error":
-            _log.exception("request %s failed", accepted.reply.request_id)
-        yield _json(told.body())
+        yield _json(as_api_error(error).body())
     finally:
         accepted.job.stop()
     yield "[DONE]"

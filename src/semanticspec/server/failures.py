@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from semanticspec.errors import ConfigError, ProbeError, PromptError, SemanticSpecError
 
+_log = logging.getLogger(__name__)
 _TYPES = {
     401: "authentication_error",
     404: "not_found_error",
@@ -65,15 +67,18 @@ class ApiError(Exception):
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Any error as one that may be shown to a client."""
+    """Any error as one that may be shown to a client; what is the server's own fault goes to the log instead."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, PromptError):
         return ApiError(400, str(error), param="prompt", code="invalid_prompt")
     if isinstance(error, ConfigError | ProbeError):
         return ApiError(400, str(error), code="invalid_setting")
+    _log.error("a request failed", exc_info=error)
     if isinstance(error, SemanticSpecError):
-        return ApiError(500, str(error), code="engine_error")
+        return ApiError(
+            500, "the model failed while it worked; the server's log says why", code="engine_error"
+        )
     return ApiError(500, "the server failed; its log says why", code="internal_error")
 
 

@@ -24,7 +24,7 @@ from semanticspec.records import (
     TextWritten,
 )
 from semanticspec.server.admission import Place
-from semanticspec.server.failures import ApiError
+from semanticspec.server.failures import ApiError, as_api_error
 from semanticspec.server.metrics import Metrics
 from semanticspec.server.streaming import ChannelPiece, Piece, StopFinder, ThinkSplitter
 from semanticspec.vocabulary import Prompt
@@ -159,7 +159,7 @@ class Job:
         """What happens, until all outputs are done. Closing this stops the job.
 
         Raises:
-            ApiError, SemanticSpecError: what ended the job early.
+            ApiError: what ended the job early.
         """
         try:
             while (update := await self._updates.get()) is not None:
@@ -190,8 +190,8 @@ class Job:
                 code="timeout",
                 headers={"x-should-retry": "false"},  # the openai client would ask, and wait, two times more
             ) from None
-        except ExceptionGroup as group_of_errors:
-            raise group_of_errors.exceptions[0] from None
+        except ExceptionGroup as failed:
+            raise as_api_error(failed.exceptions[0]) from None
 
     async def _write(self, choice: int, plan: Plan, place: Place) -> None:
         """Waits for its turn and decodes one output."""

@@ -108,11 +108,6 @@ class Service:
         for job in list(self._jobs):
             job.stop(why)
 
-    async def idle(self) -> None:
-        """Returns when no request is at work."""
-        while self._jobs:
-            await asyncio.wait([job.task for job in self._jobs])
-
     def _check_name(self, name: str | None) -> None:
         if name is not None and name != self.model_name:
             raise ApiError(

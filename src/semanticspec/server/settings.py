@@ -82,7 +82,7 @@ def read_settings(file: Path | None, options: dict[str, Any]) -> ServerSettings:
         ConfigError: the file cannot be read, or a setting is unknown or out of range.
     """
     settings = _read_file(file) if file is not None else {}
-    settings |= {name: value for name, value in options.items() if value is not None}
+    settings |= {name: value for name, value in options.items() if value not in (None, [])}
     try:
         checked = ServerSettings.model_validate(settings)
     except ValidationError as error:
