@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +11,12 @@ import typer
 
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
-from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, RuleConfig, preset, with_levers
+from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, preset, with_levers, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
-from semanticspec.records import Result, Sampling
+from semanticspec.records import Result
+from semanticspec.server.commands import serve_command
 
 app = typer.Typer(
     name="semanticspec",
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 app.add_typer(probe_app, name="probe")
 app.add_typer(bench_app, name="bench")
+app.command("serve")(serve_command)
 
 ModelName = Annotated[
     str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")
@@ -84,7 +85,15 @@ def generate(
     Keeping drafted segments by their meaning is lossy: the output can differ from the target's own. The rule
     `token` is lossless.
     """
-    config = _config(preset_name, rule, strictness, max_new_tokens, temperature, top_p, seed)
+    config = with_options(
+        preset(preset_name),
+        rule=rule,
+        strictness=strictness,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
     if levers is not None:
         config = with_levers(config, [name for name in levers.split(",") if name])
     if not prompt.strip():
@@ -124,7 +133,9 @@ def demo(
     quiet: Annotated[bool, typer.Option(help="Show the table only, not every problem.")] = False,
 ) -> None:
     """Solve problems the bundled pair has never seen: the target alone beside speculative decoding."""
-    config = _config(preset_name, rule, strictness, None, temperature, top_p, seed)
+    config = with_options(
+        preset(preset_name), rule=rule, strictness=strictness, temperature=temperature, top_p=top_p, seed=seed
+    )
     from semanticspec.demo_command import run_demo
 
     run_demo(config, methods.split(","), split, num_problems, out, quiet=quiet)
@@ -148,28 +159,6 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _config(
-    preset_name: str,
-    rule: str | None,
-    strictness: float | None,
-    max_new_tokens: int | None,
-    temperature: float | None,
-    top_p: float | None,
-    seed: int,
-) -> DecodingConfig:
-    """A preset with what the user changed; checked, before any model is loaded."""
-    config = preset(preset_name)
-    rule_config: RuleConfig = replace(config.rule, **_given(name=rule, strictness=strictness))
-    sampling: Sampling = replace(config.sampling, **_given(temperature=temperature, top_p=top_p))
-    return replace(
-        config, rule=rule_config, sampling=sampling, seed=seed, **_given(max_new_tokens=max_new_tokens)
-    )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 async def _show(pair: Any, prompt: str, config: DecodingConfig, *, stream: bool, quiet: bool) -> Result:

@@ -216,6 +216,33 @@ def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
     return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
 
 
+def with_options(
+    config: DecodingConfig,
+    *,
+    rule: str | None = None,
+    strictness: float | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+) -> DecodingConfig:
+    """The same request with what a user changed; None leaves a setting as it is.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    return replace(
+        config,
+        rule=replace(config.rule, **_given(name=rule, strictness=strictness)),
+        sampling=replace(config.sampling, **_given(temperature=temperature, top_p=top_p)),
+        **_given(max_new_tokens=max_new_tokens, seed=seed),
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def target_alone(config: DecodingConfig) -> DecodingConfig:
     """The same request without speculation: the baseline of every comparison."""
     return replace(config, speculate=False)

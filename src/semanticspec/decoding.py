@@ -367,24 +367,28 @@ class Request:
     def _room(self) -> int:
         return self.limit - self.transcript.num_output_tokens
 
-    def _result(self) -> Result:
-        transcript = self.transcript
-        assert self.finish_reason in ("stop", "length")
+    def stats(self) -> Stats:
+        """Counts and seconds so far; also of a request that was closed early."""
         accepted = [segment.accepted for segment in self.segments]
         counts = Stats(
-            prompt_tokens=len(transcript.prompt_ids),
-            num_tokens=transcript.num_output_tokens,
-            draft_tokens=transcript.draft_tokens,
+            prompt_tokens=len(self.transcript.prompt_ids),
+            num_tokens=self.transcript.num_output_tokens,
+            draft_tokens=self.transcript.draft_tokens,
             drafted_tokens=self.drafted_tokens,
             segments_accepted=accepted.count(True),
             segments_rejected=accepted.count(False),
         )
+        return self.clock.stats(counts)
+
+    def _result(self) -> Result:
+        transcript = self.transcript
+        assert self.finish_reason in ("stop", "length")
         reasoning, answer = transcript.split_answer()
         return Result(
             text=transcript.text,
             token_ids=tuple(transcript.output_ids),
             segments=tuple(self.segments),
-            stats=self.clock.stats(counts),
+            stats=self.stats(),
             finish_reason=self.finish_reason,  # type: ignore[arg-type]
             lossy=self.config.lossy,
             reasoning=reasoning,

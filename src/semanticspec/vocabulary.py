@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
 THINK_START = "<think>"
 THINK_END = "</think>"
-Prompt = str | Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """A text to be continued as it stands, without a chat template."""
+
+    text: str
+
+
+Prompt = str | PlainText | Sequence[Mapping[str, str]]
 
 # Added tokens that end a turn or a text in well-known model families. A model's own generation config and its
 # tokenizer's eos token count as well; these catch folders whose configs name only one of several.
@@ -99,18 +109,33 @@ class Vocabulary:
         A tokenizer without a chat template gets the text as it is.
 
         Raises:
-            PromptError: the prompt is empty.
+            PromptError: the prompt is empty, or the chat template refuses the messages.
         """
+        if isinstance(prompt, PlainText):
+            if not prompt.text.strip():
+                raise PromptError("the prompt is empty; give some text to go on from")
+            plain: list[int] = self.tokenizer.encode(prompt.text)
+            return plain
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if not any(message.get("content", "").strip() for message in messages):
             raise PromptError("the prompt is empty; give some text to answer")
         if getattr(self.tokenizer, "chat_template", None):
+            return self.encode(self._in_template(messages))
+        ids: list[int] = self.tokenizer.encode("\n\n".join(message["content"] for message in messages))
+        return ids
+
+    def _in_template(self, messages: list[Any]) -> str:
+        from jinja2 import TemplateError
+
+        try:
             text: str = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-            return self.encode(text)
-        ids: list[int] = self.tokenizer.encode("\n\n".join(message["content"] for message in messages))
-        return ids
+        except TemplateError as error:
+            raise PromptError(
+                f"the model's chat template refuses these messages: {first_line(error)}"
+            ) from error
+        return text
 
     def opens_thinking(self, prompt_ids: Sequence[int]) -> bool:
         """Whether a rendered prompt ends inside `<think>`, put there by the chat template."""

@@ -1,0 +1,138 @@
+"""Asks a running server many problems at a time and checks each answer against its own problem.
+
+    python tests/integration/serve_load.py http://127.0.0.1:8000 --requests 200 --concurrency 16
+
+Prints one JSON object: how many were answered and right, requests and tokens a second, latencies. `--leaving 0.3` has
+that share of the clients go away in mid-stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from semanticspec.demo.grammar import Problem, answer_of, problems, read_step
+
+
+@dataclass
+class Tally:
+    """What came back.
+
+    Attributes:
+        mixed_up: answers that tell of people or things that their problem does not know.
+    """
+
+    answered: int = 0
+    right: int = 0
+    mixed_up: int = 0
+    left: int = 0
+    failed: list[str] = field(default_factory=list)
+    tokens: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    first_text_s: list[float] = field(default_factory=list)
+
+
+async def load(url: str, requests: int, concurrency: int, leaving: float = 0.0) -> dict[str, Any]:
+    """Asks, and returns the figures."""
+    tally, rng = Tally(), random.Random(0)
+    plan = [(problem, rng.random() < leaving) for problem in problems("test", requests)]
+    turns = asyncio.Semaphore(concurrency)
+    limits = httpx.Limits(max_connections=concurrency)
+    began = time.perf_counter()
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+
+        async def one(seed: int, problem: Problem, leaves: bool) -> None:
+            async with turns:
+                await ask(client, tally, problem, seed, leaves)
+
+        await asyncio.gather(*(one(seed, *entry) for seed, entry in enumerate(plan)))
+    return figures(tally, requests, time.perf_counter() - began)
+
+
+async def ask(client: httpx.AsyncClient, tally: Tally, problem: Problem, seed: int, leaves: bool) -> None:
+    """One problem, streamed."""
+    body = {
+        "messages": [{"role": "user", "content": problem.text}],
+        "seed": seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    began, reasoning, content = time.perf_counter(), "", ""
+    first: float | None = None
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        if response.status_code != 200:
+            tally.failed.append(f"{response.status_code}")
+            return
+        async for line in response.aiter_lines():
+            if line == "data: [DONE]":
+                break
+            if not line.startswith("data: "):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            if "error" in chunk:
+                tally.failed.append(chunk["error"]["message"])
+                return
+            for choice in chunk["choices"]:
+                reasoning += choice["delta"].get("reasoning", "")
+                content += choice["delta"].get("content", "")
+            if first is None and reasoning:
+                first = time.perf_counter() - began
+                if leaves:
+                    tally.left += 1
+                    return
+            if chunk["usage"]:
+                tally.tokens += chunk["usage"]["completion_tokens"]
+    tally.latencies_s.append(time.perf_counter() - began)
+    tally.first_text_s.append(first or 0.0)
+    tally.answered += 1
+    tally.right += answer_of(content) == problem.answer
+    tally.mixed_up += not is_about(problem, reasoning)
+
+
+def is_about(problem: Problem, reasoning: str) -> bool:
+    """Whether the first step tells of a person and a thing that the problem tells of."""
+    step = read_step(reasoning.split("\n\n")[0])
+    return step is None or (step.who in problem.text and step.item in problem.text)
+
+
+def figures(tally: Tally, requests: int, wall_s: float) -> dict[str, Any]:
+    return {
+        "requests": requests,
+        "answered": tally.answered,
+        "left": tally.left,
+        "failed": tally.failed,
+        "right": tally.right,
+        "mixed_up": tally.mixed_up,
+        "wall_s": wall_s,
+        "requests_per_s": (tally.answered + tally.left) / wall_s,
+        "tokens_per_s": tally.tokens / wall_s,
+        "latency_s": percentiles(tally.latencies_s),
+        "first_text_s": percentiles(tally.first_text_s),
+    }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {f"p{p}": ordered[min(len(ordered) - 1, p * len(ordered) // 100)] for p in (50, 90, 99)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("url")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--leaving", type=float, default=0.0)
+    given = parser.parse_args()
+    found = asyncio.run(load(given.url, given.requests, given.concurrency, given.leaving))
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
