@@ -87,18 +87,6 @@ async def test_kept_part_of_a_rejected_segment_is_not_read_again(
     assert generation.token_ids == llama.continuation(context, 2, SAMPLING, seed=1)
 
 
-async def test_one_of_several_scored_continuations_is_gone_on_from(
-    engine: TransformersEngine, llama: Subject, passes: list[int]
-) -> None:
-    candidates = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    await engine.score(PROMPT, candidates, request_id="r")
-    del passes[:]
-    for chosen in (candidates[1], candidates[0]):
-        context = [*PROMPT, *chosen]
-        check_score(await read(engine, context, [7, 7], "r"), llama, context, [7, 7])
-    assert passes == [2, 2]
-
-
 async def test_repeated_score_makes_no_copies(
     engine: WorkerEngine, passes: list[int], copies: list[int]
 ) -> None:
