@@ -364,6 +364,7 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         ((str(broken), "--method", METHOD), BenchmarkError, "tokens and its output"),
         ((*SHORT, "--method", METHOD), ConfigError, "--method names one of a folder"),
         ((*SHORT, "--levers", "magic"), ConfigError, "'magic' are no levers"),
+        ((*SHORT, "--levers", "tokens+adaptive"), ConfigError, "expected any of prefix, tokens, overlap"),
         ((*SHORT, "--levers", "tokens,tokens"), ConfigError, "named twice"),
         ((*SHORT, "--kept-share", "1"), ConfigError, "kept share is 1.0"),
         ((*SHORT, "--kept-share", "much"), ConfigError, "expected numbers"),

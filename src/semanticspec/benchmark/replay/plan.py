@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
-from semanticspec.config import LEVERS, DecodingConfig, with_levers
+from semanticspec.config import DecodingConfig, with_levers
 from semanticspec.errors import ConfigError
 from semanticspec.target_writing import ProposalSize
 
@@ -93,6 +93,10 @@ class Plan:
         )
 
 
+PLAYED_LEVERS = ("prefix", "tokens", "overlap")
+"""Levers that leave the decisions as they are; the others make decisions of their own, which were not recorded."""
+
+
 def lever_names(text: str) -> tuple[str, ...]:
     """The levers of `prefix+tokens`, in that order.
 
@@ -100,8 +104,10 @@ def lever_names(text: str) -> tuple[str, ...]:
         ConfigError: one is unknown or named twice.
     """
     names = tuple(text.split("+"))
-    if not set(names) <= set(LEVERS) or len(set(names)) < len(names):
-        raise ConfigError(f"{text!r} are no levers; expected any of {', '.join(LEVERS)}, joined by +")
+    if not set(names) <= set(PLAYED_LEVERS) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{text!r} are no levers to replay; expected any of {', '.join(PLAYED_LEVERS)}, joined by +"
+        )
     return names
 
 

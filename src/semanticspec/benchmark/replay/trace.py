@@ -80,7 +80,8 @@ def recorded(
     own = [row for row in rows if row.method == method and not row.failed][:limit]
     if method not in playable or not any(row.segments_accepted + row.segments_rejected for row in own):
         raise ConfigError(
-            f"{method!r} decided on no drafted segment in a pass of the target, so there is nothing to replay; "
+            f"{method!r} decided on no drafted segment in a pass of the target of its own, so there is nothing to "
+            "replay; "
             f"choose from {', '.join(playable) or 'another folder'}"
         )
     bonus = bool(methods.get(method, {}).get("config", {}).get("bonus_token"))
@@ -188,6 +189,6 @@ def token_acceptance(traces: Sequence[Trace]) -> float | None:
 
 
 def _judges(method: str) -> bool:
-    """Whether a method judges segments in one pass of the target, as the loop does."""
+    """Whether a method judges segments one by one, each in a pass of the target, as the plain loop does."""
     base, _ = split_name(method)
-    return base in METHODS and base not in _NOT_PLAYED
+    return base in METHODS and base not in _NOT_PLAYED and "candidates" not in method.split("+")
