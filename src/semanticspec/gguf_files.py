@@ -94,7 +94,7 @@ def write_gguf(folder: Path, path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from semanticspec.engines.transformers_loading import quiet
+    from semanticspec.transformers_quiet import quiet
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -145,7 +145,7 @@ class _Generation(Request):
         """The output's ids, end of text included. Runs on the engine's thread."""
         import torch
 
-        from semanticspec.engines.transformers_loading import quiet
+        from semanticspec.transformers_quiet import quiet
 
         vocabulary = self.pair.target.vocabulary
         prompt = torch.tensor([self.transcript.prompt_ids], device=target.model.device)

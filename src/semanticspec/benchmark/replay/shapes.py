@@ -201,7 +201,8 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from semanticspec.engines.transformers_loading import DTYPES, Loaded, max_context, quiet, resolve_device
+    from semanticspec.engines.transformers_loading import DTYPES, Loaded, max_context, resolve_device
+    from semanticspec.transformers_quiet import quiet
 
     check_place(device, dtype)
     config, where = model_config(shape), resolve_device(device)
