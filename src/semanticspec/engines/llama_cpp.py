@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec
+from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.llama_cpp_batch import SharedBatch
 from semanticspec.engines.llama_cpp_cache import Room
 from semanticspec.engines.llama_cpp_calls import Parts, score, write
@@ -19,7 +19,7 @@ from semanticspec.engines.llama_cpp_loading import load_context
 from semanticspec.engines.llama_cpp_options import LlamaOptions
 from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.worker import Steps, Worker
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.worker_engine import WorkerEngine, engine_info
 from semanticspec.engines.writing import WriteRequest
 from semanticspec.records import Generation, Score
 
@@ -53,18 +53,7 @@ class LlamaCppEngine(WorkerEngine):
             EngineError: llama-cpp-python is missing, or there is not enough memory for keys and values.
         """
         context, revision = load_context(model, options, states)
-        info = EngineInfo(
-            model_id=model,
-            revision=revision,
-            hidden_size=context.hidden_size,
-            num_layers=context.num_layers,
-            vocabulary_size=context.vocabulary_size,
-            max_context_tokens=context.context_tokens,
-            norm_state=states.norm_state,
-            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
-            layer=states.layer,
-            pooling=states.pooling,
-        )
+        info = engine_info(model, revision, context, context.context_tokens, states)
         torch.get_num_threads()  # torch then fixes the number for this thread, whatever the worker sets for itself
         return cls(context, info)
 

@@ -10,11 +10,9 @@ from semanticspec.engines.base import LAST_LAYER, StateSpec
 from semanticspec.engines.llama_cpp_context import LlamaContext
 from semanticspec.engines.llama_cpp_library import LOG, bindings
 from semanticspec.engines.llama_cpp_options import DEFAULT_CONTEXT_TOKENS, LlamaOptions, LlamaSettings
+from semanticspec.engines.worker import threads_for
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.gguf_files import check_gguf
-
-SMALL_MODEL_PARAMETERS = 10_000_000
-"""Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""
 
 _ALL_LAYERS = 999
 
@@ -82,12 +80,11 @@ def _settings(llama: Any, handle: Any, options: LlamaOptions, on_gpu: bool) -> L
         raise ConfigError(
             f"cache_tokens is {cache_tokens}, but one call may take {context_tokens}; expected at least as many"
         )
-    small = llama.llama_model_n_params(handle) < SMALL_MODEL_PARAMETERS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return LlamaSettings(
         exact=options.dtype == "float32",
         on_gpu=on_gpu,
-        threads=options.threads or (1 if small else cores),
+        threads=threads_for(llama.llama_model_n_params(handle), options.threads, cores),
         context_tokens=context_tokens,
         cache_tokens=cache_tokens,
     )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec
+from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.cache_pool import CachePool
 from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.transformers_batch import RowBatch
@@ -22,16 +22,14 @@ from semanticspec.engines.transformers_loading import Loaded, load_model
 from semanticspec.engines.transformers_network import Network
 from semanticspec.engines.transformers_reading import score
 from semanticspec.engines.transformers_writing import write
-from semanticspec.engines.worker import Steps, Worker
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.worker import Steps, Worker, threads_for
+from semanticspec.engines.worker_engine import WorkerEngine, engine_info
 from semanticspec.engines.writing import WriteRequest
 from semanticspec.records import Generation, Score
 
 T = TypeVar("T")
 DEFAULT_CACHE_BYTES = 4 * 2**30
 MAX_CACHED_SEQUENCES = 64
-SMALL_MODEL_PARAMETERS = 10_000_000
-"""Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""
 
 
 class TransformersEngine(WorkerEngine):
@@ -96,22 +94,10 @@ class TransformersEngine(WorkerEngine):
     ) -> TransformersEngine:
         """The engine of a model that is there already; see `load`."""
         network = Network(loaded.model, states)
-        info = EngineInfo(
-            model_id=name,
-            revision=loaded.revision,
-            hidden_size=network.hidden_size,
-            num_layers=network.num_layers,
-            vocabulary_size=network.vocabulary_size,
-            max_context_tokens=loaded.max_context_tokens,
-            norm_state=states.norm_state,
-            capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
-            layer=states.layer,
-            pooling=states.pooling,
-        )
+        info = engine_info(name, loaded.revision, network, loaded.max_context_tokens, states)
         # Asked for in any case: torch then fixes the number for this thread, whatever the worker sets for itself.
         usual = torch.get_num_threads()
-        small = loaded.model.num_parameters() < SMALL_MODEL_PARAMETERS
-        return cls(network, info, cache_bytes, threads or (1 if small else usual))
+        return cls(network, info, cache_bytes, threads_for(loaded.model.num_parameters(), threads, usual))
 
     def _write(self, request: WriteRequest) -> Steps[list[Generation]]:
         return write(self._network, self._pool, self._batch, request)

@@ -80,9 +80,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def row(self, index: int, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of some tokens of one row, `[1, heads, tokens, head]` each, as views."""
-        return self._key_buffer[index : index + 1, :, start:end], self._value_buffer[
-            index : index + 1, :, start:end
-        ]
+        rows, places = slice(index, index + 1), slice(start, end)
+        return self._key_buffer[rows, :, places], self._value_buffer[rows, :, places]
 
     def _hold(self, keys: Tensor, values: Tensor) -> None:
         """Replaces all that is cached."""

@@ -16,7 +16,15 @@ ResultT = TypeVar("ResultT")
 Steps = Generator[tuple[int, ...], None, ResultT]
 """A call as the worker sees it: each step runs for some milliseconds and yields the tokens written in it."""
 
+SMALL_MODEL_PARAMETERS = 10_000_000
+"""Below this, sharing one operation among CPU threads costs more than it saves: see docs/experiments.md."""
+
 _CLOSED = "the engine is closed; load the model again"
+
+
+def threads_for(num_parameters: int, asked: int | None, usual: int) -> int:
+    """CPU threads of one operation: those asked for, else one for small models and the usual number for others."""
+    return asked or (1 if num_parameters < SMALL_MODEL_PARAMETERS else usual)
 
 
 class _Job(Generic[ResultT]):

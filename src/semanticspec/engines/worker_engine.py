@@ -6,14 +6,46 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Protocol
 
 from semanticspec.config import check_sampling
-from semanticspec.engines.base import EngineInfo, TokenChunk
+from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
 from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.worker import Steps, Worker
 from semanticspec.engines.writing import WriteRequest
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
+
+
+class Sized(Protocol):
+    """A model's sizes."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+
+def engine_info(
+    model: str, revision: str, sizes: Sized, max_context_tokens: int, states: StateSpec
+) -> EngineInfo:
+    """What a `WorkerEngine` is; what it can do beyond the minimum is what sampling and scoring here can."""
+    return EngineInfo(
+        model_id=model,
+        revision=revision,
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        vocabulary_size=sizes.vocabulary_size,
+        max_context_tokens=max_context_tokens,
+        norm_state=states.norm_state,
+        capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
+        layer=states.layer,
+        pooling=states.pooling,
+    )
 
 
 class WorkerEngine(ABC):
