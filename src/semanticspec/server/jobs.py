@@ -48,21 +48,11 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Drafted:
-    """The draft has proposed a segment; nothing of it is output yet."""
+class Told:
+    """What the draft proposed, or the verdict on it."""
 
     choice: int
-    text: str
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The verdict on the last proposed segment."""
-
-    choice: int
-    segment: Segment
-    num_kept: int
+    event: SegmentDrafted | SegmentDecided
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +80,7 @@ class Done:
     lossy: bool
 
 
-Update = Drafted | Decided | Written | Done
+Update = Told | Written | Done
 
 
 @dataclass(slots=True)
@@ -221,10 +211,8 @@ class Job:
             self._count_thinking(progress, event)
             for piece in progress.push(Piece(event.author, event.text)):
                 self._put(Written(choice, piece))
-        elif isinstance(event, SegmentDrafted) and plan.tells_segments:
-            self._put(Drafted(choice, event.text, event.num_tokens))
-        elif isinstance(event, SegmentDecided) and plan.tells_segments:
-            self._put(Decided(choice, event.segment, event.num_kept))
+        elif isinstance(event, SegmentDrafted | SegmentDecided) and plan.tells_segments:
+            self._put(Told(choice, event))
 
     def _count_thinking(self, progress: Progress, event: TextWritten) -> None:
         """Counts tokens up to and with `</think>`; those of the piece that ends it if the tag is plain text."""

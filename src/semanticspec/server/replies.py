@@ -6,7 +6,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from semanticspec.server.jobs import Decided, Done, Drafted, Update, Written
+from semanticspec.records import SegmentDecided, SegmentDrafted
+from semanticspec.server.jobs import Done, Update, Written
 from semanticspec.server.streaming import ChannelPiece
 
 Endpoint = Literal["chat", "text"]
@@ -63,7 +64,7 @@ class Reply:
             return [self._text_chunk(update)]
         if isinstance(update, Done):
             return self._ending(update)
-        return [self._chunk(self._empty_choice(update.choice), semantic=_told(update))]
+        return [self._chunk(self._empty_choice(update.choice), semantic=_told(update.event))]
 
     def _text_chunk(self, update: Written) -> dict[str, Any]:
         author = {"author": update.piece.author} if self.tells_segments else None
@@ -164,10 +165,10 @@ def _delta(piece: ChannelPiece) -> dict[str, str]:
     return {"content": piece.text}
 
 
-def _told(update: Drafted | Decided) -> dict[str, Any]:
-    if isinstance(update, Drafted):
-        return {"drafted": {"text": update.text, "num_tokens": update.num_tokens}}
-    return {"decided": asdict(update.segment) | {"num_kept": update.num_kept}}
+def _told(event: SegmentDrafted | SegmentDecided) -> dict[str, Any]:
+    if isinstance(event, SegmentDrafted):
+        return {"drafted": {"text": event.text, "num_tokens": event.num_tokens}}
+    return {"decided": asdict(event.segment) | {"num_kept": event.num_kept}}
 
 
 def _share(part: int, whole: int) -> float | None:
