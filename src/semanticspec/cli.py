@@ -11,7 +11,7 @@ import typer
 
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
-from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, preset, with_levers, with_options
+from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, preset, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
@@ -93,9 +93,8 @@ def generate(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        levers=levers,
     )
-    if levers is not None:
-        config = with_levers(config, [name for name in levers.split(",") if name])
     if not prompt.strip():
         raise PromptError("the prompt is empty; give some text to answer")
     from semanticspec.console import closing_line, messages, result_json

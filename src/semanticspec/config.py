@@ -225,12 +225,18 @@ def with_options(
     temperature: float | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    levers: str | None = None,
 ) -> DecodingConfig:
     """The same request with what a user changed; None leaves a setting as it is.
+
+    Args:
+        levers: exactly these, by commas; see `LEVERS`.
 
     Raises:
         ConfigError: a setting cannot work.
     """
+    if levers is not None:
+        config = with_levers(config, [name for name in levers.split(",") if name])
     return replace(
         config,
         rule=replace(config.rule, **_given(name=rule, strictness=strictness)),

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semanticspec.config import DecodingConfig, preset, with_levers, with_options
+from semanticspec.config import DecodingConfig, preset, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, EngineChoice
 from semanticspec.errors import ConfigError
 
@@ -69,17 +69,15 @@ class ServerSettings(BaseModel):
         Raises:
             ConfigError: a setting cannot work.
         """
-        config = with_options(
+        return with_options(
             preset(self.preset),
             rule=self.rule,
             strictness=self.strictness,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
+            levers=self.levers,
         )
-        if self.levers is None:
-            return config
-        return with_levers(config, [name for name in self.levers.split(",") if name])
 
 
 def read_settings(file: Path | None, options: dict[str, Any]) -> ServerSettings:
