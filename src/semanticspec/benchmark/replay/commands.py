@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-from semanticspec.benchmark.replay.options import DEFAULT_KEPT_SHARES, DEFAULT_LEVERS, ReplayOptions
+from semanticspec.benchmark.replay.options import (
+    DEFAULT_KEPT_SHARES,
+    DEFAULT_LEVERS,
+    PLAYED_LEVERS,
+    ReplayOptions,
+)
 from semanticspec.benchmark.replay.shapes import SHAPES
-from semanticspec.config import LEVERS
 from semanticspec.errors import ConfigError
 
 
@@ -26,8 +30,8 @@ def replay_command(
     levers: Annotated[
         str,
         typer.Option(
-            help=f"Combinations of {', '.join(LEVERS)}, joined by +, several by commas: each is played beside the "
-            "target alone and the plain loop."
+            help=f"Combinations of {', '.join(PLAYED_LEVERS)}, joined by +, several by commas: each is played beside "
+            "the target alone and the plain loop."
         ),
     ] = ",".join(DEFAULT_LEVERS),
     num_requests: Annotated[

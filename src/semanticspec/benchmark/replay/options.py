@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PLAYED_LEVERS = ("prefix", "tokens", "overlap")
+"""Levers that leave the decisions as they are; the others make decisions of their own, which were not recorded."""
+
 DEFAULT_LEVERS = ("prefix+tokens", "prefix+tokens+overlap")
 DEFAULT_KEPT_SHARES = (0.0, 0.25, 0.5)
 """Of a rejected segment, in a made-up trace."""

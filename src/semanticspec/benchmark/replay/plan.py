@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
+from semanticspec.benchmark.replay.options import PLAYED_LEVERS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
 from semanticspec.config import DecodingConfig, with_levers
 from semanticspec.errors import ConfigError
@@ -91,10 +92,6 @@ class Plan:
             check_passes=sum(turn.checked + sum(p > 0 for p, _ in turn.proposals) for turn in turns),
             streamed_tokens=sum(turn.streamed + sum(p == 0 for p, _ in turn.proposals) for turn in turns),
         )
-
-
-PLAYED_LEVERS = ("prefix", "tokens", "overlap")
-"""Levers that leave the decisions as they are; the others make decisions of their own, which were not recorded."""
 
 
 def lever_names(text: str) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ class Play:
 
     Attributes:
         prompt_s: the models' reading of the prompt. draft_s: waiting for drafted segments. verify_s: the target's
-            reading of them. rewrite_s: all that the target writes, checks and proposals included.
+            reading of them, for a beginning to keep too. rewrite_s: all that the target writes, proposals and their
+            checks included.
         counts: what was really done, counted from the engines' answers.
         verified: tokens and seconds of every verification.
     """
@@ -125,7 +126,7 @@ class _Player:
             self.ahead = asyncio.create_task(self._draft(context, next_drafted, self.plan.distributions))
         next_id = await self._verify(ids, bonus=turn.accepted and turn.free > 0)
         if turn.checked:
-            with self.clock.phase("rewrite"):
+            with self.clock.phase("verify"):
                 next_id = await self._check(ids, generation)
         self._append(generation.token_ids[: turn.kept], ids[: turn.kept], by_draft=True)
         if turn.free:

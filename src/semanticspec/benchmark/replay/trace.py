@@ -81,8 +81,7 @@ def recorded(
     if method not in playable or not any(row.segments_accepted + row.segments_rejected for row in own):
         raise ConfigError(
             f"{method!r} decided on no drafted segment in a pass of the target of its own, so there is nothing to "
-            "replay; "
-            f"choose from {', '.join(playable) or 'another folder'}"
+            f"replay; choose from {', '.join(playable) or 'another folder'}"
         )
     bonus = bool(methods.get(method, {}).get("config", {}).get("bonus_token"))
     return [trace_of(row, bonus_token=bonus) for row in own]
