@@ -161,7 +161,7 @@ class Pacing:
 
 
 class AlwaysSpeculate(Pacing):
-    """Learns nothing and always speculates: the plain loop."""
+    """Always speculates, whatever it is told: the plain loop."""
 
     def segments_pay(self) -> bool:
         return True
