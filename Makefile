@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-fast contract lint format types results clean
+.PHONY: help install browser demo bench test test-fast contract lint format types results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +17,11 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 install: $(READY)  ## Make .venv and install the package with its developer tools
+
+browser:  ## Chromium, for the tests of the server's page (Debian, Ubuntu; as root)
+	@command -v chromium >/dev/null || { \
+		echo "Installing Chromium ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 demo: $(READY)  ## Solve a few problems, target alone beside speculative decoding
 	@$(VENV)/bin/semanticspec demo
