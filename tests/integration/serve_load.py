@@ -3,7 +3,8 @@
     python tests/integration/serve_load.py http://127.0.0.1:8000 --requests 200 --concurrency 16
 
 Prints one JSON object: how many were answered and right, requests and tokens a second, latencies. `--leaving 0.3` has
-that share of the clients go away in mid-stream.
+that share of the clients go away in mid-stream. `--seconds 600` goes on asking for that long instead; with `--pid` of
+the server the memory that it holds is looked at every ten seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +32,7 @@ class Tally:
         mixed_up: answers that tell of people or things that their problem does not know.
     """
 
+    requests: int = 0
     answered: int = 0
     right: int = 0
     mixed_up: int = 0
@@ -40,20 +44,52 @@ class Tally:
 
 
 async def load(url: str, requests: int, concurrency: int, leaving: float = 0.0) -> dict[str, Any]:
-    """Asks, and returns the figures."""
+    """Asks so many problems, and returns the figures."""
+    return await load_with(url, problems("test", requests), concurrency, leaving)
+
+
+async def load_for(
+    url: str, seconds: float, concurrency: int, leaving: float, pid: int | None
+) -> dict[str, Any]:
+    """Asks for so long, and returns the figures."""
+    ends = time.perf_counter() + seconds
+    pool, rng = problems("test", 1000), random.Random(1)
+
+    def asked() -> Iterator[Problem]:
+        while time.perf_counter() < ends:
+            yield rng.choice(pool)
+
+    memory_mib: list[int] = []
+    watching = asyncio.create_task(watch_memory(pid, memory_mib)) if pid is not None else None
+    found = await load_with(url, asked(), concurrency, leaving)
+    if watching is not None:
+        watching.cancel()
+        found["memory_mib"] = memory_mib
+    return found
+
+
+async def load_with(url: str, asked: Iterable[Problem], concurrency: int, leaving: float) -> dict[str, Any]:
     tally, rng = Tally(), random.Random(0)
-    plan = [(problem, rng.random() < leaving) for problem in problems("test", requests)]
-    turns = asyncio.Semaphore(concurrency)
+    waiting = enumerate(asked)
     limits = httpx.Limits(max_connections=concurrency)
     began = time.perf_counter()
+
+    async def client_of(client: httpx.AsyncClient) -> None:
+        for seed, problem in waiting:
+            tally.requests += 1
+            await ask(client, tally, problem, seed, rng.random() < leaving)
+
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        await asyncio.gather(*(client_of(client) for _ in range(concurrency)))
+    return figures(tally, time.perf_counter() - began)
 
-        async def one(seed: int, problem: Problem, leaves: bool) -> None:
-            async with turns:
-                await ask(client, tally, problem, seed, leaves)
 
-        await asyncio.gather(*(one(seed, *entry) for seed, entry in enumerate(plan)))
-    return figures(tally, requests, time.perf_counter() - began)
+async def watch_memory(pid: int, memory_mib: list[int]) -> None:
+    """Notes the resident memory of a process every ten seconds."""
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        memory_mib.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
+        await asyncio.sleep(10)
 
 
 async def ask(client: httpx.AsyncClient, tally: Tally, problem: Problem, seed: int, leaves: bool) -> None:
@@ -102,9 +138,9 @@ def is_about(problem: Problem, reasoning: str) -> bool:
     return step is None or (step.who in problem.text and step.item in problem.text)
 
 
-def figures(tally: Tally, requests: int, wall_s: float) -> dict[str, Any]:
+def figures(tally: Tally, wall_s: float) -> dict[str, Any]:
     return {
-        "requests": requests,
+        "requests": tally.requests,
         "answered": tally.answered,
         "left": tally.left,
         "failed": tally.failed,
@@ -129,8 +165,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--leaving", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--pid", type=int)
     given = parser.parse_args()
-    found = asyncio.run(load(given.url, given.requests, given.concurrency, given.leaving))
+    if given.seconds is not None:
+        asking = load_for(given.url, given.seconds, given.concurrency, given.leaving, given.pid)
+    else:
+        asking = load(given.url, given.requests, given.concurrency, given.leaving)
+    found = asyncio.run(asking)
     print(json.dumps(found, indent=2))
 
 

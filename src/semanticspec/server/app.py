@@ -19,12 +19,19 @@ from semanticspec.pair import Pair
 from semanticspec.server.failures import as_api_error, install_handlers
 from semanticspec.server.guards import ApiKeyGuard, BodyLimit, LocalNames, is_local
 from semanticspec.server.page import page_response
-from semanticspec.server.schemas import ChatRequest, CompletionRequest
+from semanticspec.server.schemas import ChatRequest, CompletionRequest, ErrorAnswer
 from semanticspec.server.service import Accepted, Service, shutting_down
 from semanticspec.server.settings import ServerSettings
 
 _CLIENT_IS_GONE = 499
 """Nobody reads this status; it is the one that logs of web servers have for it."""
+
+# What OpenAPI tells of answers. Those to the endpoints that generate are OpenAI's own, see `replies`.
+_FAILURES: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}}
+_GENERATED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "whole, or streamed"}
+}
+_FOR_PROMETHEUS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
 
 
 def create_app(pair: Pair, settings: ServerSettings) -> FastAPI:
@@ -35,7 +42,9 @@ def create_app(pair: Pair, settings: ServerSettings) -> FastAPI:
     """
     service = Service(pair, settings)
     # No /docs: FastAPI's page loads scripts from elsewhere.
-    app = FastAPI(title="semanticspec", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="semanticspec", version=__version__, docs_url=None, redoc_url=None, responses=_FAILURES
+    )
     app.state.service = service
     install_handlers(app)
     _add_generation(app, service)
@@ -53,12 +62,12 @@ def create_app(pair: Pair, settings: ServerSettings) -> FastAPI:
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", response_model=None)
+    @app.post("/v1/chat/completions", response_model=None, responses=_GENERATED)
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answers a chat."""
         return await _answer(await service.accept(body), request, stream=body.stream)
 
-    @app.post("/v1/completions", response_model=None)
+    @app.post("/v1/completions", response_model=None, responses=_GENERATED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         return await _answer(await service.accept(body), request, stream=body.stream)
@@ -79,7 +88,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    @app.get("/metrics", response_model=None)
+    @app.get("/metrics", response_model=None, responses=_FOR_PROMETHEUS)
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

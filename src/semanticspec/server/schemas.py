@@ -191,6 +191,21 @@ class CompletionRequest(GenerationRequest):
     max_tokens: int | None = Field(default=16, ge=1)
 
 
+class ErrorFacts(BaseModel):
+    """What went wrong, in OpenAI's words; `failures` makes it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that failed."""
+
+    error: ErrorFacts
+
+
 def without_neutral(data: Any, neutral: dict[str, tuple[Any, ...]]) -> Any:
     """The same object without fields that do nothing at the value they have."""
     if not isinstance(data, dict):
