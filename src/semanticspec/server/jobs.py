@@ -187,7 +187,9 @@ class Job:
         """Waits for its turn and decodes one output."""
         try:
             self._metrics.queued(await place.enter())
-            request = Request(self._pair, plan.config, plan.prompt, f"{self.request_id}-{choice}")
+            # In a thread: it tokenizes the prompt, and all other streams would wait for a long one.
+            name = f"{self.request_id}-{choice}"
+            request = await asyncio.to_thread(Request, self._pair, plan.config, plan.prompt, name)
             progress = Progress.of(plan, request, self._pair)
             async with aclosing(request.events()) as events:
                 async for event in events:
