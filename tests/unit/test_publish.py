@@ -18,7 +18,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.loading import load_pair
 from semanticspec.probes import Probe, finding
 from semanticspec.probes.commands import probe_app
-from semanticspec.probes.finding import fitting, locate, packaged_probes
+from semanticspec.probes.finding import PackagedProbe, fitting, locate, packaged_probes
 from semanticspec.probes.metrics import Interval
 from semanticspec.probes.publish import publish, push
 
@@ -230,3 +230,18 @@ def test_probes_that_fit_are_named_not_used(pretrained: Path) -> None:
     with pytest.raises(ProbeError) as caught:
         make_pair().check(DecodingConfig())
     assert "come with" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packaged", packaged_probes(), ids=lambda p: f"{p.pair}-{p.role}")
+def test_what_comes_with_the_package_can_be_used_and_says_how_good_it_is(packaged: PackagedProbe) -> None:
+    probe = Probe.load(packaged.path)  # the weights are those that the card tells of
+    assert (probe.card.role, locate(packaged.pair, packaged.role)) == (packaged.role, packaged.path)
+    content = json.loads((packaged.path / "evaluation.json").read_text())
+    assert content["probe"]["weights_digest"] == probe.card.weights_digest
+    figures = [content["after"], content["signals"][content["best_signal"]]]
+    ours, signal = (f["auroc"]["value"] for f in figures)
+    assert ours > signal, "a probe has to earn its place beside the log-probabilities of the same pass"
+    told = (packaged.path / "README.md").read_text()
+    assert f"| this probe | {ours:.3f} [" in told
+    for text in (told, json.dumps(content), (packaged.path / "config.json").read_text()):
+        assert str(Path.home()) not in text, "a path of the machine that made it"
