@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from semanticspec.benchmark.methods import split_name
 from semanticspec.benchmark.rows import Row
 
 _LOOP_RULES = ("semantic", "semantic-paper", "top-k", "random", "always", "never", "token")
@@ -107,9 +108,12 @@ def drafting_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def verifying_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Those of them that judge by one pass of the target over the draft, as the limit assumes; our rules first."""
-    judged = [name for name in drafting_methods(rows) if name.partition("@")[0] in _LOOP_RULES]
-    return sorted(judged, key=lambda name: _LOOP_RULES.index(name.partition("@")[0]))
+    """Those of them that judge by one pass of the target over the draft, as the limit assumes.
+
+    The semantic rule first, and each rule without levers before the same with some.
+    """
+    judged = [name for name in drafting_methods(rows) if split_name(name)[0] in _LOOP_RULES]
+    return sorted(judged, key=lambda name: (_LOOP_RULES.index(split_name(name)[0]), "+" in name))
 
 
 def _faster_target(rows: Mapping[str, Sequence[Row]]) -> str | None:

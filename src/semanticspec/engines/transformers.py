@@ -15,6 +15,7 @@ import torch
 
 from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.cache_pool import CachePool
+from semanticspec.engines.packed_weights import pack_weights
 from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.transformers_batch import RowBatch
 from semanticspec.engines.transformers_cache import CachedSequence
@@ -92,7 +93,8 @@ class TransformersEngine(WorkerEngine):
         threads: int | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
-        """The engine of a model that is there already; see `load`."""
+        """The engine of a model that is there already, whose layers it may replace; see `load` and `pack_weights`."""
+        pack_weights(loaded.model)
         network = Network(loaded.model, states)
         info = engine_info(name, loaded.revision, network, loaded.max_context_tokens, states)
         # Asked for in any case: torch then fixes the number for this thread, whatever the worker sets for itself.
