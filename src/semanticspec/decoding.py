@@ -173,7 +173,7 @@ class Request:
                 yield SegmentDecided(self.num_drafts - 1, segment, 0)
                 continue
             if not verdict.accepted and self.config.keep_prefix:
-                verdict = await self._keep_prefix(draft, verdict)
+                verdict = await self._keep_prefix(draft, verdict, scores[place])
             self._note_costs(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
             for event in self._keep(draft, verdict, scores[place]):
@@ -213,9 +213,10 @@ class Request:
     async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
         """The target reads the segments in one pass."""
         config, sampling = self.config, None
+        distributions = (config.rule.needs_distributions or config.keep_prefix) and not config.bonus_token
         if config.bonus_token:
             sampling = Sampling(config.bonus_temperature, config.sampling.top_p)
-        elif config.rule.needs_distributions:
+        elif distributions:
             sampling = config.sampling
         with self.clock.phase("verify"):
             return await self.pair.target.engine.score(
@@ -223,7 +224,7 @@ class Request:
                 [draft.token_ids for draft in drafts],
                 sampling=sampling,
                 seed=self.target_seed,
-                distributions=config.rule.needs_distributions,
+                distributions=distributions,
                 request_id=self.request_id,
             )
 
@@ -263,10 +264,12 @@ class Request:
         self.num_rejected += not verdict.accepted
         return segment
 
-    async def _keep_prefix(self, draft: Draft, verdict: Verdict) -> Verdict:
+    async def _keep_prefix(self, draft: Draft, verdict: Verdict, score: Score) -> Verdict:
         """A rejection that keeps what token-level speculation would have: all of it at the most."""
         with self.clock.phase("verify"):
-            checked = await self.writer.check(self.transcript, draft.token_ids, draft.generation)
+            if score.distributions is None:  # read for a bonus token, under other sampling settings
+                score = await self.writer.read(self.transcript, draft.token_ids)
+            checked = self.writer.check(draft.token_ids, draft.generation, score)
         replacement_id = None if checked.accepted else checked.replacement_id
         return replace(verdict, num_kept=checked.num_kept, replacement_id=replacement_id)
 

@@ -16,7 +16,7 @@ from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.engines.base import TokenChunk, derived_seed
 from semanticspec.pacing import Pacing
 from semanticspec.pair import Model, Pair
-from semanticspec.records import Generation, Stop, Verdict
+from semanticspec.records import Generation, Score, Stop, Verdict
 from semanticspec.transcript import Transcript
 
 TOKEN_RULE = RuleConfig("token")
@@ -94,12 +94,8 @@ class TargetWriter:
         taken, self._proposals = tuple(self._proposals), []
         return taken
 
-    async def check(self, transcript: Transcript, ids: Sequence[int], proposal: Generation) -> Verdict:
-        """Which beginning of a drafted segment token-level speculation keeps, and the token after it.
-
-        Args:
-            ids: the segment in the target's tokens. proposal: as the draft wrote it, with its distributions.
-        """
+    async def read(self, transcript: Transcript, ids: Sequence[int]) -> Score:
+        """What the target makes of a continuation in its own tokens, with its distributions."""
         (score,) = await self._pair.target.engine.score(
             transcript.target_ids,
             [ids],
@@ -108,6 +104,16 @@ class TargetWriter:
             distributions=True,
             request_id=self._request_id,
         )
+        return score
+
+    def check(self, ids: Sequence[int], proposal: Generation, score: Score) -> Verdict:
+        """Which beginning of a continuation token-level speculation keeps, and the token after it.
+
+        Args:
+            ids: the continuation in the target's tokens.
+            proposal, score: as the draft wrote it and as the target read it, with distributions under the sampling
+                settings of the request.
+        """
         assert proposal.distributions is not None
         evidence = Evidence(
             tuple(ids),
@@ -139,7 +145,7 @@ class TargetWriter:
         if not ids:
             self._proposals.append((0, 0))
             return await self._plain(transcript)
-        verdict = await self.check(transcript, ids, proposal)
+        verdict = self.check(ids, proposal, await self.read(transcript, ids))
         self._proposals.append((len(ids), verdict.num_kept))
         self._size.note(whole=verdict.num_kept == len(ids))
         kept = ids[: verdict.num_kept]

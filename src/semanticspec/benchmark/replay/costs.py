@@ -69,9 +69,9 @@ def predicted_s(plan: Plan, terms: Terms) -> float:
 
 
 def _turn_s(turn: Turn, terms: Terms) -> float:
-    passes = [turn.drafted] * (turn.judged + turn.checked)
     proposed = [number for number, _ in turn.proposals if number]
     alone = turn.streamed + len(turn.proposals) - len(proposed)
     drafted = turn.drafted + sum(proposed)
-    read_s = sum(terms.reading_s(number) for number in (*passes, *proposed))
+    read = [turn.drafted] * turn.judged + proposed
+    read_s = sum(map(terms.reading_s, read))
     return drafted * terms.drafted_token_s + read_s + alone * terms.target_token_s

@@ -47,8 +47,8 @@ class Counts:
     Attributes:
         num_tokens: of the output; draft_tokens: those of them that came from drafted segments.
         drafted_tokens: written by the draft for segments; proposed_tokens: written by it for checks.
-        verify_passes, check_passes: the target's readings of segments for a verdict, and of segments and proposals
-            for the token rule.
+        verify_passes: the target's readings of segments.
+        checks: segments and proposals that the token rule looked at; the target has read the segments anyway.
         streamed_tokens: written by the target one by one.
     """
 
@@ -57,7 +57,7 @@ class Counts:
     drafted_tokens: int = 0
     proposed_tokens: int = 0
     verify_passes: int = 0
-    check_passes: int = 0
+    checks: int = 0
     streamed_tokens: int = 0
 
     def to_json(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class Plan:
             drafted_tokens=sum(turn.drafted for turn in turns),
             proposed_tokens=sum(proposed for turn in turns for proposed, _ in turn.proposals),
             verify_passes=sum(turn.judged for turn in turns),
-            check_passes=sum(turn.checked + sum(p > 0 for p, _ in turn.proposals) for turn in turns),
+            checks=sum(turn.checked + sum(p > 0 for p, _ in turn.proposals) for turn in turns),
             streamed_tokens=sum(turn.streamed + sum(p == 0 for p, _ in turn.proposals) for turn in turns),
         )
 

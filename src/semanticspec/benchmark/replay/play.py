@@ -18,7 +18,7 @@ from semanticspec.acceptance import Evidence, decide
 from semanticspec.benchmark.replay.plan import Counts, Plan, Turn
 from semanticspec.engines.base import Engine, Forgetting, TokenChunk
 from semanticspec.errors import EngineError
-from semanticspec.records import Generation, Sampling, Stop
+from semanticspec.records import Generation, Sampling, Score, Stop
 from semanticspec.target_writing import TOKEN_RULE
 from semanticspec.transcript import Clock
 
@@ -124,10 +124,11 @@ class _Player:
         if self.plan.overlap and next_drafted:
             context = [*self.draft_ids, *generation.token_ids]
             self.ahead = asyncio.create_task(self._draft(context, next_drafted, self.plan.distributions))
-        next_id = await self._verify(ids, bonus=turn.accepted and turn.free > 0)
+        score = await self._verify(ids, bonus=turn.accepted and turn.free > 0)
+        next_id = score.next_token_id or 0
         if turn.checked:
             with self.clock.phase("verify"):
-                next_id = await self._check(ids, generation)
+                next_id = self._check(ids, generation, score)
         self._append(generation.token_ids[: turn.kept], ids[: turn.kept], by_draft=True)
         if turn.free:
             self._append_target([next_id])
@@ -146,42 +147,39 @@ class _Player:
         )
         return generation
 
-    async def _verify(self, ids: list[int], *, bonus: bool) -> int:
-        """The target reads a segment; returns the token it would go on with, 0 unless asked for."""
+    async def _verify(self, ids: list[int], *, bonus: bool) -> Score:
+        """The target reads a segment, and draws the token it would go on with where that is asked for."""
         start = time.perf_counter()
         with self.clock.phase("verify"):
-            (score,) = await self.target.score(
-                self.target_ids,
-                [ids],
-                sampling=_SAMPLING if bonus else None,
-                seed=self.seed,
-                request_id="replay",
-            )
+            score = await self._read(ids, draws=bonus, distributions=self.plan.distributions)
         self.verified.append((len(score.logprobs), time.perf_counter() - start))
         self.counted["verify_passes"] += 1
-        return score.next_token_id or 0
+        return score
 
-    async def _check(self, ids: list[int], proposal: Generation) -> int:
-        """The target reads proposed tokens and the token rule looks at them; returns a token to go on with.
+    async def _read(self, ids: list[int], *, draws: bool, distributions: bool) -> Score:
+        (score,) = await self.target.score(
+            self.target_ids,
+            [ids],
+            sampling=_SAMPLING if draws or distributions else None,
+            seed=self.seed,
+            distributions=distributions,
+            request_id="replay",
+        )
+        return score
+
+    def _check(self, ids: list[int], proposal: Generation, score: Score) -> int:
+        """The token rule looks at tokens that the target has read; returns a token to go on with.
 
         What the rule finds in random weights is dropped, the plan has the decision. It looks at fewer tokens than it
         would with real ones, since the first of them mostly fails.
         """
-        (score,) = await self.target.score(
-            self.target_ids,
-            [ids],
-            sampling=_SAMPLING,
-            seed=self.seed,
-            distributions=True,
-            request_id="replay",
-        )
         evidence = Evidence(
             tuple(ids),
             target_distributions=score.distributions,
             draft_distributions=proposal.distributions,
         )
         verdict = decide(TOKEN_RULE, evidence, self.random)
-        self.counted["check_passes"] += 1
+        self.counted["checks"] += 1
         found = score.next_token_id if verdict.replacement_id is None else verdict.replacement_id
         return found or 0
 
@@ -193,7 +191,8 @@ class _Player:
         proposal = await self._draft(self.draft_ids, proposed, distributions=True)
         self.counted["proposed_tokens"] += len(proposal.token_ids)
         ids = _known(proposal.token_ids, self.target)
-        next_id = await self._check(ids, proposal)
+        score = await self._read(ids, draws=True, distributions=True)
+        next_id = self._check(ids, proposal, score)
         self._append(proposal.token_ids[:kept], ids[:kept], by_draft=False)
         if kept < left:
             self._append_target([next_id])
