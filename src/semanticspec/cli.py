@@ -11,7 +11,7 @@ import typer
 
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
-from semanticspec.config import LEVERS, PRESETS, RULES, DecodingConfig, preset, with_options
+from semanticspec.config import AUTO_LEVERS, LEVERS_HELP, PRESETS, RULES, DecodingConfig, preset, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.probes.commands import probe_app
@@ -42,9 +42,7 @@ ProbeName = Annotated[
 Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]
 Strictness = Annotated[float | None, typer.Option(help="Above 0; 1 is the paper's rule, larger keeps less.")]
-Levers = Annotated[
-    str | None, typer.Option(help=f"What makes it faster beyond the paper, by commas: {', '.join(LEVERS)}.")
-]
+Levers = Annotated[str, typer.Option(help=f"What makes it faster beyond the paper. {LEVERS_HELP}")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Longest output, in target tokens.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")]
 TopP = Annotated[float | None, typer.Option(help="Share of probability kept when sampling; default 0.95.")]
@@ -67,7 +65,7 @@ def generate(
     rule: Rule = None,
     preset_name: Preset = "default",
     strictness: Strictness = None,
-    levers: Levers = None,
+    levers: Levers = AUTO_LEVERS,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -110,6 +108,8 @@ def generate(
         dtype=dtype,
         device=device,
     )
+    if levers == AUTO_LEVERS and preset_name == "default":
+        config = pair.with_default_levers(config)
     result = asyncio.run(_show(pair, prompt, config, stream=stream, quiet=as_json))
     if as_json:
         typer.echo(result_json(result))
@@ -120,7 +120,9 @@ def generate(
 @app.command()
 def demo(
     num_problems: Annotated[int, typer.Option("--num-problems", "-n", min=1, help="How many problems.")] = 5,
-    methods: Annotated[str, typer.Option(help="What to compare, separated by commas.")] = "target,semantic",
+    methods: Annotated[
+        str, typer.Option(help="What to compare, by commas: those of `bench`.")
+    ] = "target,semantic,semantic+prefix+tokens",
     split: Annotated[str, typer.Option(help="test or validation problems.")] = "test",
     rule: Rule = None,
     preset_name: Preset = "default",

@@ -158,6 +158,11 @@ class DecodingConfig:
         return self.speculate and (self.rule.lossy or self.bonus_token)
 
     @property
+    def keeps_prefix(self) -> bool:
+        """Whether beginnings of rejected segments are kept beyond what the rule itself keeps."""
+        return self.keep_prefix and not self.rule.needs_distributions
+
+    @property
     def needs_distributions(self) -> bool:
         """Whether both engines have to give full distributions."""
         return self.rule.needs_distributions or self.keep_prefix or self.num_speculative_tokens > 0
@@ -200,6 +205,12 @@ LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """What makes the loop faster beyond the paper, by name, with the settings that turn it on."""
+DEFAULT_LEVERS = ("prefix", "tokens")
+"""What is on where a pair can have it and nobody says otherwise: docs/decisions/0003-default-levers.md."""
+AUTO_LEVERS = "auto"
+LEVERS_HELP = (
+    f"By commas: {', '.join(LEVERS)}; none; or auto: {' and '.join(DEFAULT_LEVERS)} where the pair can."
+)
 
 
 def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
@@ -230,13 +241,14 @@ def with_options(
     """The same request with what a user changed; None leaves a setting as it is.
 
     Args:
-        levers: exactly these, by commas; see `LEVERS`.
+        levers: exactly these, by commas, see `LEVERS`; or none. With auto they are the pair's to choose, see
+            `Pair.with_default_levers`.
 
     Raises:
         ConfigError: a setting cannot work.
     """
-    if levers is not None:
-        config = with_levers(config, [name for name in levers.split(",") if name])
+    if levers not in (None, AUTO_LEVERS):
+        config = with_levers(config, [] if levers == "none" else [name for name in levers.split(",") if name])
     return replace(
         config,
         rule=replace(config.rule, **_given(name=rule, strictness=strictness)),

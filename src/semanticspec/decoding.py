@@ -49,13 +49,14 @@ def decode(
 
     Args:
         prompt: a user's text, or chat messages (`role`, `content`).
+        config: None = the defaults, with the levers of `Pair.with_default_levers`.
         request_id: a hint for the engines' caches; made up if not given.
 
     Raises:
         PromptError: the prompt is empty or leaves no room for an answer.
         SemanticSpecError: the pair cannot run this configuration; see `Pair.check`.
     """
-    config = config or DecodingConfig()
+    config = config or pair.with_default_levers(DecodingConfig())
     pair.check(config)
     return Request(pair, config, prompt, request_id).events()
 
@@ -172,7 +173,7 @@ class Request:
                 await self.drafter.drop()
                 yield SegmentDecided(self.num_drafts - 1, segment, 0)
                 continue
-            if not verdict.accepted and self.config.keep_prefix:
+            if not verdict.accepted and self.config.keeps_prefix:
                 verdict = await self._keep_prefix(draft, verdict, scores[place])
             self._note_costs(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
@@ -213,7 +214,7 @@ class Request:
     async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
         """The target reads the segments in one pass."""
         config, sampling = self.config, None
-        distributions = (config.rule.needs_distributions or config.keep_prefix) and not config.bonus_token
+        distributions = (config.rule.needs_distributions or config.keeps_prefix) and not config.bonus_token
         if config.bonus_token:
             sampling = Sampling(config.bonus_temperature, config.sampling.top_p)
         elif distributions:

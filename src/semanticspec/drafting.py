@@ -78,7 +78,7 @@ class Drafter:
             stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
             sampling=config.sampling,
             seed=derived_seed(config.seed, "draft", num_rejected),
-            distributions=config.rule.needs_distributions or config.keep_prefix,
+            distributions=config.rule.needs_distributions or config.keeps_prefix,
             request_id=self._request_id,
         )
         drafts: dict[tuple[int, ...], Draft] = {}

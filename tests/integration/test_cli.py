@@ -57,6 +57,14 @@ def test_same_seed_same_text_streamed_or_not():
     assert texts[0] == texts[1]
 
 
+def test_levers_are_on_by_default_and_off_in_the_papers_preset():
+    def text(*flags: str) -> str:
+        return run("generate", MIA, "--seed", "5", "--rule", "never", *flags).stdout
+
+    assert text() == text("--levers", "prefix,tokens") != text("--levers", "none")
+    assert text("--preset", "paper") == text("--preset", "paper", "--levers", "none")
+
+
 def test_a_prompt_outside_the_grammar_is_warned_of():
     done = run("generate", "What is the capital of France? 東京", "--max-new-tokens", "8")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,3 +114,37 @@ def test_pairs_that_cannot_are_refused() -> None:
         generate(other, "a", config("top-k", num_speculative_tokens=4))
     with pytest.raises(ConfigError, match="num_speculative_tokens is -1"):
         config(num_speculative_tokens=-1)
+
+
+def test_the_target_reads_a_rejected_segment_once() -> None:
+    pair = make_pair()
+    drafted = generate(pair, "a", never(keep_prefix=True)).stats.segments_rejected
+    assert isinstance(pair.target.engine, ScriptedEngine)
+    assert pair.target.engine.calls.count("score") == drafted > 0
+
+
+def test_the_token_rule_keeps_its_own_prefix() -> None:
+    """Checked twice, a token would have two chances, and the output not the target's distribution."""
+    pair = make_pair()
+    for seed in range(50):
+        plain = generate(pair, "a", config("token", seed=seed))
+        assert generate(pair, "a", config("token", seed=seed, keep_prefix=True)).token_ids == plain.token_ids
+
+
+def test_levers_are_on_where_the_pair_can_have_them() -> None:
+    pair = make_pair()
+    chosen = pair.with_default_levers(config(seed=3, overlap=True))
+    assert chosen == config(seed=3, keep_prefix=True, num_speculative_tokens=8)
+    assert pair.with_default_levers(target_alone(config())) == target_alone(config())
+    blind = ScriptedEngine(draft_says, 9)
+    blind.info = replace(blind.info, capabilities=replace(blind.info.capabilities, distributions=False))
+    without = Pair(pair.target, Model(blind, pair.draft.vocabulary))
+    assert without.with_default_levers(chosen) == config(seed=3)
+    other = Pair(pair.target, Model(ScriptedEngine(draft_says, 9), make_vocabulary(["d", "c", "b", "a"])))
+    assert other.with_default_levers(chosen) == config(seed=3)
+
+
+def test_levers_are_on_unless_a_configuration_says_otherwise() -> None:
+    pair = make_pair(p_target=0.01)
+    assert any(segment.proposals for segment in generate(pair, "a").segments)
+    assert not any(segment.proposals for segment in generate(pair, "a", DecodingConfig()).segments)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semanticspec.config import DecodingConfig, preset, with_options
+from semanticspec.config import AUTO_LEVERS, DecodingConfig, preset, with_options
 from semanticspec.engines.table import DEFAULT_ENGINE, EngineChoice
 from semanticspec.errors import ConfigError
 
@@ -53,7 +53,7 @@ class ServerSettings(BaseModel):
     preset: str = "default"
     rule: str | None = None
     strictness: float | None = None
-    levers: str | None = None
+    levers: str = AUTO_LEVERS
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -63,8 +63,13 @@ class ServerSettings(BaseModel):
         """The target's engine and the draft's."""
         return self.target_engine or self.engine, self.draft_engine or self.engine
 
+    @property
+    def default_levers(self) -> bool:
+        """Whether the pair decides which levers are on."""
+        return self.levers == AUTO_LEVERS and self.preset == "default"
+
     def decoding(self) -> DecodingConfig:
-        """How requests are decoded that do not ask for something else.
+        """How requests are decoded that do not ask for something else; with levers only if they are named.
 
         Raises:
             ConfigError: a setting cannot work.
