@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -136,6 +136,17 @@ def comparison_table(summary: Mapping[str, Mapping[str, Any]], title: str) -> Ta
             filled[heading] = cells
     for place, name in enumerate(summary):
         table.add_row(name, *(cells[place] for cells in filled.values()))
+    return table
+
+
+def plain_table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
+    """Names and their figures, one a line."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     return table
 
 

@@ -246,7 +246,10 @@ def pair() -> Pair:
 def test_methods_take_turns_problem_by_problem_and_sample_by_sample():
     problems = [BenchProblem(name, name, "1") for name in "pq"]
     methods = [Fake(name, {}) for name in ("one", "two", "three")]
-    order = [(r.problem.problem_id, r.sample, r.method.name) for r in schedule(problems, methods, 2)]
+    blocks = list(schedule(problems, methods, 2))
+    order = [
+        (problem.problem_id, sample, block.method.name) for block in blocks for problem, sample in block.cells
+    ]
     assert order[:6] == [
         ("p", 0, "one"),
         ("p", 0, "two"),

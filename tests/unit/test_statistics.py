@@ -134,6 +134,27 @@ def test_a_method_cannot_look_fast_by_leaving_hard_problems_out():
     assert figures["semantic"]["accuracy_diff"] == pytest.approx(0.5)
 
 
+def test_throughput_is_of_blocks():
+    """Two requests at once: 4 s of the target's for two answers of 3 s each, 2 s of the method's."""
+    rows = []
+    for i in range(6):
+        block = {"block": i // 2}
+        rows.append(row(str(i), wall_s=3.0, share_s=2.0, num_tokens=10, **block))
+        rows.append(row(str(i), "semantic", wall_s=1.5 + i / 10, share_s=1.0, num_tokens=10, **block))
+    figures = summarize(rows)
+    assert figures["semantic"]["throughput_ratio"] == pytest.approx(2.0)
+    assert figures["semantic"]["throughput_ratio_ci95"] == pytest.approx((2.0, 2.0))
+    assert figures["target"]["tokens_per_s"] == pytest.approx(5.0)
+    assert figures["semantic"]["requests_per_s"] == pytest.approx(1.0)
+    assert figures["semantic"]["latency_s"] == pytest.approx({"p50": 1.75, "p90": 1.95, "p99": 1.995})
+    failed = [replace(own, finish_reason="error") if own.method == "semantic" else own for own in rows]
+    assert summarize(failed)["semantic"]["throughput_ratio"] == pytest.approx(2 / 3)
+    one_by_one = [replace(own, block=int(own.problem_id)) for own in rows]
+    assert "throughput_ratio" not in summarize(one_by_one)["semantic"]
+    before = [replace(own, share_s=0.0) for own in rows]
+    assert "requests_per_s" not in summarize(before)["semantic"]
+
+
 def test_speedup_is_against_the_faster_target():
     rows = [row("p", wall_s=3.0), row("p", "hf-target", wall_s=2.0), row("p", "semantic", wall_s=1.0)]
     figures = summarize(rows)

@@ -59,6 +59,12 @@ def bench_command(
     samples: Annotated[
         int, typer.Option(min=1, help="Outputs for each problem; accuracy is their mean.")
     ] = 1,
+    concurrency: Annotated[
+        str,
+        typer.Option(
+            help="Requests at once, for throughput; several by commas, each in a folder of its own."
+        ),
+    ] = "1",
     sweep: Annotated[
         str | None, typer.Option(help="strictness=0.5,1,2: semantic and its random control at each.")
     ] = None,
@@ -103,6 +109,7 @@ def bench_command(
         config=config,
         num_problems=num_problems,
         samples=samples,
+        concurrency=counts(concurrency, "--concurrency"),
         data=data,
         pilot_data=pilot_data,
         engines={"target": target_engine or engine, "draft": draft_engine or engine},
@@ -184,6 +191,18 @@ def swept(sweep: str | None) -> tuple[str, ...]:
     for value in listed:
         split_name(f"semantic@{value}")
     return tuple(f"{name}@{float(value):g}" for value in listed for name in ("semantic", "random"))
+
+
+def counts(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers of 1 and more, by commas, each once.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    listed = _listed(text, option)
+    if not all(number.isdecimal() and int(number) for number in listed) or len(set(listed)) < len(listed):
+        raise ConfigError(f"{option} is {text!r}; expected whole numbers of 1 and more, by commas, each once")
+    return tuple(map(int, listed))
 
 
 def _listed(text: str, option: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ class BenchOptions:
         methods: names, those of a sweep included.
         engines: of target and draft, see `engines.table`.
         num_problems: of each task, the first so many; None = all (demo: 100).
+        concurrency: how many requests run at once; several numbers, each measured by itself.
     """
 
     tasks: tuple[str, ...]
@@ -27,6 +28,7 @@ class BenchOptions:
     config: DecodingConfig
     num_problems: int | None = None
     samples: int = 1
+    concurrency: tuple[int, ...] = (1,)
     data: str | None = None
     pilot_data: str | None = None
     engines: dict[str, str] = field(

@@ -70,6 +70,22 @@ def _style(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def throughput(figures: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Painter:
+    """Requests a minute of each method, over how many ran at once. `figures`: by concurrency and method."""
+
+    def paint(axes: Any, colours: Mapping[str, str]) -> None:
+        at_once = sorted(figures)
+        for name, style in _style(list(figures[at_once[0]])).items():
+            there = [n for n in at_once if "requests_per_s" in figures[n].get(name, {})]
+            axes.plot(there, [60 * figures[n][name]["requests_per_s"] for n in there], label=name, **style)
+        axes.set_xticks(at_once)
+        axes.set_ylim(bottom=0)
+        axes.set(title="Throughput", xlabel="requests at once", ylabel="requests a minute")
+        _beside(axes, colours)
+
+    return paint
+
+
 def _beside(axes: Any, colours: Mapping[str, str]) -> None:
     """The legend beside the axes, where it covers nothing."""
     axes.legend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
@@ -12,11 +13,11 @@ from rich.console import Console
 
 from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
 from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
-from semanticspec.benchmark.plots import draw_all
+from semanticspec.benchmark.plots import draw_all, throughput
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.summary import PROPOSED, Comparison, summary_json
 from semanticspec.errors import BenchmarkError, ConfigError
-from semanticspec.figures import picture, render_page, table_section
+from semanticspec.figures import draw, picture, render_page, table_section
 from semanticspec.files import write_atomically
 
 REPORT_FILE = "report.html"
@@ -48,6 +49,23 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("overhead", lambda f: f"{f['overhead_share']:.1%}"),
     ("of the limit", lambda f: share(f.get("limit_share"))),
 )
+AT_ONCE: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+    ("requests a minute", lambda f: f"{60 * f['requests_per_s']:.1f}"),
+    ("tokens a second", lambda f: f"{f['tokens_per_s']:.1f}"),
+    (
+        "throughput to the target's",
+        lambda f: (
+            f"{f['throughput_ratio']:.2f} {interval(f['throughput_ratio_ci95'], '.2f')}"
+            if "throughput_ratio" in f
+            else ""
+        ),
+    ),
+    *(
+        (f"latency {name}, s", lambda f, name=name: f"{f['latency_s'][name]:.2f}")
+        for name in ("p50", "p90", "p99")
+    ),
+)
+"""Columns of what was done by several requests at once."""
 
 
 def check_plotting() -> None:
@@ -68,7 +86,11 @@ def write_report(
     if not comparison.cells:
         return None
     task, pair = config["run"]["task"], config["run"]["pair_name"]
-    extent = {"samples": config["samples"], "asked_problems": config["problems"]}
+    extent = {
+        "samples": config["samples"],
+        "asked_problems": config["problems"],
+        "concurrency": config["run"].get("concurrency", 1),
+    }
     summary = summary_json(comparison, task, pair, extent)
     pictures = draw_all(comparison, summary["methods"])
     folder.write_summary(summary)
@@ -87,21 +109,47 @@ def write_report(
     return folder.path / REPORT_FILE
 
 
+def draw_throughput(folders: Sequence[BenchFolder], path: Path) -> Path:
+    """Draws what was done in a second over how many requests ran at once, from the folders' summaries.
+
+    Returns:
+        The picture's file, in the folder `path`.
+    """
+    summaries = [read_summary(folder) for folder in folders]
+    figures = {summary["concurrency"]: summary["methods"] for summary in summaries}
+    file = path / "throughput.png"
+    write_atomically(file, draw(throughput(figures), (7.4, 4.4))["light"])
+    return file
+
+
 def print_summary(folder: BenchFolder) -> None:
     """The table of `summary.json`, in the terminal."""
-    import json
+    from semanticspec.console import comparison_table, plain_table, print_table
 
-    from semanticspec.console import comparison_table, print_table
-
-    path = folder.path / SUMMARY_FILE
-    try:
-        summary = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path} cannot be read: {error}") from error
+    summary = read_summary(folder)
     title = f"{summary['task']}, {summary['pair']}: {summary['problems']} problems, {summary['requests']} requests each"
     print_table(comparison_table(summary["methods"], title))
+    if summary.get("concurrency", 1) > 1:
+        cells = {name: [cell(own) for _, cell in AT_ONCE] for name, own in summary["methods"].items()}
+        print_table(
+            plain_table(f"{summary['concurrency']} requests at once", [name for name, _ in AT_ONCE], cells)
+        )
     if summary["costs"]:
         Console(soft_wrap=True, highlight=False).print(limit_text(summary))
+
+
+def read_summary(folder: BenchFolder) -> dict[str, Any]:
+    """What `write_report` wrote into `summary.json`.
+
+    Raises:
+        BenchmarkError: it cannot be read.
+    """
+    path = folder.path / SUMMARY_FILE
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read: {error}") from error
+    return summary
 
 
 def limit_text(summary: Mapping[str, Any]) -> str:
@@ -176,6 +224,13 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
     rows = {name: [cell(own) for _, cell in COLUMNS] for name, own in methods.items()}
     caption = f"Speed-up against {summary['baseline']}, the faster of target and hf-target in this run."
     tables = [_table("Methods", caption if summary["baseline"] else "", [name for name, _ in COLUMNS], rows)]
+    if comparison.concurrent:
+        cells = {name: [cell(own) for _, cell in AT_ONCE] for name, own in methods.items()}
+        caption = (
+            f"{summary['concurrency']} requests of a method ran at once, in blocks; methods took turns block by block. "
+            "The interval is over blocks. Latency is the whole of a request, from its own start."
+        )
+        tables.append(_table("Several requests at once", caption, [name for name, _ in AT_ONCE], cells))
     costs = comparison.costs()
     if costs is None:
         return tables

@@ -38,6 +38,9 @@ class Row:
         answer_tokens: of what follows the thinking, by its share of the characters; 0 without think tags.
         segments: without their texts, in order, rejected ones included.
         started_at: UTC time, ISO format.
+        block: number of the block of requests it ran in, the same for all methods.
+        share_s: seconds from the begin of the block to its end over its requests. Less than `wall_s` where several ran
+            at once; 0 in rows of before it was measured.
         note: what went wrong, in a line; empty if nothing did.
     """
 
@@ -65,6 +68,8 @@ class Row:
     answer_tokens: int = 0
     segments: tuple[Segment, ...] = ()
     started_at: str = ""
+    block: int = 0
+    share_s: float = 0.0
     text: str = ""
     note: str = ""
 

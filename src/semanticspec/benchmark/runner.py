@@ -1,4 +1,4 @@
-"""Runs methods on the same problems, request by request, so that a drift of the machine hits all alike."""
+"""Runs methods on the same problems, in turns, so that a drift of the machine hits all alike."""
 
 from __future__ import annotations
 
@@ -24,15 +24,22 @@ MOST_FAILURES = 3
 """So many failed requests of one method in a row end the run: it is the method, not the problem."""
 
 _WARM_UP_TOKENS = 16
+_ROUNDS = 4
+"""A block of requests at once holds so many times as many as run at a time: at its end fewer do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One sample of one problem, to be solved by one method."""
+class Block:
+    """Samples of problems, to be solved by one method before the next has its turn.
 
-    problem: BenchProblem
-    sample: int
+    Attributes:
+        number: from 0, the same for all methods.
+        cells: problems and numbers of samples.
+    """
+
+    number: int
     method: Method
+    cells: tuple[tuple[BenchProblem, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +55,17 @@ class Setting:
         return derived_seed(self.seed, self.task, problem_id, sample)
 
 
-def schedule(problems: Sequence[BenchProblem], methods: Sequence[Method], samples: int) -> Iterator[Request]:
-    """Every request, problem by problem; who goes first changes from one to the next."""
-    turn = 0
-    for problem in problems:
-        for sample in range(samples):
-            first = turn % len(methods)
-            turn += 1
-            for method in (*methods[first:], *methods[:first]):
-                yield Request(problem, sample, method)
+def schedule(
+    problems: Sequence[BenchProblem], methods: Sequence[Method], samples: int, concurrency: int = 1
+) -> Iterator[Block]:
+    """Every request, block by block (one by one, unless several run at once); who goes first changes from one to the
+    next."""
+    cells = [(problem, sample) for problem in problems for sample in range(samples)]
+    size = 1 if concurrency == 1 else _ROUNDS * concurrency
+    for number, start in enumerate(range(0, len(cells), size)):
+        first = number % len(methods)
+        for method in (*methods[first:], *methods[:first]):
+            yield Block(number, method, tuple(cells[start : start + size]))
 
 
 def run(
@@ -65,11 +74,13 @@ def run(
     methods: Sequence[Method],
     *,
     samples: int = 1,
+    concurrency: int = 1,
     done: Set[tuple[str, str, int, str]] = frozenset(),
 ) -> Iterator[Row]:
     """Solves and grades every request that is not done yet.
 
     Args:
+        concurrency: how many requests of a method run at once. Above 1 rows come a block at a time.
         done: keys of rows that are there, see `Row.key`.
 
     Raises:
@@ -78,16 +89,21 @@ def run(
     failures = {method.name: 0 for method in methods}
     with asyncio.Runner() as runner:
         warm = False
-        for request in schedule(problems, methods, samples):
-            name = request.method.name
-            if (setting.task, request.problem.problem_id, request.sample, name) in done:
+        for block in schedule(problems, methods, samples, concurrency):
+            name = block.method.name
+            left = [
+                cell for cell in block.cells if (setting.task, cell[0].problem_id, cell[1], name) not in done
+            ]
+            if not left:
                 continue
             if not warm:
-                runner.run(_warm_up(setting.pair, request.problem.prompt))
+                runner.run(_warm_up(setting.pair, left[0][0].prompt))
                 warm = True
-            row = runner.run(_solved(setting, request))
-            failures[name] = failures[name] + 1 if row.failed else 0
-            yield row
+            attempts, wall_s = runner.run(_solved(setting, block.method, left, concurrency))
+            for (problem, sample), attempt in zip(left, attempts, strict=True):
+                row = _graded(setting, name, problem, sample, attempt)
+                failures[name] = failures[name] + 1 if row.failed else 0
+                yield replace(row, block=block.number, share_s=wall_s / len(left))
             if failures[name] >= MOST_FAILURES:
                 raise BenchmarkError(
                     f"{name} failed {MOST_FAILURES} times in a row, last: {row.note}; mend it or leave the method out "
@@ -120,20 +136,47 @@ def control(name: str, pair: Pair, config: DecodingConfig, rule: RuleConfig) -> 
     return LoopMethod(name, pair, replace(config, rule=rule))
 
 
-async def _solved(setting: Setting, request: Request) -> Row:
-    """One request from a cold start to its row; grading is not counted."""
-    problem, method = request.problem, request.method
-    seed = setting.seed_of(problem.problem_id, request.sample)
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What came of one request; no result if the method failed, and then a note."""
+
+    result: Result | None
+    note: str
+    wall_s: float
+    started_at: str
+
+
+async def _solved(
+    setting: Setting, method: Method, cells: Sequence[tuple[BenchProblem, int]], concurrency: int
+) -> tuple[list[_Attempt], float]:
+    """Requests from a cold start to their results, so many at a time, and the seconds that took in all."""
     await _forget(setting.pair)
+    slots = asyncio.Semaphore(concurrency)
+
+    async def attempt(problem: BenchProblem, sample: int) -> _Attempt:
+        async with slots:
+            return await _attempted(method, problem.prompt, setting.seed_of(problem.problem_id, sample))
+
+    start = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(attempt(*cell)) for cell in cells]
+    return [task.result() for task in tasks], time.perf_counter() - start
+
+
+async def _attempted(method: Method, prompt: str, seed: int) -> _Attempt:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     start = time.perf_counter()
-    result: Result | None = None
-    note = ""
+    result, note = None, ""
     try:
-        result = await method.solve(problem.prompt, seed)
+        result = await method.solve(prompt, seed)
     except SemanticSpecError as error:
         note = f"{type(error).__name__}: {first_line(error)}"
-    wall_s = time.perf_counter() - start
+    return _Attempt(result, note, time.perf_counter() - start, started_at)
+
+
+def _graded(setting: Setting, method: str, problem: BenchProblem, sample: int, attempt: _Attempt) -> Row:
+    """The row of a request; grading counts in no seconds."""
+    result, note = attempt.result, attempt.note
     answer, right, fields = "", False, dict[str, Any](finish_reason=FAILED)
     if result is not None:
         fields = figures_of(result)
@@ -142,22 +185,22 @@ async def _solved(setting: Setting, request: Request) -> Row:
     return Row(
         task=setting.task,
         problem_id=problem.problem_id,
-        method=method.name,
-        sample=request.sample,
-        seed=seed,
+        method=method,
+        sample=sample,
+        seed=setting.seed_of(problem.problem_id, sample),
         digest=problem.digest,
         gold=problem.gold,
         answer=answer,
         right=right,
-        wall_s=wall_s,
-        started_at=started_at,
+        wall_s=attempt.wall_s,
+        started_at=attempt.started_at,
         note=note,
         **fields,
     )
 
 
 async def _forget(pair: Pair) -> None:
-    """Every request starts with empty caches: what another method read of this prompt must not help it."""
+    """Every block starts with empty caches: what another method read of these prompts must not help it."""
     for engine in (pair.target.engine, pair.draft.engine):
         if isinstance(engine, Forgetting):
             await engine.forget()

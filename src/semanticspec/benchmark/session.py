@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semanticspec.benchmark.folder import (
+    CONFIG_FILE,
     FORMAT,
     BenchFolder,
     describe_machine,
@@ -23,7 +24,7 @@ from semanticspec.benchmark.folder import (
 from semanticspec.benchmark.grading import Grader, check_grading, make_grader
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
 from semanticspec.benchmark.options import BenchOptions
-from semanticspec.benchmark.report import check_plotting, print_summary, write_report
+from semanticspec.benchmark.report import check_plotting, draw_throughput, print_summary, write_report
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, control, pilot, run
 from semanticspec.benchmark.summary import BASELINES
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
     from semanticspec.pair import Pair
 
 _LINE_PERIOD_S = 60.0
+_AT_ONCE = "concurrency-"
 
 
 def run_bench(options: BenchOptions) -> None:
-    """Runs every task into its folder: `out` itself, or a folder in it for each of several tasks.
+    """Runs every task into its folder: `out` itself, or a folder in it for each of several tasks or concurrencies.
 
     Raises:
         SemanticSpecError: something does not fit, as far as can be told before any model is loaded.
@@ -61,7 +63,11 @@ def run_bench(options: BenchOptions) -> None:
     if len(tasks) > 1 and (options.data or options.pilot_data):
         raise ConfigError("--data and --pilot-data are for one task; run the tasks one by one")
     check_plotting()
-    jobs = [_Job(options, task, options.out / task.name if len(tasks) > 1 else options.out) for task in tasks]
+    jobs = [
+        _Job(options, task, concurrency, _folder(options, task, concurrency))
+        for task in tasks
+        for concurrency in options.concurrency
+    ]
     from semanticspec.loading import load_pair
 
     names = options.models
@@ -81,23 +87,45 @@ def run_bench(options: BenchOptions) -> None:
                 job.run(pair)
     finally:
         asyncio.run(pair.aclose())
+    _compare_concurrencies([job.folder for job in jobs])
 
 
 def remake_report(path: Path, methods: Sequence[str] | None) -> None:
     """Writes summary and report again from the rows, for each task in the folder, and prints the table."""
     check_plotting()
-    folders = [BenchFolder(path)]
-    if not folders[0].exists and path.is_dir():
-        folders = [found for found in map(BenchFolder, sorted(path.iterdir())) if found.exists] or folders
-    for folder in folders:
+    found = [BenchFolder(path)]
+    if not found[0].exists:
+        found = [BenchFolder(file.parent) for file in sorted(path.glob(f"*/**/{CONFIG_FILE}"))] or found
+    for folder in found:
         _conclude(folder, methods)
+    _compare_concurrencies(found)
+
+
+def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
+    """One picture for each set of folders that lie side by side because of their concurrencies."""
+    for path in dict.fromkeys(folder.path.parent for folder in folders):
+        beside = [
+            folder
+            for folder in folders
+            if folder.path.parent == path and folder.path.name.startswith(_AT_ONCE)
+        ]
+        if len(beside) > 1:
+            say(f"throughput: {draw_throughput(beside, path)}")
+
+
+def _folder(options: BenchOptions, task: Task, concurrency: int) -> Path:
+    path = options.out
+    if len(options.tasks) > 1:
+        path /= task.name
+    return path / f"{_AT_ONCE}{concurrency}" if len(options.concurrency) > 1 else path
 
 
 class _Job:
-    """One task in one folder. What can be checked without the models is checked when it is made."""
+    """One task at one concurrency, in one folder. What can be checked without the models is checked when it is made."""
 
-    def __init__(self, options: BenchOptions, task: Task, path: Path) -> None:
-        self.options, self.task, self.folder = options, task, BenchFolder(path)
+    def __init__(self, options: BenchOptions, task: Task, concurrency: int, path: Path) -> None:
+        self.options, self.task, self.concurrency = options, task, concurrency
+        self.folder = BenchFolder(path)
         check_grading(task.graded_by)
         seed = options.config.seed
         self.problems, self.pilot = read_task(task, options.data, options.num_problems, seed)
@@ -115,6 +143,7 @@ class _Job:
             "dtype": options.dtype,
             "device": options.device,
             "decoding": asdict(options.config),
+            "concurrency": concurrency,
         }
         self.folder.check(self.shared, {})
         self.rows = self.folder.rows()
@@ -167,7 +196,8 @@ class _Job:
         if there:
             say(f"{there} of {len(wanted)} answers were there")
         with _progress(self.task.name, len(wanted) - there, quiet=options.quiet) as advance:
-            for row in run(setting, self.problems, methods, samples=options.samples, done=done):
+            extent = {"samples": options.samples, "concurrency": self.concurrency}
+            for row in run(setting, self.problems, methods, **extent, done=done):
                 self.folder.append(row)
                 advance(row)
 

@@ -59,6 +59,12 @@ def difference(values: Sequence[float], others: Sequence[float]) -> tuple[float,
     return math.fsum(differences) / len(differences), (max(-1.0, middle - half), min(1.0, middle + half))
 
 
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """The 50th, 90th and 99th, by linear interpolation; of few values the last is about the highest."""
+    found = torch.quantile(_vector(values), torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
+    return dict(zip(("p50", "p90", "p99"), found, strict=True))
+
+
 def _vector(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from semanticspec.benchmark.costs import Costs, costs_of, verifying_methods
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.statistics import difference, ratio_of_sums, share
+from semanticspec.benchmark.statistics import difference, percentiles, ratio_of_sums, share
 
 BASELINES = ("target", "hf-target")
 PROPOSED = "semantic"
@@ -68,6 +68,21 @@ class Comparison:
             ]
         return [sum(values) for values in self.by_problem(charged)]
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether requests ran at once."""
+        first = next(iter(self.rows.values()), [])
+        return len({row.block for row in first}) < len(first) and all(row.share_s for row in first)
+
+    def shares(self, method: str) -> list[float]:
+        """Seconds of the machine, charged as in `seconds`, summed by block (of the baseline's)."""
+        assert self.baseline is not None
+        sums: dict[int, float] = {}
+        for row, other in zip(self.rows[method], self.rows[self.baseline], strict=True):
+            fallback_s = other.share_s if row.failed and method != self.baseline else 0.0
+            sums[other.block] = sums.get(other.block, 0.0) + row.share_s + fallback_s
+        return list(sums.values())
+
     def accuracies(self, method: str) -> list[float]:
         """Share of right samples, by problem."""
         rights = [float(row.right) for row in self.rows[method]]
@@ -89,6 +104,7 @@ def figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
     costs, limited = comparison.costs(), verifying_methods(comparison.rows)
     for name, own in summary.items():
         own |= _against_baseline(comparison, name)
+        own |= _throughput(comparison, name)
         if PROPOSED in comparison.rows:
             own |= _accuracy_against(comparison, name, PROPOSED, "accuracy_diff_to_semantic")
         if costs is not None and "speedup" in own and name in limited:
@@ -136,6 +152,26 @@ def _against_baseline(comparison: Comparison, name: str) -> dict[str, Any]:
         **_accuracy_against(comparison, name, reference, "accuracy_diff"),
         "length_ratio": tokens / target_tokens if target_tokens else None,
     }
+
+
+def _throughput(comparison: Comparison, name: str) -> dict[str, Any]:
+    """Latencies, and what was done in a second; where requests ran at once, against the baseline too.
+
+    The interval is over blocks, whose requests wait for each other.
+    """
+    rows, baseline = comparison.rows[name], comparison.baseline
+    found: dict[str, Any] = {"latency_s": percentiles([row.wall_s for row in rows])}
+    total_s = comparison.total(name, "share_s")
+    if not all(row.share_s for row in rows):
+        return found
+    found |= {
+        "requests_per_s": len(rows) / total_s,
+        "tokens_per_s": comparison.total(name, "num_tokens") / total_s,
+    }
+    if baseline is None or not comparison.concurrent:
+        return found
+    ratio, ci95 = ratio_of_sums(comparison.shares(baseline), comparison.shares(name))
+    return found | {"throughput_ratio": ratio, "throughput_ratio_ci95": ci95}
 
 
 def _accuracy_against(comparison: Comparison, name: str, other: str, key: str) -> dict[str, Any]:
