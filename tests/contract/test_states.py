@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import CONFIGS, VOCABULARY, load, load_llama_cpp, scripted_subject
+from subjects import CONFIGS, VOCABULARY, load, load_llama_cpp, load_vllm, scripted_subject
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -102,6 +102,24 @@ async def test_llama_cpp_pools_the_last_layers_states(
     engine = load_llama_cpp(llama_file, states=spec)
     assert (engine.info.layer, engine.info.pooling, engine.info.norm_state) == (-1, pooling, "post")
     await check_engine(engine, oracle(model_folders["llama"], -1), spec)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+async def test_vllm_pools_the_last_layers_states(pooling: Any, model_folders: dict[str, Path]) -> None:
+    pytest.importorskip("vllm")
+    spec = StateSpec(pooling=pooling)
+    engine = load_vllm(model_folders["vllm"], states=spec)
+    try:
+        await check_engine(engine, oracle(model_folders["vllm"], -1), spec)
+    finally:
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("spec", [StateSpec(1), StateSpec(pooling="none")])
+def test_vllm_has_no_other_states(spec: StateSpec, model_folders: dict[str, Path]) -> None:
+    pytest.importorskip("vllm")
+    with pytest.raises(ConfigError, match="the engine vllm gives"):
+        load_vllm(model_folders["vllm"], states=spec)
 
 
 def test_llama_cpp_has_no_other_layers(llama_file: Path) -> None:

@@ -35,6 +35,8 @@ async def one(subject: Subject, context: list[int], max_tokens: int, **options: 
 
 @pytest.mark.parametrize("sampling", [SAMPLING, Sampling(1.0, 1.0), GREEDY])
 async def test_writes_what_the_oracle_draws(subject: Subject, sampling: Sampling) -> None:
+    if sampling != GREEDY:
+        subject.needs("position_seeds")
     generation = await one(subject, CONTEXT, 25, sampling=sampling, seed=3)
     assert generation.token_ids == subject.continuation(CONTEXT, 25, sampling, seed=3)
     assert generation.stop_reason == "length"
@@ -62,6 +64,7 @@ async def test_a_probe_can_be_trained_on_the_pooled_state(subject: Subject) -> N
 
 @pytest.mark.parametrize("sampling", [SAMPLING, GREEDY])
 async def test_distributions(subject: Subject, sampling: Sampling) -> None:
+    subject.needs("distributions")
     generation = await one(subject, CONTEXT, 12, sampling=sampling, distributions=True, seed=5)
     rows = generation.distributions
     assert rows is not None
@@ -108,7 +111,7 @@ async def test_stop_id_is_kept(subject: Subject) -> None:
 
 
 async def test_pair_stop(subject: Subject) -> None:
-    assert subject.engine.info.capabilities.pair_stops
+    subject.needs("pair_stops")
     free = (await one(subject, CONTEXT, 20)).token_ids
     pairs = list(pairwise(free))
     first, second = pairs[5]
@@ -121,6 +124,7 @@ async def test_pair_stop(subject: Subject) -> None:
 
 
 async def test_pair_stop_across_the_end_of_the_context(subject: Subject) -> None:
+    subject.needs("pair_stops")
     free = (await one(subject, CONTEXT, 5)).token_ids
     stop = Stop(pair_first=frozenset({CONTEXT[-1]}), pair_second=frozenset({free[0]}))
     assert (await one(subject, CONTEXT, 5, stop=stop)).token_ids == free[:1]
@@ -139,6 +143,7 @@ async def test_seeds(subject: Subject) -> None:
 
 
 async def test_seed_does_not_depend_on_cuts(subject: Subject) -> None:
+    subject.needs("position_seeds")
     whole = (await one(subject, CONTEXT, 10, seed=9)).token_ids
     first = (await one(subject, CONTEXT, 4, seed=9)).token_ids
     second = (await one(subject, [*CONTEXT, *first], 6, seed=9)).token_ids
@@ -148,12 +153,15 @@ async def test_seed_does_not_depend_on_cuts(subject: Subject) -> None:
 @pytest.mark.parametrize("distributions", [False, True])
 async def test_several_samples_equal_single_ones(subject: Subject, distributions: bool) -> None:
     """With stops, so that the rows of a batch end at different times."""
+    if distributions:
+        subject.needs("distributions")
     stop = Stop(ids=frozenset(range(0, 61, 6)))
     generations = await subject.engine.generate(
         CONTEXT, n=7, max_tokens=20, stop=stop, sampling=SAMPLING, seed=4, distributions=distributions
     )
     texts = [generation.token_ids for generation in generations]
-    assert texts == [subject.continuation(CONTEXT, 20, SAMPLING, 4, i, stop) for i in range(7)]
+    if subject.engine.info.capabilities.position_seeds:
+        assert texts == [subject.continuation(CONTEXT, 20, SAMPLING, 4, i, stop) for i in range(7)]
     assert len(set(map(len, texts))) >= 3, "the test needs rows of different lengths"
     for generation in generations:
         whole = [*CONTEXT, *generation.token_ids]
@@ -221,3 +229,14 @@ async def test_ids_and_settings_that_cannot_work_are_refused(engine: WorkerEngin
         await engine.score([1], [[2, -1]])
     with pytest.raises(ConfigError, match="top_p"):
         await engine.generate(CONTEXT, **options | {"sampling": Sampling(0.5, 0.0)})
+
+
+async def test_what_an_engine_cannot_do_is_refused(subject: Subject) -> None:
+    can = subject.engine.info.capabilities
+    pair = Stop(pair_first=frozenset({1}), pair_second=frozenset({2}))
+    for asked, able in (({"distributions": True}, can.distributions), ({"stop": pair}, can.pair_stops)):
+        if able:
+            await one(subject, CONTEXT, 2, **asked)
+        else:
+            with pytest.raises(EngineError, match="transformers"):
+                await one(subject, CONTEXT, 2, **asked)

@@ -68,12 +68,14 @@ class Capabilities:
         pair_stops: generation can stop at a pair of ids (blank lines of two tokens).
         streaming: `stream` hands out tokens while they are written, not all at the end.
         entropies: scores hold the entropy of the raw distribution at every position.
+        position_seeds: the same seed gives the same text however the generation is cut into calls.
     """
 
     distributions: bool = False
     pair_stops: bool = False
     streaming: bool = False
     entropies: bool = False
+    position_seeds: bool = True
 
 
 @dataclass(frozen=True, slots=True)

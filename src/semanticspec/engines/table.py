@@ -1,12 +1,15 @@
-"""The engines by name, and how one is chosen for a model: `transformers`, or `llama-cpp:threads=4,gpu_layers=20`.
+"""The engines by name, and how one is chosen for a model: `transformers`, or `llama-cpp:threads=4,gpu_layers=20`, or
+`vllm:tensor_parallel_size=4,gpu_memory_utilization=0.6`.
 
 Light: engines are imported when a model is loaded. Another engine is another entry of `ENGINES`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from semanticspec.engines.base import Engine, StateSpec
 from semanticspec.errors import ConfigError
@@ -20,7 +23,7 @@ class LoadRequest:
     dtype: str
     device: str
     states: StateSpec
-    options: Mapping[str, int]
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,12 @@ class EngineKind:
 
     Attributes:
         load: imports it and loads a model.
-        options: names of its own options, all whole numbers.
+        options: names of its own options, all whole numbers; None = whatever the engine takes, of any kind.
         suffix: of the files it runs; "" if it finds models by other names too.
     """
 
     load: Callable[[LoadRequest], Engine]
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] | None = ()
     suffix: str = ""
 
 
@@ -46,7 +49,7 @@ def _load_transformers(request: LoadRequest) -> Engine:
         dtype=request.dtype,
         device=request.device,
         states=request.states,
-        **request.options,  # type: ignore[arg-type]  # of the names below
+        **request.options,
     )
 
 
@@ -58,15 +61,27 @@ def _load_llama_cpp(request: LoadRequest) -> Engine:
     return LlamaCppEngine.load(request.model, options=options, states=request.states)
 
 
+def _load_vllm(request: LoadRequest) -> Engine:
+    from semanticspec.engines.vllm_options import VllmOptions, check_version
+
+    options = VllmOptions(dtype=request.dtype, device=request.device, arguments=request.options)
+    check_version()
+    from semanticspec.engines.vllm import VllmEngine
+
+    return VllmEngine.load(request.model, options=options, states=request.states)
+
+
 DEFAULT_ENGINE = "transformers"
 ENGINES: dict[str, EngineKind] = {
     DEFAULT_ENGINE: EngineKind(_load_transformers, ("threads", "cache_bytes")),
     "llama-cpp": EngineKind(
         _load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens"), ".gguf"
     ),
+    "vllm": EngineKind(_load_vllm, None),
 }
 ENGINE_HELP = (
-    f"{' or '.join(ENGINES)}, with options of its own if need be: llama-cpp:threads=4,gpu_layers=20."
+    f"{', '.join(ENGINES)}; with options of its own if need be: llama-cpp:threads=4,gpu_layers=20 or "
+    "vllm:tensor_parallel_size=2 (any of vLLM's engine arguments)."
 )
 """Of the option --engine."""
 
@@ -76,7 +91,7 @@ class EngineChoice:
     """An engine with options of its own."""
 
     name: str = DEFAULT_ENGINE
-    options: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> EngineChoice:
@@ -88,20 +103,27 @@ class EngineChoice:
         name, _, listed = text.partition(":")
         if name not in ENGINES:
             raise ConfigError(f"there is no engine {name!r}; choose from {', '.join(ENGINES)}")
-        options: dict[str, int] = {}
+        options: dict[str, Any] = {}
         for part in filter(None, listed.split(",")):
             key, _, value = part.partition("=")
-            if key not in ENGINES[name].options:
-                known = ", ".join(ENGINES[name].options)
-                raise ConfigError(f"the engine {name} has no option {key!r}; choose from {known}")
-            try:
-                options[key] = int(value)
-            except ValueError:
-                raise ConfigError(
-                    f"{key} of the engine {name} is {value!r}; expected a whole number"
-                ) from None
+            options[key] = _read_option(name, key, value)
         return cls(name, options)
 
     def load(self, model: str, dtype: str, device: str, states: StateSpec) -> Engine:
         """Loads a model with this engine. Raises what the engine raises."""
         return ENGINES[self.name].load(LoadRequest(model, dtype, device, states, self.options))
+
+
+def _read_option(engine: str, key: str, value: str) -> Any:
+    known = ENGINES[engine].options
+    if known is None:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    if key not in known:
+        raise ConfigError(f"the engine {engine} has no option {key!r}; choose from {', '.join(known)}")
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigError(f"{key} of the engine {engine} is {value!r}; expected a whole number") from None

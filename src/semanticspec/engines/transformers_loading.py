@@ -29,6 +29,20 @@ class Loaded:
     max_context_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model that is there.
+
+    Attributes:
+        name: what libraries load it by.
+        revision: the hub's commit, or a digest of a folder's files.
+    """
+
+    name: str
+    config: Any
+    revision: str
+
+
 def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loaded:
     """Loads a causal LM by hub name, local folder or `.gguf` file.
 
@@ -42,15 +56,25 @@ def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loa
     with quiet():
         if model.endswith(".gguf"):
             return _load_gguf(Path(model).expanduser(), torch_dtype, torch_device)
-        name = _checked_name(model)
-        config = _read_config(model, name, revision)
-        _check_causal(model, config)
-        if Path(name).is_dir():
-            _check_safetensors(Path(name))
-        loaded = _load_weights(model, name, torch_device, config=config, revision=revision, dtype=torch_dtype)
-    commit = getattr(config, "_commit_hash", None)
-    found = _folder_digest(Path(name)) if Path(name).is_dir() else str(commit or "")
-    return Loaded(loaded, found, max_context(config))
+        found = find_model(model, revision)
+        options = {"config": found.config, "revision": revision, "dtype": torch_dtype}
+        loaded = _load_weights(model, found.name, torch_device, **options)
+    return Loaded(loaded, found.revision, max_context(found.config))
+
+
+def find_model(model: str, revision: str | None = None) -> Found:
+    """Finds a causal LM by hub name or local folder, without its weights.
+
+    Raises:
+        ModelError: there is no such model, it is no causal LM, or its files are broken.
+    """
+    name = _checked_name(model)
+    config = _read_config(model, name, revision)
+    _check_causal(model, config)
+    if not Path(name).is_dir():
+        return Found(name, config, str(getattr(config, "_commit_hash", None) or ""))
+    _check_safetensors(Path(name))
+    return Found(name, config, _folder_digest(Path(name)))
 
 
 def resolve_device(device: str) -> torch.device:

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Protocol
 
-from semanticspec.config import check_sampling
 from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
+from semanticspec.engines.checks import checked_context, checked_continuations
 from semanticspec.engines.scoring import ScoreRequest
 from semanticspec.engines.worker import Steps, Worker
 from semanticspec.engines.writing import WriteRequest
@@ -125,12 +125,8 @@ class WorkerEngine(ABC):
         request_id: str | None = None,
     ) -> list[Score]:
         """See `Engine.score`."""
-        if not continuations or not all(continuations):
-            raise EngineError("nothing to score: expected at least one continuation, and none of them empty")
-        context = self._checked(context_ids, max(map(len, continuations)), sampling)
-        rows = [list(continuation) for continuation in continuations]
-        for row in rows:
-            self._check_ids(row)
+        rows = checked_continuations(self._info, continuations)
+        context = self._checked(context_ids, max(map(len, rows)), sampling)
         request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
         return await self._worker.run(self._score(request))
 
@@ -148,27 +144,5 @@ class WorkerEngine(ABC):
         await asyncio.shield(self._worker.aclose(self._free))
 
     def _checked(self, context_ids: Sequence[int], new_tokens: int, sampling: Sampling | None) -> list[int]:
-        """The context as a list of its own. Raises EngineError for what cannot be run."""
         self._worker.check_open()
-        context, limit = list(context_ids), self._info.max_context_tokens
-        if not context:
-            raise EngineError("the context is empty; expected at least one token")
-        if new_tokens < 1:
-            raise EngineError(f"max_tokens is {new_tokens}; expected 1 or more")
-        if len(context) + new_tokens > limit:
-            raise EngineError(
-                f"{len(context)} context tokens and {new_tokens} new ones do not fit the model's context of "
-                f"{limit} tokens"
-            )
-        self._check_ids(context)
-        if sampling is not None:
-            check_sampling(sampling)
-        return context
-
-    def _check_ids(self, token_ids: list[int]) -> None:
-        """Raises EngineError for ids without a row in the embedding: on a GPU they would end the process."""
-        if min(token_ids) < 0 or max(token_ids) >= self._info.vocabulary_size:
-            raise EngineError(
-                f"there are ids outside the model's vocabulary of {self._info.vocabulary_size}; "
-                "is the tokenizer the model's own?"
-            )
+        return checked_context(self._info, context_ids, new_tokens, sampling)
