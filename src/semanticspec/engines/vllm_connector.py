@@ -27,6 +27,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connecto
 )
 
 from semanticspec.engines.vllm_mailbox import Sender
+from semanticspec.engines.vllm_mend import mend_expansion
 
 PARAMETERS = "semanticspec"
 """The key of a request's `kv_transfer_params` under which it says what to pool: the `number` to post the state under,
@@ -118,6 +119,7 @@ class PooledStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
             raise ValueError(
                 f"vLLM keeps states in blocks of {self._states.shape[2]}, {self._block_size} were told"
             )
+        mend_expansion()
         self._posts = get_tensor_model_parallel_rank() == 0
         if self._posts:
             self._sender = Sender(self._address)
