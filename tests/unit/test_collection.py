@@ -34,6 +34,7 @@ from semanticspec.probes.features import (
     check_features,
     compute_features,
     features_for,
+    named_features,
     signals_of,
 )
 from semanticspec.probes.judges.exact import ExactJudge
@@ -309,6 +310,15 @@ def test_features_that_a_pass_has_not_are_refused() -> None:
         compute_features(("entropy", "excess_sum"), TokenSignals((-1.0,), (1,)))
     assert len(compute_features(features_for("draft"), own_pass)) == len(FEATURES) - 7
     assert features_for("target") == tuple(FEATURES)
+    assert named_features("all", "target") == tuple(FEATURES)
+    assert named_features("mean,worst_rank", "target") == ("mean", "worst_rank")
+    assert set(FEATURES) - set(named_features("portable", "target")) == {
+        "entropy",
+        "highest_entropy",
+        "excess_sum",
+        "excess_minimum",
+    }
+    assert named_features("portable", "draft") == features_for("draft")
     check_features(tuple(FEATURES), "target")
     with pytest.raises(ConfigError, match="draft's probe cannot use the feature 'entropy'"):
         check_features(("mean", "entropy"), "draft")

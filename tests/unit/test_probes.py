@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from semanticspec.engines.base import EngineInfo
+from semanticspec.engines.base import Capabilities, EngineInfo
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.pair import Model, Pair
@@ -120,6 +120,14 @@ def test_estimates_agree_alone_and_together_and_are_clamped() -> None:
 def test_a_state_of_another_size_is_refused() -> None:
     with pytest.raises(ProbeError, match="size 6"):
         make_probe().estimate(Reading((-1.0,), torch.zeros(7)))
+
+
+def test_a_probe_of_entropies_is_refused_where_there_are_none() -> None:
+    probe = make_probe(role="target", features=("mean", "entropy"))
+    gives = info(capabilities=Capabilities(entropies=True))
+    assert probe.check(gives, probe.card.fingerprint, "target") == []
+    with pytest.raises(ProbeError, match="reads entropies, which the engine of some/model does not give"):
+        probe.check(info(), probe.card.fingerprint, "target")
 
 
 @pytest.mark.parametrize(

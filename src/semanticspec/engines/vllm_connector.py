@@ -46,7 +46,7 @@ class Finished:
 
 
 @dataclass
-class Metadata(KVConnectorMetadata):
+class Metadata(KVConnectorMetadata):  # type: ignore[misc]
     finished: list[Finished] = field(default_factory=list)
 
 
@@ -145,7 +145,8 @@ class PooledStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
         slots = (blocks * self._block_size + positions % self._block_size).to(self._states.device)
         states = extract_from_kv_cache(self._states, slots, len(positions))[:, 0].float()
         lengths = torch.rsqrt(states.square().mean(-1, keepdim=True) + self._epsilon)
-        return (states * lengths).mean(0).cpu()
+        mean: Tensor = (states * lengths).mean(0).cpu()
+        return mean
 
     def start_load_kv(self, *_: Any, **__: Any) -> None:
         pass
@@ -161,4 +162,5 @@ class PooledStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
 
     @classmethod
     def get_required_kvcache_layout(cls, vllm_config: Any) -> str | None:
-        return ExampleHiddenStatesConnector.get_required_kvcache_layout(vllm_config)
+        layout: str | None = ExampleHiddenStatesConnector.get_required_kvcache_layout(vllm_config)
+        return layout

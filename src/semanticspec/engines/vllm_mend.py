@@ -32,7 +32,9 @@ def mend_expansion() -> bool:
 
     register_kernels({_KERNEL: _expand})
     if not _spreads_right():
-        raise RuntimeError("vLLM's sampler cannot be mended on this CPU; semanticspec does not work with this version of it")
+        raise RuntimeError(
+            "vLLM's sampler cannot be mended on this CPU; semanticspec does not work with this version of it"
+        )
     logger.info("mended vLLM's sampling on CPUs")
     return True
 
@@ -41,12 +43,20 @@ def _spreads_right() -> bool:
     from vllm.v1.sample.rejection_sampler import expand_batch_to_tokens
 
     values = torch.tensor([0.25, 0.75])
-    spread = expand_batch_to_tokens(values, torch.tensor([1, 3], dtype=torch.int32), 3, replace_from=0, replace_to=1)
+    spread = expand_batch_to_tokens(
+        values, torch.tensor([1, 3], dtype=torch.int32), 3, replace_from=0, replace_to=1
+    )
     return torch.equal(spread, torch.tensor([0.25, 0.75, 0.75]))
 
 
 def _expand(
-    output: Tensor, input_val: Tensor, cu_num_tokens: Tensor, replace_from: Any, replace_to: Any, *_: Any, **__: Any
+    output: Tensor,
+    input_val: Tensor,
+    cu_num_tokens: Tensor,
+    replace_from: Any,
+    replace_to: Any,
+    *_: Any,
+    **__: Any,
 ) -> None:
     """Fills `output`, `[tokens]`, with each request's value of `input_val`, `[requests]`, as often as it has tokens."""
     counts = cu_num_tokens.diff(prepend=cu_num_tokens.new_zeros(1))

@@ -61,16 +61,16 @@ def read_final_norm(found: Found) -> FinalNorm:
     return FinalNorm(_read_weight(model, f"{base_name}.{name}.weight"), float(epsilon))
 
 
-def _is_rms_norm(norm: nn.Module, epsilon: float) -> bool:
+def _is_rms_norm(norm: Any, epsilon: float) -> bool:
     """Whether it computes what `FinalNorm` says; some add one to their weights, others take the mean away."""
     norm = norm.to_empty(device="cpu").float()
-    size = norm.weight.shape[0] if isinstance(getattr(norm, "weight", None), Tensor) else 0
-    if not size or len(list(norm.parameters())) != 1:
+    parameters: list[Tensor] = list(norm.parameters())
+    if len(parameters) != 1 or parameters[0] is not getattr(norm, "weight", None):
         return False
     numbers = torch.Generator().manual_seed(0)
-    weight, x = (torch.randn(size, generator=numbers) for _ in range(2))
+    weight, x = (torch.randn(len(parameters[0]), generator=numbers) for _ in range(2))
     with torch.no_grad():
-        norm.weight.copy_(weight)  # type: ignore[operator, union-attr]
+        norm.weight.copy_(weight)
         expected = weight * x * torch.rsqrt(x.square().mean() + epsilon)
         return bool(torch.allclose(norm(x[None])[0], expected, atol=1e-4))
 

@@ -127,6 +127,23 @@ def features_for(role: Author) -> tuple[str, ...]:
     return tuple(FEATURES) if role == "target" else tuple(_OF_LOGPROBS)
 
 
+def named_features(text: str, role: Author) -> tuple[str, ...]:
+    """The features of a list by commas; `all` that the role can use, or the `portable` ones.
+
+    Portable are those that every engine's readings have: all but those of entropies.
+    """
+    if text == "all":
+        return features_for(role)
+    if text == "portable":
+        return tuple(name for name in features_for(role) if name not in _OF_ENTROPIES)
+    return tuple(filter(None, text.split(",")))
+
+
+def needs_entropies(names: Sequence[str]) -> bool:
+    """Whether one of the features is made of entropies, which not every engine gives."""
+    return any(name in _OF_ENTROPIES for name in names)
+
+
 def check_features(names: Sequence[str], role: Author | None = None) -> None:
     """Raises ConfigError for a name that is no feature, is given twice, or is not there for the role."""
     for position, name in enumerate(names):

@@ -20,7 +20,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
-from semanticspec.probes.features import TokenSignals, compute_features, signals_of
+from semanticspec.probes.features import TokenSignals, compute_features, needs_entropies, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.states import Ragged, States, joined
 from semanticspec.records import Author, Reading
@@ -129,7 +129,7 @@ class Probe:
 
         Raises:
             ProbeError: role, hidden size, number of layers, norm state or tokenizer differ, or the engine reads
-                another layer's states or pools them so that the probe has no use for them.
+                another layer's states or pools them so that the probe has no use for them, or gives no entropies.
         """
         differences = self.card.mismatches(info, fingerprint, role)
         if differences == self.card.state_mismatches(info.layer, info.pooling) != []:
@@ -141,6 +141,12 @@ class Probe:
             raise ProbeError(
                 f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "
                 f"as {role}: {', '.join(differences)}; train a probe for it (semanticspec probe train)"
+            )
+        if needs_entropies(self.card.features) and not info.capabilities.entropies:
+            raise ProbeError(
+                f"the {role} probe reads entropies, which the engine of {info.model_id} does not give; train one that "
+                "every engine can serve (semanticspec probe train --features portable), or run the model on "
+                "transformers or llama-cpp"
             )
         if self.card.revision and info.revision and self.card.revision != info.revision:
             return [

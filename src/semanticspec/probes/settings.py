@@ -14,7 +14,7 @@ from semanticspec.demo import settings_path
 from semanticspec.engines.base import LAST_LAYER, Pooling, StateSpec
 from semanticspec.errors import ConfigError
 from semanticspec.probes.collect_config import CollectConfig
-from semanticspec.probes.features import features_for
+from semanticspec.probes.features import named_features
 from semanticspec.probes.hub_problems import hub_name
 from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.problems import DEMO_PROBLEMS
@@ -138,8 +138,8 @@ def _train_configs(table: Any, where: str) -> dict[Author, TrainConfig]:
         if not isinstance(own, Mapping):
             raise ConfigError(f"{where}.{role}: expected a table, got {own!r}")
         values = {**common, **own}
-        if values.get("features") == "all":
-            values["features"] = list(features_for(role))
+        if isinstance(values.get("features"), str):
+            values["features"] = list(named_features(values["features"], role))
         configs[role] = _build(TrainConfig, values, f"{where}.{role}")
     return configs
 

@@ -33,7 +33,10 @@ def train_command(
     widths: Annotated[
         str | None, typer.Option(help="Hidden layers, e.g. 256,64, or none; default: the paper's.")
     ] = None,
-    features: Annotated[str, typer.Option(help="Features beside the state, by commas, or all.")] = "",
+    features: Annotated[
+        str,
+        typer.Option(help="Features beside the state, by commas; all; or portable: those of every engine."),
+    ] = "",
     state: Annotated[bool, typer.Option("--state/--no-state", help="Read the pooled state.")] = True,
     components: Annotated[
         int, typer.Option(min=0, help="Principal components of the state to read; 0: the state itself.")
@@ -60,7 +63,7 @@ def train_command(
 ) -> None:
     """Train a probe and measure it on problems held out from training."""
     role = checked_role(role)
-    from semanticspec.probes.features import features_for
+    from semanticspec.probes.features import named_features
     from semanticspec.probes.storage import Collection
     from semanticspec.probes.train import TrainConfig
 
@@ -73,7 +76,7 @@ def train_command(
     }
     config = TrainConfig(
         widths=_numbers(widths) if widths else None,
-        features=features_for(role) if features == "all" else tuple(filter(None, features.split(","))),
+        features=named_features(features, role),
         use_state=state,
         components=components,
         weight_decay=weight_decay,
