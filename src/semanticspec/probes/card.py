@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from semanticspec.engines.base import LAST_LAYER, EngineInfo, NormState, Pooling, StateSpec
 from semanticspec.errors import ConfigError, ProbeError
-from semanticspec.probes.features import check_features
+from semanticspec.probes.features import check_features, needs_entropies
 from semanticspec.records import Author, Sampling
 
 CARD_FORMAT = 1
@@ -137,6 +137,10 @@ class ProbeCard:
     def names(self) -> tuple[str, ...]:
         """All names its model is known by, the best for people first."""
         return tuple(dict.fromkeys((*self.model_names, self.model_id)))
+
+    def served_by(self, info: EngineInfo) -> bool:
+        """Whether an engine gives what the features are made of: not every one gives entropies."""
+        return info.capabilities.entropies or not needs_entropies(self.features)
 
     def mismatches(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """What makes the probe unusable with a model, each as `name got, expected`; empty if it fits."""

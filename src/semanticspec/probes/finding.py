@@ -91,6 +91,7 @@ def fitting(info: EngineInfo, fingerprint: str, role: Author, model: str) -> lis
         probe.pair
         for probe in packaged_probes()
         if not probe.card.mismatches(_as_loaded_for(probe.card, info), fingerprint, role)
+        and probe.card.served_by(info)
         and wanted & {_last_part(name) for name in probe.card.names}
     ]
 

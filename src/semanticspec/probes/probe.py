@@ -20,7 +20,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
-from semanticspec.probes.features import TokenSignals, compute_features, needs_entropies, signals_of
+from semanticspec.probes.features import TokenSignals, compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.states import Ragged, States, joined
 from semanticspec.records import Author, Reading
@@ -142,7 +142,7 @@ class Probe:
                 f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "
                 f"as {role}: {', '.join(differences)}; train a probe for it (semanticspec probe train)"
             )
-        if needs_entropies(self.card.features) and not info.capabilities.entropies:
+        if not self.card.served_by(info):
             raise ProbeError(
                 f"the {role} probe reads entropies, which the engine of {info.model_id} does not give; train one that "
                 "every engine can serve (semanticspec probe train --features portable), or run the model on "
