@@ -50,6 +50,9 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 EngineName = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
+DeviceOfOne = Annotated[
+    str | None, typer.Option(help="The same for one of the two models; default: --device.")
+]
 EngineOfOne = Annotated[
     str | None, typer.Option(help="The same for one of the two models; default: --engine.")
 ]
@@ -75,6 +78,8 @@ def generate(
     draft_engine: EngineOfOne = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    target_device: DeviceOfOne = None,
+    draft_device: DeviceOfOne = None,
     stream: Annotated[bool, typer.Option(help="Show text as it is decided.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
@@ -107,6 +112,8 @@ def generate(
         draft_engine=draft_engine or engine,
         dtype=dtype,
         device=device,
+        target_device=target_device,
+        draft_device=draft_device,
     )
     if levers == AUTO_LEVERS and preset_name == "default":
         config = pair.with_default_levers(config)

@@ -30,6 +30,8 @@ def load_pair(
     draft_engine: str = DEFAULT_ENGINE,
     dtype: str = "auto",
     device: str = "auto",
+    target_device: str | None = None,
+    draft_device: str | None = None,
 ) -> Pair:
     """Loads a pair; without arguments the bundled one with its probes.
 
@@ -39,6 +41,7 @@ def load_pair(
             (`semanticspec probe list`), or owner/name[@revision] on the hub. The bundled pair brings its own.
         target_states, draft_states: which states the engines' readings hold; None = those that the probes read.
         target_engine, draft_engine, dtype, device: see `load_model`; the latter two of both models.
+        target_device, draft_device: of one model; None = device.
 
     Raises:
         ConfigError: an engine or its options are unknown, only one of target and draft is given, or a model has not
@@ -62,8 +65,12 @@ def load_pair(
     of_target, of_draft = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
     target_states = target_states or (of_target.card.states if of_target else StateSpec())
     draft_states = draft_states or (of_draft.card.states if of_draft else StateSpec())
-    target_model = load_model(target, engine=target_engine, dtype=dtype, device=device, states=target_states)
-    draft_model = load_model(draft, engine=draft_engine, dtype=dtype, device=device, states=draft_states)
+    target_model = load_model(
+        target, engine=target_engine, dtype=dtype, device=target_device or device, states=target_states
+    )
+    draft_model = load_model(
+        draft, engine=draft_engine, dtype=dtype, device=draft_device or device, states=draft_states
+    )
     return Pair(
         target_model,
         draft_model,

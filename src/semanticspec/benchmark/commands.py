@@ -84,6 +84,8 @@ def bench_command(
     draft_engine: Annotated[str | None, typer.Option(help="Of the draft; default: --engine.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    target_device: Annotated[str | None, typer.Option(help="Of the target; default: --device.")] = None,
+    draft_device: Annotated[str | None, typer.Option(help="Of the draft; default: --device.")] = None,
     quiet: Annotated[bool, typer.Option(help="No line for every answer.")] = False,
 ) -> None:
     """Compare methods on the same problems. Ctrl-C keeps what is done; the same command goes on."""
@@ -114,7 +116,7 @@ def bench_command(
         pilot_data=pilot_data,
         engines={"target": target_engine or engine, "draft": draft_engine or engine},
         dtype=dtype,
-        device=device,
+        devices={"target": target_device or device, "draft": draft_device or device},
         quiet=quiet,
     )
     from semanticspec.benchmark.session import run_bench

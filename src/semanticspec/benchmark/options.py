@@ -35,5 +35,5 @@ class BenchOptions:
         default_factory=lambda: dict.fromkeys(("target", "draft"), DEFAULT_ENGINE)
     )
     dtype: str = "auto"
-    device: str = "auto"
+    devices: dict[str, str] = field(default_factory=lambda: dict.fromkeys(("target", "draft"), "auto"))
     quiet: bool = False

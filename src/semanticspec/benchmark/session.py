@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,7 +79,8 @@ def run_bench(options: BenchOptions) -> None:
         target_engine=options.engines["target"],
         draft_engine=options.engines["draft"],
         dtype=options.dtype,
-        device=options.device,
+        target_device=options.devices["target"],
+        draft_device=options.devices["draft"],
     )
     try:
         for job in jobs:
@@ -113,6 +114,11 @@ def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
             say(f"throughput: {draw_throughput(beside, path)}")
 
 
+def _described(devices: Mapping[str, str]) -> str:
+    """Both devices in one word where they are the same."""
+    return ", ".join(dict.fromkeys(devices.values()))
+
+
 def _folder(options: BenchOptions, task: Task, concurrency: int) -> Path:
     path = options.out
     if len(options.tasks) > 1:
@@ -141,7 +147,7 @@ class _Job:
             "options_seed": seed if task.graded_by == "letter" else None,
             "engines": options.engines,
             "dtype": options.dtype,
-            "device": options.device,
+            "device": _described(options.devices),
             "decoding": asdict(options.config),
             "concurrency": concurrency,
         }
@@ -154,7 +160,7 @@ class _Job:
         options = self.options
         self.shared |= {
             "pair": describe_pair(pair),
-            "machine": describe_machine(options.device),
+            "machine": describe_machine(options.devices["target"]),
             "versions": describe_versions(),
         }
         self.folder.check(self.shared, {})

@@ -113,6 +113,8 @@ class PooledStatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[mi
         from vllm.model_executor.models.extract_hidden_states import CacheOnlyAttentionLayer
 
         layers = get_layers_from_vllm_config(self._vllm_config, CacheOnlyAttentionLayer, list(kv_caches))
+        if not layers:
+            return  # another stage of the pipeline: the last one has the states
         (name,) = layers
         self._states = kv_caches[name]
         if self._states.shape[2] != self._block_size:

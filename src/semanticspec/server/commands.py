@@ -71,6 +71,8 @@ def serve_command(
     top_p: Annotated[float | None, typer.Option(help="Default of requests; 0.95.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    target_device: Annotated[str | None, typer.Option(help="Of the target; default: --device.")] = None,
+    draft_device: Annotated[str | None, typer.Option(help="Of the draft; default: --device.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of these options; the command line wins.")
     ] = None,
@@ -94,6 +96,8 @@ def serve_command(
         draft_probe=settings.draft_probe,
         dtype=settings.dtype,
         device=settings.device,
+        target_device=settings.target_device,
+        draft_device=settings.draft_device,
         target_engine=target_engine,
         draft_engine=draft_engine,
     )

@@ -39,6 +39,8 @@ class ServerSettings(BaseModel):
     draft_engine: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    target_device: str | None = None
+    draft_device: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: str | None = Field(default=None, repr=False, pattern=r"^[!-~]+$")
