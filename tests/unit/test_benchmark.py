@@ -407,6 +407,10 @@ def test_a_run_leaves_rows_summary_configuration_and_report(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["methods"]["top-k"]["config"]["rule"]["name"] == "top-k"
     assert {"machine", "versions", "pair", "decoding", "seed"} <= config["run"].keys()
+    table = (finished / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| `target`", "| `draft`", "| `top-k`"]
+    assert [line.split(" | ")[1] for line in table[2:]] == ["", "lossy", "lossy"]
+    assert len({line.count("|") for line in table}) == 1
     page = (finished / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -420,7 +424,7 @@ def test_a_run_leaves_rows_summary_configuration_and_report(finished):
 
 
 def test_the_report_is_remade_equal(finished):
-    names = ["summary.json", "report.html", "time.png", "lengths.png"]
+    names = ["summary.json", "table.md", "report.html", "time.png", "lengths.png"]
     before = {name: (finished / name).read_bytes() for name in names}
     for name in names:
         (finished / name).unlink()

@@ -15,12 +15,12 @@ from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
 from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
 from semanticspec.benchmark.plots import draw_all, throughput
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.summary import PROPOSED, Comparison, summary_json
+from semanticspec.benchmark.summary import BASELINES, PROPOSED, Comparison, summary_json
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.figures import draw, picture, render_page, table_section
 from semanticspec.files import write_atomically
 
-REPORT_FILE = "report.html"
+REPORT_FILE, TABLE_FILE = "report.html", "table.md"
 METHOD = (
     "Every request counts, right or wrong, cut off or failed; only problems that every method has finished are "
     "compared. Seconds: whole wall clock of a request, from empty caches, methods taking turns problem by problem. "
@@ -35,10 +35,7 @@ METHOD = (
 COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("accuracy", lambda f: f"{f['accuracy']:.1%} {interval(f['accuracy_ci95'], '.1f', 100)}"),
     ("to target, points", lambda f: paired(f, "accuracy_diff")),
-    (
-        "speed-up",
-        lambda f: f"{f['speedup']:.2f} {interval(f['speedup_ci95'], '.2f')}" if "speedup" in f else "",
-    ),
+    ("speed-up", lambda f: speedup(f)),
     ("s a request", lambda f: f"{f['wall_s'] / f['requests']:.3f}"),
     ("ms a token", lambda f: f"{1000 * f['seconds_per_token']:.2f}" if f["seconds_per_token"] else ""),
     ("length", lambda f: f"{f['length_ratio']:.2f}×" if f.get("length_ratio") else ""),
@@ -94,6 +91,7 @@ def write_report(
     summary = summary_json(comparison, task, pair, extent)
     pictures = draw_all(comparison, summary["methods"])
     folder.write_summary(summary)
+    write_atomically(folder.path / TABLE_FILE, markdown_table(summary["methods"], config["methods"]).encode())
     for name, themes in pictures.items():
         write_atomically(folder.path / f"{name}.png", themes["light"])
     page = render_page(
@@ -107,6 +105,28 @@ def write_report(
     )
     write_atomically(folder.path / REPORT_FILE, page.encode())
     return folder.path / REPORT_FILE
+
+
+def markdown_table(
+    methods: Mapping[str, Mapping[str, Any]], described: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The main figures as a table in Markdown. `described`: the methods of the configuration, lossy or not."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "accuracy, %": lambda f: f"{100 * f['accuracy']:.1f} {interval(f['accuracy_ci95'], '.1f', 100)}",
+        "to target, points": lambda f: paired(f, "accuracy_diff"),
+        "speed-up": speedup,
+        "of the limit": lambda f: f"{f['limit_share']:.0%}" if "limit_share" in f else "",
+        "by the draft": lambda f: f"{f['draft_token_share']:.0%}",
+        "length": lambda f: f"{f['length_ratio']:.2f}" if f.get("length_ratio") else "",
+        "cut off": lambda f: f"{f['truncated_share']:.1%}",
+    }
+    lines = [f"| method | | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for name, figures in methods.items():
+        lossy = described.get(name, {}).get("lossy")
+        kind = "" if lossy is None or name in BASELINES[:1] else "lossy" if lossy else "lossless"
+        cells = " | ".join(cell(figures) for cell in columns.values())
+        lines.append(f"| `{name}` | {kind} | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw_throughput(folders: Sequence[BenchFolder], path: Path) -> Path:
@@ -171,6 +191,14 @@ def limit_text(summary: Mapping[str, Any]) -> str:
 def interval(bounds: Sequence[float], digits: str, factor: float = 1.0) -> str:
     low, high = (format(factor * bound, digits) for bound in bounds)
     return f"[{low}, {high}]"
+
+
+def speedup(figures: Mapping[str, Any]) -> str:
+    """A speed-up with its interval; just 1 for what it is measured against."""
+    if "speedup" not in figures:
+        return ""
+    low, high = figures["speedup_ci95"]
+    return f"{figures['speedup']:.2f} {interval((low, high), '.2f')}" if low < high else "1"
 
 
 def paired(figures: Mapping[str, Any], name: str) -> str:
