@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo bench test test-fast contract lint format types results clean
+.PHONY: help install browser llama-cpp demo bench test test-fast contract lint format types results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,12 @@ browser:  ## Chromium, for the tests of the server's page (Debian, Ubuntu; as ro
 	@command -v chromium >/dev/null || { \
 		echo "Installing Chromium ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+
+llama-cpp: $(READY)  ## llama.cpp, for its engine and the engine's tests (compiled here, which takes minutes)
+	@$(PYTHON) -c "import llama_cpp" 2>/dev/null || { \
+		command -v g++ >/dev/null || { apt-get update -qq && apt-get install -y -qq g++ >/dev/null; }; \
+		echo "Compiling llama.cpp ..."; \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llama-cpp]'; }
 
 demo: $(READY)  ## Solve a few problems, target alone beside speculative decoding
 	@$(VENV)/bin/semanticspec demo
@@ -46,9 +52,12 @@ format: $(READY)  ## Mend style and formatting
 types: $(READY)  ## Check types
 	@$(VENV)/bin/mypy
 
-results: $(READY)  ## The README's figures: every method on 1000 unseen problems of the bundled pair
-	@$(VENV)/bin/semanticspec demo --num-problems 1000 --methods target,draft,semantic,random --quiet \
-		--out docs/results/bundled.json
+LEVERS := semantic+prefix,semantic+tokens,semantic+prefix+tokens,semantic+overlap,semantic+candidates,semantic+adaptive
+results: $(READY)  ## The README's figures: methods and levers on 1000 unseen problems of the bundled pair (an hour)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/semanticspec bench --pair demo --task demo -n 1000 --quiet --out build/demo1000 \
+		--methods target,semantic,semantic-paper,random,$(LEVERS),semantic+prefix+tokens+adaptive,semantic+prefix+tokens+overlap+candidates+adaptive
+	@mkdir -p docs/results/demo1000
+	@cp build/demo1000/summary.json build/demo1000/table.md build/demo1000/*.png docs/results/demo1000/
 
 bench: $(READY)  ## A short benchmark of the bundled pair, with a report in build/bench
 	@$(VENV)/bin/semanticspec bench --pair demo --task demo --methods target,semantic,random -n 20 --out build/bench
