@@ -152,4 +152,4 @@ def test_a_pair_without_probes_says_what_to_do():
 def test_an_engine_that_is_not_there_is_told_in_one_line():
     done = run("generate", MIA, "--draft-engine", "onnx")
     assert done.returncode == 2
-    assert done.stderr == "error: there is no engine 'onnx'; choose from transformers, llama-cpp\n"
+    assert done.stderr == "error: there is no engine 'onnx'; choose from transformers, llama-cpp, vllm\n"
