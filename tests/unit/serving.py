@@ -132,7 +132,9 @@ class Live:
 @asynccontextmanager
 async def live(pair: Pair, **settings) -> AsyncIterator[Live]:
     """Serves a pair on a free port of this machine, under uvicorn as `semanticspec serve` does."""
-    checked = ServerSettings(**{"port": 0, "rule": "semantic", "strictness": 1.0} | settings)
+    checked = ServerSettings(
+        **{"port": 0, "rule": "semantic", "levers": "none", "strictness": 1.0} | settings
+    )
     server = make_server(pair, checked)
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -24,6 +24,7 @@ from semanticspec.config import with_options
 from semanticspec.decoding import generate_async
 from semanticspec.demo.grammar import read_problem
 from semanticspec.errors import ConfigError, EngineError
+from semanticspec.server.service import Service
 from semanticspec.server.settings import ServerSettings, read_settings
 
 USER = [{"role": "user", "content": "a"}]
@@ -386,6 +387,21 @@ def test_the_pages_examples_are_problems_the_bundled_pair_knows():
     examples = re.findall(r'"(.+)"', block)
     assert len(examples) == 3
     assert all(read_problem(example) is not None for example in examples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "on"),
+    [
+        ({}, True),
+        ({"levers": "none"}, False),
+        ({"preset": "paper"}, False),
+        ({"levers": "prefix,tokens"}, True),
+    ],
+    ids=str,
+)
+def test_levers_are_on_unless_the_settings_say_otherwise(settings, on):
+    config = Service(scripted_pair(), ServerSettings(**settings)).config
+    assert (config.keep_prefix, config.num_speculative_tokens > 0) == (on, on)
 
 
 def test_importing_the_package_and_its_command_line_loads_no_server():

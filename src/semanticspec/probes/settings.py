@@ -138,7 +138,7 @@ def _train_configs(table: Any, where: str) -> dict[Author, TrainConfig]:
         if not isinstance(own, Mapping):
             raise ConfigError(f"{where}.{role}: expected a table, got {own!r}")
         values = {**common, **own}
-        if isinstance(values.get("features"), str):
+        if values.get("features") in ("all", "portable"):
             values["features"] = list(named_features(values["features"], role))
         configs[role] = _build(TrainConfig, values, f"{where}.{role}")
     return configs
