@@ -160,6 +160,7 @@ def test_speedup_is_against_the_faster_target():
     figures = summarize(rows)
     assert figures["semantic"]["speedup"] == pytest.approx(2.0)
     assert figures["target"]["speedup"] == pytest.approx(2 / 3)
+    assert figures["target"]["speedup_to_semantic"] == pytest.approx(1 / 3)
     assert figures["hf-target"]["speedup"] == 1
     assert "speedup" not in summarize(rows[2:])["semantic"]
 

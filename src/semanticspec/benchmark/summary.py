@@ -107,6 +107,8 @@ def figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
         own |= _throughput(comparison, name)
         if PROPOSED in comparison.rows:
             own |= _accuracy_against(comparison, name, PROPOSED, "accuracy_diff_to_semantic")
+            ratio, interval = ratio_of_sums(comparison.seconds(PROPOSED), comparison.seconds(name))
+            own |= {"speedup_to_semantic": ratio, "speedup_to_semantic_ci95": interval}
         if costs is not None and "speedup" in own and name in limited:
             own["limit_speedup"] = costs.limit_speedup
             own["limit_share"] = own["speedup"] / costs.limit_speedup
