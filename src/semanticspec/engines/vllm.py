@@ -18,6 +18,7 @@ from contextlib import aclosing
 from semanticspec.engines.base import EngineInfo, StateSpec, TokenChunk
 from semanticspec.engines.checks import checked_context, checked_continuations
 from semanticspec.engines.loop_thread import LoopThread
+from semanticspec.engines.vllm_calls import Caller
 from semanticspec.engines.vllm_loading import Started, start
 from semanticspec.engines.vllm_options import VllmOptions, check_version
 from semanticspec.engines.writing import WriteRequest
@@ -30,8 +31,10 @@ class VllmEngine:
 
     def __init__(self, thread: LoopThread, started: Started) -> None:
         """Use `load`."""
-        self._thread, self._started = thread, started
-        self._closed = False
+        self._thread, self._info = thread, started.info
+        self._started: Started | None = (
+            started  # None once closed: vLLM's objects must not outlive the interpreter
+        )
 
     @classmethod
     def load(
@@ -62,7 +65,7 @@ class VllmEngine:
 
     @property
     def info(self) -> EngineInfo:
-        return self._started.info
+        return self._info
 
     async def generate(
         self,
@@ -79,8 +82,9 @@ class VllmEngine:
         """See `Engine.generate`."""
         if n < 1:
             raise EngineError(f"n is {n}; expected 1 or more continuations")
-        request = self._request(context_ids, n, max_tokens, stop, sampling, seed, distributions, request_id)
-        return await self._thread.run(self._started.caller.write(request))
+        caller = self._caller(distributions)
+        request = self._request(context_ids, n, max_tokens, stop, sampling, seed, request_id)
+        return await self._thread.run(caller.write(request))
 
     async def stream(
         self,
@@ -93,8 +97,9 @@ class VllmEngine:
         request_id: str | None = None,
     ) -> AsyncGenerator[TokenChunk | Generation, None]:
         """See `Engine.stream`."""
-        request = self._request(context_ids, 1, max_tokens, stop, sampling, seed, False, request_id)
-        async with aclosing(self._thread.iterate(self._started.caller.stream(request))) as items:
+        caller = self._caller()
+        request = self._request(context_ids, 1, max_tokens, stop, sampling, seed, request_id)
+        async with aclosing(self._thread.iterate(caller.stream(request))) as items:
             async for item in items:
                 yield item
 
@@ -109,25 +114,21 @@ class VllmEngine:
         request_id: str | None = None,  # noqa: ARG002
     ) -> list[Score]:
         """See `Engine.score`. `request_id` is not needed: blocks of equal beginnings are shared by all."""
-        self._check_can(distributions)
+        caller = self._caller(distributions)
         rows = checked_continuations(self.info, continuations)
         context = checked_context(self.info, context_ids, max(map(len, rows)) + 1, sampling)
-        return await self._thread.run(self._started.caller.score(context, rows, sampling, seed))
+        return await self._thread.run(caller.score(context, rows, sampling, seed))
 
     async def forget(self) -> None:
         """See `Forgetting.forget`."""
-        self._check_can(False)
-        await self._thread.run(self._started.llm.reset_prefix_cache())
+        await self._thread.run(self._caller().forget())
 
     async def aclose(self) -> None:
         """Ends vLLM's processes; calls under way fail with an EngineError."""
-        if not self._closed:
-            self._closed = True
-            await self._thread.run(self._end())
+        started, self._started = self._started, None
+        if started is not None:
+            await self._thread.run(started.aclose())
             await asyncio.to_thread(self._thread.stop)
-
-    async def _end(self) -> None:
-        self._started.close()
 
     def _request(
         self,
@@ -137,19 +138,18 @@ class VllmEngine:
         stop: Stop,
         sampling: Sampling,
         seed: int,
-        distributions: bool,
         request_id: str | None,
     ) -> WriteRequest:
-        self._check_can(distributions)
         if stop.pair_second:
             raise EngineError(
                 "the engine vllm cannot stop at blank lines that are two tokens; use --engine transformers"
             )
         context = checked_context(self.info, context_ids, max_tokens, sampling)
-        return WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
+        return WriteRequest(context, n, max_tokens, stop, sampling, seed, False, request_id)
 
-    def _check_can(self, distributions: bool) -> None:
-        if self._closed:
+    def _caller(self, distributions: bool = False) -> Caller:
+        if self._started is None:
             raise EngineError("the engine is closed; load the model again")
         if distributions:
             raise EngineError("the engine vllm gives no distributions; use --engine transformers")
+        return self._started.caller

@@ -54,6 +54,10 @@ class Caller:
         self._llm, self._mailbox, self._weight, self._pooling = llm, mailbox, weight, pooling
         self._numbers = itertools.count()
 
+    async def forget(self) -> None:
+        """Empties the prefix cache."""
+        await self._llm.reset_prefix_cache()
+
     async def write(self, request: WriteRequest) -> list[Generation]:
         """n continuations, as n requests: vLLM batches them, and they share the context's blocks."""
         samples = (self._write_one(request, sample) for sample in range(request.n))

@@ -36,7 +36,7 @@ class Started:
     caller: Caller
     info: EngineInfo
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Ends vLLM's processes."""
         self.llm.shutdown()
         self.mailbox.close()
@@ -69,7 +69,7 @@ async def start(model: str, options: VllmOptions, states: StateSpec) -> Started:
         # The first ranks of prompt tokens make vLLM compile for many seconds.
         await caller.score([0], [[0, 0]], GREEDY, 0)
     except BaseException:
-        started.close()
+        await started.aclose()
         raise
     return started
 
