@@ -6,6 +6,7 @@ verdicts of the whole measurement are in docs/engines.md.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from semanticspec import demo
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding import generate
-from semanticspec.demo.engines import measure, table
 from semanticspec.demo.gguf import write_pair
+from semanticspec.demo.stories import problems
 from semanticspec.loading import load_pair
-from semanticspec.probes.agreement import Judged, compare
+from semanticspec.probes.problems import ProblemText
+from semanticspec.probes.recordings import Recordings
 from semanticspec.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.skipif(
@@ -25,6 +27,17 @@ pytestmark = pytest.mark.skipif(
     reason="llama-cpp-python is not installed: pip install semanticspec[llama-cpp]",
 )
 PROMPT = "Mia has 14 pens. Mia buys 23 more. How many pens does Mia have?"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Segments recorded with transformers."""
+    path = tmp_path_factory.mktemp("recorded") / "segments.jsonl"
+    pair = load_pair(device="cpu")
+    listed = [ProblemText(problem.text, problem.text) for problem in problems("test", 40)]
+    asyncio.run(Recordings(path).extend(pair, listed, DecodingConfig(), 40))
+    asyncio.run(pair.aclose())
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +73,22 @@ def test_any_mix_of_engines_writes_the_same(engines: tuple[str, str], files: tup
     assert answer(*engines) == answer("transformers", "transformers")
 
 
-def test_probes_give_the_same_verdicts(tmp_path: Path) -> None:
-    found = measure(40, tmp_path)
-    assert [agreement.num_segments for agreement in found.values()] == [40, 40]
-    assert all(agreement.share >= 0.95 for agreement in found.values())
-    assert found["float32"].differences[-1] < 1e-4
-    assert found["float16"].differences[-1] < 0.05
-    assert "| float32 | 40 |" in table(found)
-
-
-def test_figures_of_an_agreement() -> None:
-    first = [Judged(0.5, 0.5, True)] * 10
-    second = [Judged(0.5, 0.25, True)] * 9 + [Judged(0.0, 0.5, False)]  # 10 times 0, 9 times 0.25, once 0.5
-    agreement = compare(first, second)
-    assert (agreement.same, agreement.share) == (9, 0.9)
-    assert agreement.differences == pytest.approx((0.125, 0.2625, 0.5))
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.05)])
+def test_probes_give_the_same_verdicts(
+    dtype: str, tolerance: float, files: tuple[Path, Path], recorded: Path
+) -> None:
+    pair = load_pair(
+        *map(str, files),
+        target_probe="bundled",
+        draft_probe="bundled",
+        target_engine="llama-cpp",
+        draft_engine="llama-cpp",
+        dtype=dtype,
+    )
+    try:
+        agreement = asyncio.run(Recordings(recorded).compare(pair, 40))
+    finally:
+        asyncio.run(pair.aclose())
+    assert agreement.num_segments == 40
+    assert agreement.share >= 0.95
+    assert max(*agreement.target, *agreement.draft) < tolerance

@@ -6,14 +6,14 @@ contexts. A verdict's random number belongs to the segment, so that verdicts dif
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
 from statistics import median, quantiles
 
 from semanticspec.acceptance import Evidence, decide
-from semanticspec.config import DecodingConfig
+from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.decoding import Request
 from semanticspec.drafting import Draft
 from semanticspec.engines.base import derived_seed
@@ -46,12 +46,13 @@ class Agreement:
 
     Attributes:
         same: verdicts that are equal.
-        differences: absolute ones of the estimates, those of both probes: their median, 95th percentile and maximum.
+        target, draft: absolute differences of the probes' estimates: median, 95th percentile and maximum.
     """
 
     num_segments: int
     same: int
-    differences: tuple[float, float, float]
+    target: tuple[float, float, float]
+    draft: tuple[float, float, float]
 
     @property
     def share(self) -> float:
@@ -74,41 +75,37 @@ class _Recording(Request):
         return super()._judge(draft, score)
 
 
-async def record(
-    pair: Pair, prompts: Iterable[str], config: DecodingConfig, num_segments: int
-) -> list[RecordedSegment]:
-    """The first segments that a pair drafts and judges while it answers the prompts."""
-    recorded: list[RecordedSegment] = []
-    for prompt in prompts:
-        request = _Recording(pair, config, prompt)
-        async with aclosing(request.events()) as events:
-            async for _ in events:
-                pass
-        recorded += request.recorded
-        if len(recorded) >= num_segments:
-            break
-    return recorded[:num_segments]
+async def record(pair: Pair, prompt: str, config: DecodingConfig) -> list[RecordedSegment]:
+    """The segments that a pair drafts and judges while it answers a prompt."""
+    request = _Recording(pair, config, prompt)
+    async with aclosing(request.events()) as events:
+        async for _ in events:
+            pass
+    return request.recorded
 
 
-async def judge(pair: Pair, segments: Sequence[RecordedSegment], config: DecodingConfig) -> list[Judged]:
-    """What the pair's engines and probes make of each segment, under the rule in force."""
+async def judge(pair: Pair, segment: RecordedSegment, rule: RuleConfig, seed: int) -> Judged:
+    """What the pair's engines and probes make of a segment; `seed` is the segment's own."""
     assert pair.target_probe is not None
     assert pair.draft_probe is not None
-    judged = []
-    for index, segment in enumerate(segments):
-        (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids])
-        (of_draft,) = await pair.draft.engine.score(segment.draft_context, [segment.draft_ids])
-        p_target, p_draft = pair.target_probe.estimate(of_target), pair.draft_probe.estimate(of_draft)
-        evidence = Evidence(segment.target_ids, of_target.ranks, p_target, p_draft)
-        verdict = decide(config.rule, evidence, Random(derived_seed(config.seed, "agreement", index)))
-        judged.append(Judged(p_target, p_draft, verdict.accepted))
-    return judged
+    (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids])
+    (of_draft,) = await pair.draft.engine.score(segment.draft_context, [segment.draft_ids])
+    p_target, p_draft = pair.target_probe.estimate(of_target), pair.draft_probe.estimate(of_draft)
+    evidence = Evidence(segment.target_ids, of_target.ranks, p_target, p_draft)
+    verdict = decide(rule, evidence, Random(derived_seed(seed, "agreement")))
+    return Judged(p_target, p_draft, verdict.accepted)
 
 
 def compare(first: Sequence[Judged], second: Sequence[Judged]) -> Agreement:
-    """How far two engines agree on the same segments."""
+    """How far two engines agree on the same segments, two or more."""
     pairs = list(zip(first, second, strict=True))
-    differences = [abs(one.p_target - other.p_target) for one, other in pairs]
-    differences += [abs(one.p_draft - other.p_draft) for one, other in pairs]
-    figures = median(differences), quantiles(differences, n=20, method="inclusive")[-1], max(differences)
-    return Agreement(len(pairs), sum(one.accepted == other.accepted for one, other in pairs), figures)
+    return Agreement(
+        len(pairs),
+        sum(one.accepted == other.accepted for one, other in pairs),
+        _figures([abs(one.p_target - other.p_target) for one, other in pairs]),
+        _figures([abs(one.p_draft - other.p_draft) for one, other in pairs]),
+    )
+
+
+def _figures(differences: Sequence[float]) -> tuple[float, float, float]:
+    return median(differences), quantiles(differences, n=20, method="inclusive")[-1], max(differences)

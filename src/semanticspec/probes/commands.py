@@ -10,6 +10,7 @@ import typer
 from semanticspec.config import RuleConfig
 from semanticspec.engines.base import Pooling, StateSpec
 from semanticspec.probes import stages
+from semanticspec.probes.agreement_commands import agreement_command, record_segments_command
 from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.judges.commands import (
     BatchSize,
@@ -138,6 +139,9 @@ def label_command(
 
 probe_app.command("judge-quality")(judge_quality_command)
 
+
+probe_app.command("record-segments")(record_segments_command)
+probe_app.command("agreement")(agreement_command)
 
 for _name, _command in LATER_STAGES.items():
     probe_app.command(_name)(_command)
