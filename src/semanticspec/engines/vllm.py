@@ -32,9 +32,8 @@ class VllmEngine:
     def __init__(self, thread: LoopThread, started: Started) -> None:
         """Use `load`."""
         self._thread, self._info = thread, started.info
-        self._started: Started | None = (
-            started  # None once closed: vLLM's objects must not outlive the interpreter
-        )
+        # None once closed: vLLM's objects must not outlive the interpreter.
+        self._started: Started | None = started
 
     @classmethod
     def load(

@@ -71,9 +71,7 @@ def record_segments_command(
         device,
     )
     asyncio.run(_record(recordings, pair, listed, config, num_segments))
-    say(
-        f"{len(recordings.segments)} segments in {out}. Next: semanticspec probe agreement {out} --engine ..."
-    )
+    say(f"{len(recordings)} segments in {out}. Next: semanticspec probe agreement {out} --engine ...")
 
 
 def agreement_command(
@@ -140,7 +138,7 @@ async def _record(
     try:
         pair.check(config)
         with progress_bar("recording") as (advance, on_total):
-            on_total(num_segments - len(recordings.segments))
+            on_total(num_segments - len(recordings))
             await recordings.extend(pair, problems, config, num_segments, advance)
     finally:
         await pair.aclose()
@@ -149,7 +147,7 @@ async def _record(
 async def _compare(recordings: Recordings, pair: Pair, num_segments: int | None) -> Agreement:
     try:
         with progress_bar("judging") as (advance, on_total):
-            on_total(num_segments or len(recordings.segments))
+            on_total(num_segments or len(recordings))
             return await recordings.compare(pair, num_segments, advance)
     finally:
         await pair.aclose()

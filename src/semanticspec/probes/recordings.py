@@ -35,6 +35,10 @@ class Recordings:
         if lines and self.header.get("format") != _FORMAT:
             raise ProbeError(f"{path} holds no recorded segments; name another file")
 
+    def __len__(self) -> int:
+        """How many segments there are."""
+        return sum(len(problem["segments"]) for problem in self._problems)
+
     @property
     def segments(self) -> list[tuple[RecordedSegment, Judged]]:
         """All of them, with what the recording pair made of each."""
@@ -79,7 +83,7 @@ class Recordings:
             )
         there = {problem["problem"] for problem in self._problems}
         for problem in problems:
-            start = len(self.segments)
+            start = len(self)
             if start >= num_segments:
                 return
             if problem.problem_id in there:
@@ -98,9 +102,9 @@ class Recordings:
             self._problems.append(line)
             for _ in entries:
                 on_segment("")
-        if len(self.segments) < num_segments:
+        if len(self) < num_segments:
             raise ProbeError(
-                f"{len(problems)} problems brought {len(self.segments)} segments, fewer than {num_segments}; they "
+                f"{len(problems)} problems brought {len(self)} segments, fewer than {num_segments}; they "
                 f"are in {self.path}; give more problems, or ask for fewer segments"
             )
 
@@ -119,13 +123,14 @@ class Recordings:
             raise ProbeError(
                 f"{self.path} was recorded with other tokenizers ({self.header['pair']}); name the same models"
             )
-        if len(self.segments) < 2:
-            raise ProbeError(f"{self.path} holds {len(self.segments)} segments; record two or more")
+        if len(self) < 2:
+            raise ProbeError(f"{self.path} holds {len(self)} segments; record two or more")
+        rule = self.rule
         reference: list[Judged] = []
         found: list[Judged] = []
         for index, (segment, judged) in enumerate(islice(self.segments, num_segments)):
             reference.append(judged)
-            found.append(await judge(pair, segment, self.rule, _seed(index)))
+            found.append(await judge(pair, segment, rule, _seed(index)))
             on_segment("")
         return compare(reference, found)
 
