@@ -12,8 +12,9 @@ import typer
 from semanticspec import __version__
 from semanticspec.benchmark.commands import bench_app
 from semanticspec.config import AUTO_LEVERS, LEVERS_HELP, PRESETS, RULES, DecodingConfig, preset, with_options
-from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
+from semanticspec.engines.table import DEFAULT_ENGINE
 from semanticspec.errors import PromptError, SemanticSpecError
+from semanticspec.pair_options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.probes.commands import probe_app
 from semanticspec.records import Result
 from semanticspec.server.commands import serve_command
@@ -30,9 +31,6 @@ app.add_typer(probe_app, name="probe")
 app.add_typer(bench_app, name="bench")
 app.command("serve")(serve_command)
 
-ModelName = Annotated[
-    str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")
-]
 ProbeName = Annotated[
     str | None,
     typer.Option(
@@ -47,14 +45,8 @@ MaxNewTokens = Annotated[int | None, typer.Option(help="Longest output, in targe
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")]
 TopP = Annotated[float | None, typer.Option(help="Share of probability kept when sampling; default 0.95.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-EngineName = Annotated[str, typer.Option("--engine", help=ENGINE_HELP)]
 DeviceOfOne = Annotated[
     str | None, typer.Option(help="The same for one of the two models; default: --device.")
-]
-EngineOfOne = Annotated[
-    str | None, typer.Option(help="The same for one of the two models; default: --engine.")
 ]
 
 

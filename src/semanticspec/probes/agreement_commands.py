@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semanticspec.config import preset, with_options
-from semanticspec.engines.table import DEFAULT_ENGINE, ENGINE_HELP
+from semanticspec.engines.table import DEFAULT_ENGINE
 from semanticspec.errors import ProbeError
+from semanticspec.pair_options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.probes.problems import ProblemText, read_problems
 from semanticspec.probes.progress import progress_bar, say
 
@@ -21,14 +22,7 @@ if TYPE_CHECKING:
     from semanticspec.probes.agreement import Agreement
     from semanticspec.probes.recordings import Recordings
 
-ModelName = Annotated[
-    str | None, typer.Option(help="Hub name, folder or GGUF file; default: the bundled pair.")
-]
 ProbeName = Annotated[str | None, typer.Option(help="Folder, packaged or hub name.")]
-EngineName = Annotated[str, typer.Option(help=ENGINE_HELP)]
-EngineOfOne = Annotated[str | None, typer.Option(help="Of one of the two; default: --engine.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 def record_segments_command(
