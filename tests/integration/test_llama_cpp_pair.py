@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from semanticspec import demo
+from semanticspec.benchmark.huggingface import HuggingFaceAssisted
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding import generate
 from semanticspec.demo.gguf import write_pair
@@ -71,6 +72,24 @@ def test_any_mix_of_engines_writes_the_same(engines: tuple[str, str], files: tup
         return generate(pair, PROMPT, DecodingConfig(seed=3)).token_ids
 
     assert answer(*engines) == answer("transformers", "transformers")
+
+
+def test_assisted_generation_with_a_draft_of_llama_cpp_loads_the_same_weights(
+    files: tuple[Path, Path],
+) -> None:
+    def answer(draft_engine: str) -> tuple[int, ...]:
+        async def solved() -> tuple[int, ...]:
+            pair = load_pair(*map(str, files), draft_engine=draft_engine, dtype="float32")
+            try:
+                result = await HuggingFaceAssisted(pair, DecodingConfig()).solve(PROMPT, 3)
+            finally:
+                await pair.aclose()
+            assert result.stats.draft_tokens > 0
+            return result.token_ids
+
+        return asyncio.run(solved())
+
+    assert answer("llama-cpp") == answer("transformers")
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.05)])

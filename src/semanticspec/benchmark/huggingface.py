@@ -27,9 +27,11 @@ T = TypeVar("T")
 
 @runtime_checkable
 class RunsTransformers(Protocol):
-    """An engine that lends its transformers model, see `TransformersEngine.run_with_model`."""
+    """An engine that lends its transformers model, see `TransformersEngine`."""
 
     async def run_with_model(self, function: Callable[[Any], T]) -> T: ...
+
+    def load_beside(self, model: str) -> Any: ...
 
 
 class HuggingFaceTarget:
@@ -69,15 +71,20 @@ class HuggingFaceAssisted:
     does around them is the rest of `wall_s` (on GPUs, which work asynchronously, only `wall_s`). `draft_tokens` are
     accepted drafted tokens; the last token of a round counts as the target's. The unit is tokens, so there is one
     segment, listed as the target's.
+
+    A draft that another engine runs is loaded once more, with transformers, in the target's dtype: that is what its
+    users could run.
     """
 
     def __init__(self, pair: Pair, config: DecodingConfig) -> None:
-        """Raises EngineError if one of the models does not run on transformers."""
+        """Raises EngineError if the target does not run on transformers, ModelError if the draft cannot."""
         self.name = "hf-assisted"
         self.lossy = False
         self._pair, self._config = pair, target_alone(config)
         self._engine = _engine_of(self.name, "target", pair.target)
-        self._draft_engine = _engine_of(self.name, "draft", pair.draft)
+        self._loaded_draft: Any = None
+        if not isinstance(pair.draft.engine, RunsTransformers):
+            self._loaded_draft = self._engine.load_beside(pair.draft.engine.info.model_id)
         vocabularies = [model.vocabulary.tokenizer.get_vocab() for model in (pair.target, pair.draft)]
         self._same_tokens = vocabularies[0] == vocabularies[1]
         if importlib.util.find_spec("sklearn") is not None:
@@ -89,7 +96,10 @@ class HuggingFaceAssisted:
         Raises:
             ConfigError: transformers has no assisted generation for this pair of tokenizers.
         """
-        draft_model = await self._draft_engine.run_with_model(lambda model: model)
+        engine = self._pair.draft.engine
+        draft_model = self._loaded_draft
+        if isinstance(engine, RunsTransformers):
+            draft_model = await engine.run_with_model(lambda model: model)
         request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
 
         def write(model: Any) -> list[int]:

@@ -124,6 +124,17 @@ class TransformersEngine(WorkerEngine):
 
         return await self._worker.run(steps())
 
+    def load_beside(self, model: str) -> Any:
+        """Another causal LM of transformers on the same device, in the same dtype and as fast, for `run_with_model`.
+
+        Raises:
+            ModelError: there is no such model, it is no causal LM, or its files are broken.
+        """
+        dtype = str(self._network.model.dtype).removeprefix("torch.")
+        loaded = load_model(model, None, dtype, str(self._network.device)).model
+        pack_weights(loaded)
+        return loaded
+
     def _clear(self) -> None:
         self._pool.clear()
 
