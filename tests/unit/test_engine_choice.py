@@ -10,7 +10,7 @@ import pytest
 
 from semanticspec.engines import table
 from semanticspec.engines.base import StateSpec
-from semanticspec.engines.table import EngineChoice, EngineKind, LoadRequest
+from semanticspec.engines.table import EngineChoice, EngineKind, LoadRequest, load_engine
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.loading import load_model, load_pair
 
@@ -46,9 +46,9 @@ def test_another_engine_is_another_entry(monkeypatch: pytest.MonkeyPatch) -> Non
         return "the engine"
 
     monkeypatch.setitem(table.ENGINES, "other", EngineKind(load, ("size",)))  # type: ignore[arg-type]
-    found = EngineChoice.parse("other:size=7").load("name", "auto", "cpu", StateSpec())
+    found = load_engine(EngineChoice.parse("other:size=7").request("name", "auto", "cpu", StateSpec()))
     assert found == "the engine"
-    assert asked == [LoadRequest("name", "auto", "cpu", StateSpec(), {"size": 7})]
+    assert asked == [LoadRequest("other", "name", "auto", "cpu", StateSpec(), {"size": 7})]
 
 
 def test_llama_cpp_runs_gguf_files_only(tmp_path: Path) -> None:

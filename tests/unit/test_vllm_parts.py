@@ -19,14 +19,16 @@ from transformers import (
 )
 
 from semanticspec.engines import vllm_options
+from semanticspec.engines.base import StateSpec
 from semanticspec.engines.loop_thread import LoopThread
-from semanticspec.engines.table import EngineChoice
+from semanticspec.engines.table import EngineChoice, LoadRequest, side_by_side
 from semanticspec.engines.transformers_loading import find_model
 from semanticspec.engines.vllm_mailbox import Mailbox, Sender
 from semanticspec.engines.vllm_mend import _expand
 from semanticspec.engines.vllm_norm import read_final_norm
 from semanticspec.engines.vllm_options import VllmOptions, check_version
 from semanticspec.errors import ConfigError, EngineError, ModelError
+from semanticspec.loading import load_model, load_pair
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -196,4 +198,69 @@ def test_a_missing_vllm_is_told_before_a_model_is_looked_for(monkeypatch: pytest
 
     monkeypatch.setattr(vllm_options, "version", version)
     with pytest.raises(EngineError, match=r"pip install semanticspec\[vllm\]"):
-        EngineChoice.parse("vllm").load("no/such-model", "auto", "auto", None)  # type: ignore[arg-type]
+        load_model("no/such-model", engine="vllm")
+    with pytest.raises(EngineError, match=r"pip install semanticspec\[vllm\]"):
+        load_pair("no/such-model", "no/such-draft", target_engine="vllm", draft_engine="vllm")
+
+
+def on_vllm(model: Path, device: str = "auto", **options: Any) -> LoadRequest:
+    return EngineChoice("vllm", options).request(str(model), "auto", device, StateSpec())
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(vllm_options, "version", lambda _: "0.32.0")  # sharing does not need it to be there
+    save(tmp_path / "large", LlamaConfig(**SIZES | {"vocab_size": 200, "num_hidden_layers": 6}))
+    return tmp_path / "large"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    save(tmp_path / "small", LlamaConfig(**SIZES))
+    return tmp_path / "small"
+
+
+def shares(*requests: LoadRequest) -> list[float | None]:
+    return [request.options.get("gpu_memory_utilization") for request in side_by_side(*requests)]
+
+
+def test_two_models_share_a_device_by_their_weights(large: Path, small: Path) -> None:
+    sizes = [AutoModelForCausalLM.from_pretrained(folder).num_parameters() for folder in (large, small)]
+    wanted = 0.9 * sizes[1] / sum(sizes)
+    assert wanted > 0.1
+    found = shares(on_vllm(large), on_vllm(small))
+    assert found == [pytest.approx(0.9 - wanted, abs=1e-3), pytest.approx(wanted, abs=1e-3)]
+    assert shares(on_vllm(small), on_vllm(large)) == found[::-1]
+    # On two GPUs each, a quarter of the smaller one's share is left, which is too little for a cache.
+    assert shares(on_vllm(large), on_vllm(small, tensor_parallel_size=4)) == [0.8, 0.1]
+
+
+def test_a_share_that_is_given_leaves_the_rest_to_the_other_model(large: Path, small: Path) -> None:
+    assert shares(on_vllm(large, gpu_memory_utilization=0.7), on_vllm(small)) == [0.7, 0.2]
+    assert shares(on_vllm(large), on_vllm(small, gpu_memory_utilization=0.3)) == [0.6, 0.3]
+    given = on_vllm(large, gpu_memory_utilization=0.6), on_vllm(small, gpu_memory_utilization=0.35)
+    assert shares(*given) == [0.6, 0.35]
+
+
+@pytest.mark.parametrize(
+    ("of_target", "of_draft"),
+    [
+        ({"device": "cuda:0"}, {"device": "cuda:1"}),
+        ({"tensor_parallel_size": 4}, {"device": "cuda:4"}),
+        ({"kv_cache_memory_bytes": 1 << 30}, {}),
+    ],
+)
+def test_models_that_are_not_in_each_others_way_get_no_shares(
+    of_target: dict[str, Any], of_draft: dict[str, Any], large: Path, small: Path
+) -> None:
+    requests = on_vllm(large, **of_target), on_vllm(small, **of_draft)
+    assert side_by_side(*requests) == requests
+
+
+@pytest.mark.parametrize("given", [(0.8, 0.3), (0.9, None)])
+def test_shares_that_do_not_fit_are_refused(
+    given: tuple[float, float | None], large: Path, small: Path
+) -> None:
+    both = [{} if share is None else {"gpu_memory_utilization": share} for share in given]
+    with pytest.raises(ConfigError, match=r"do not fit beside each other; .* or a device each"):
+        side_by_side(on_vllm(large, **both[0]), on_vllm(small, **both[1]))

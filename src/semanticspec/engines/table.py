@@ -17,8 +17,9 @@ from semanticspec.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What an engine is loaded with, see `loading.load_model`; `options` are the engine's own."""
+    """A model for an engine, by its name; see `loading.load_model`. `options` are the engine's own."""
 
+    engine: str
     model: str
     dtype: str
     device: str
@@ -34,11 +35,13 @@ class EngineKind:
         load: imports it and loads a model.
         options: names of its own options, all whole numbers; None = whatever the engine takes, of any kind.
         suffix: of the files it runs; "" if it finds models by other names too.
+        beside: what two models that it runs at the same time are loaded with, where one bears on the other.
     """
 
     load: Callable[[LoadRequest], Engine]
     options: tuple[str, ...] | None = ()
     suffix: str = ""
+    beside: Callable[[LoadRequest, LoadRequest], tuple[LoadRequest, LoadRequest]] | None = None
 
 
 def _load_transformers(request: LoadRequest) -> Engine:
@@ -71,13 +74,22 @@ def _load_vllm(request: LoadRequest) -> Engine:
     return VllmEngine.load(request.model, options=options, states=request.states)
 
 
+def _share_vllm(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
+    from semanticspec.engines.vllm_options import check_version
+
+    check_version()
+    from semanticspec.engines.vllm_sharing import share_memory
+
+    return share_memory(first, second)
+
+
 DEFAULT_ENGINE = "transformers"
 ENGINES: dict[str, EngineKind] = {
     DEFAULT_ENGINE: EngineKind(_load_transformers, ("threads", "cache_bytes")),
     "llama-cpp": EngineKind(
         _load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens"), ".gguf"
     ),
-    "vllm": EngineKind(_load_vllm, None),
+    "vllm": EngineKind(_load_vllm, None, beside=_share_vllm),
 }
 ENGINE_HELP = (
     f"{', '.join(ENGINES)}; with options of its own if need be: llama-cpp:threads=4,gpu_layers=20 or "
@@ -109,9 +121,22 @@ class EngineChoice:
             options[key] = _read_option(name, key, value)
         return cls(name, options)
 
-    def load(self, model: str, dtype: str, device: str, states: StateSpec) -> Engine:
-        """Loads a model with this engine. Raises what the engine raises."""
-        return ENGINES[self.name].load(LoadRequest(model, dtype, device, states, self.options))
+    def request(self, model: str, dtype: str, device: str, states: StateSpec) -> LoadRequest:
+        """To have this engine run a model."""
+        return LoadRequest(self.name, model, dtype, device, states, self.options)
+
+
+def load_engine(request: LoadRequest) -> Engine:
+    """Loads a model. Raises what the engine raises."""
+    return ENGINES[request.engine].load(request)
+
+
+def side_by_side(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
+    """The requests for two models that will run at the same time. Raises what their engine raises."""
+    adjusted = ENGINES[first.engine].beside
+    if adjusted is None or first.engine != second.engine:
+        return first, second
+    return adjusted(first, second)
 
 
 def _read_option(engine: str, key: str, value: str) -> Any:

@@ -88,7 +88,9 @@ class RowBatch:
         members, cache = list(self._members), self._cache
         assert cache is not None, "a batch without rows takes no steps"
         try:
-            token_ids = torch.cat([member.next_ids for member in members])
+            token_ids = members[0].next_ids
+            if len(members) > 1:
+                token_ids = torch.cat([member.next_ids for member in members])
             states, own = self._network.run(token_ids, cache, self._empty_places)
             state = states[:, -1]
             logits = self._network.logits(state, None if own is None else own[:, -1])
