@@ -73,11 +73,20 @@ def test_each_concurrency_has_its_folder_and_one_picture_compares_them(tmp_path:
     assert always["latency_s"]["p50"] <= always["latency_s"]["p99"]
     one = json.loads((tmp_path / "concurrency-1" / "summary.json").read_text())["methods"]["always"]
     assert "throughput_ratio" not in one
+    table = [line.split(" | ") for line in (tmp_path / "throughput.md").read_text().splitlines()]
+    assert [line[:2] for line in table[2:]] == [
+        [f"| {at_once}", f"`{method}`"] for at_once in (1, 2) for method in ("target", "always")
+    ]
+    assert table[2][4] == "1"
+    assert table[3][4].startswith(f"{one['speedup']:.2f} [")
+    assert table[5][4] == f"{always['throughput_ratio']:.2f}"  # of one block: no interval
     assert one["requests_per_s"] == pytest.approx(one["requests"] / one["wall_s"], rel=0.05)
     (tmp_path / "throughput.png").unlink()
+    (tmp_path / "throughput.md").unlink()
     done = CliRunner().invoke(app, ["bench", "report", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "throughput.png").exists()
+    assert (tmp_path / "throughput.md").exists()
     with pytest.raises(BenchmarkError, match="concurrency is 2 there and 3 here"):
         CliRunner().invoke(
             app,

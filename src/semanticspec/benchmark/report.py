@@ -35,7 +35,7 @@ METHOD = (
 COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("accuracy", lambda f: f"{f['accuracy']:.1%} {interval(f['accuracy_ci95'], '.1f', 100)}"),
     ("to target, points", lambda f: paired(f, "accuracy_diff")),
-    ("speed-up", lambda f: speedup(f)),
+    ("speed-up", lambda f: ratio(f)),
     ("s a request", lambda f: f"{f['wall_s'] / f['requests']:.3f}"),
     ("ms a token", lambda f: f"{1000 * f['seconds_per_token']:.2f}" if f["seconds_per_token"] else ""),
     ("length", lambda f: f"{f['length_ratio']:.2f}×" if f.get("length_ratio") else ""),
@@ -49,14 +49,7 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
 AT_ONCE: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
     ("requests a minute", lambda f: f"{60 * f['requests_per_s']:.1f}"),
     ("tokens a second", lambda f: f"{f['tokens_per_s']:.1f}"),
-    (
-        "throughput to the target's",
-        lambda f: (
-            f"{f['throughput_ratio']:.2f} {interval(f['throughput_ratio_ci95'], '.2f')}"
-            if "throughput_ratio" in f
-            else ""
-        ),
-    ),
+    ("throughput to the target's", lambda f: ratio(f, "throughput_ratio")),
     *(
         (f"latency {name}, s", lambda f, name=name: f"{f['latency_s'][name]:.2f}")
         for name in ("p50", "p90", "p99")
@@ -114,7 +107,7 @@ def markdown_table(
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "accuracy, %": lambda f: f"{100 * f['accuracy']:.1f} {interval(f['accuracy_ci95'], '.1f', 100)}",
         "to target, points": lambda f: paired(f, "accuracy_diff"),
-        "speed-up": speedup,
+        "speed-up": ratio,
         "of the limit": lambda f: f"{f['limit_share']:.0%}" if "limit_share" in f else "",
         "by the draft": lambda f: f"{f['draft_token_share']:.0%}",
         "length": lambda f: f"{f['length_ratio']:.2f}" if f.get("length_ratio") else "",
@@ -129,17 +122,39 @@ def markdown_table(
     return "\n".join(lines) + "\n"
 
 
-def draw_throughput(folders: Sequence[BenchFolder], path: Path) -> Path:
-    """Draws what was done in a second over how many requests ran at once, from the folders' summaries.
+def compare_throughput(folders: Sequence[BenchFolder], path: Path) -> Path:
+    """Writes what was done in a second over how many requests ran at once, from the folders' summaries.
 
     Returns:
-        The picture's file, in the folder `path`.
+        The picture's file, in the folder `path`; beside it lies the table, `throughput.md`.
     """
     summaries = [read_summary(folder) for folder in folders]
     figures = {summary["concurrency"]: summary["methods"] for summary in summaries}
     file = path / "throughput.png"
     write_atomically(file, draw(throughput(figures), (7.4, 4.4))["light"])
+    write_atomically(file.with_suffix(".md"), _throughput_table(figures).encode())
     return file
+
+
+def _throughput_table(figures: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
+    """One request at a time has no blocks: there the ratio of throughputs is the speed-up."""
+    lines = [
+        f"| at once | method | {' | '.join(name for name, _ in AT_ONCE)} |",
+        "|---" * (len(AT_ONCE) + 2) + "|",
+    ]
+    for at_once, methods in sorted(figures.items()):
+        for name, own in methods.items():
+            if "requests_per_s" not in own:
+                continue
+            if at_once == 1 and "speedup" in own:
+                own = {
+                    **own,
+                    "throughput_ratio": own["speedup"],
+                    "throughput_ratio_ci95": own["speedup_ci95"],
+                }
+            cells = " | ".join(cell(own) for _, cell in AT_ONCE)
+            lines.append(f"| {at_once} | `{name}` | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 def print_summary(folder: BenchFolder) -> None:
@@ -193,12 +208,14 @@ def interval(bounds: Sequence[float], digits: str, factor: float = 1.0) -> str:
     return f"[{low}, {high}]"
 
 
-def speedup(figures: Mapping[str, Any]) -> str:
-    """A speed-up with its interval; just 1 for what it is measured against."""
-    if "speedup" not in figures:
+def ratio(figures: Mapping[str, Any], name: str = "speedup") -> str:
+    """A ratio with its interval, which a single problem or block does not give; 1 for what it is measured against."""
+    if name not in figures:
         return ""
-    low, high = figures["speedup_ci95"]
-    return f"{figures['speedup']:.2f} {interval((low, high), '.2f')}" if low < high else "1"
+    low, high = figures[f"{name}_ci95"]
+    if low == high:
+        return "1" if figures[name] == 1 else f"{figures[name]:.2f}"
+    return f"{figures[name]:.2f} {interval((low, high), '.2f')}"
 
 
 def paired(figures: Mapping[str, Any], name: str) -> str:

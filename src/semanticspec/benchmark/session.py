@@ -24,7 +24,7 @@ from semanticspec.benchmark.folder import (
 from semanticspec.benchmark.grading import Grader, check_grading, make_grader
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
 from semanticspec.benchmark.options import BenchOptions
-from semanticspec.benchmark.report import check_plotting, draw_throughput, print_summary, write_report
+from semanticspec.benchmark.report import check_plotting, compare_throughput, print_summary, write_report
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, control, pilot, run
 from semanticspec.benchmark.summary import BASELINES
@@ -111,7 +111,7 @@ def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
             if folder.path.parent == path and folder.path.name.startswith(_AT_ONCE)
         ]
         if len(beside) > 1:
-            say(f"throughput: {draw_throughput(beside, path)}")
+            say(f"throughput: {compare_throughput(beside, path)}")
 
 
 def _described(devices: Mapping[str, str]) -> str:
