@@ -95,7 +95,8 @@ class DecodingConfig:
         keep_prefix: of a rejected segment, keep the beginning that token-level speculation accepts, and let the target
             go on from there instead of from the segment's start.
         num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
-            target checks them in one pass (lossless); 0 = off. Source: the name is vLLM's.
+            target checks them in one pass (lossless); 0 = off. With the rule `token` all of the text is written so.
+            Source: the name is vLLM's.
         overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
             the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
         num_candidates: how many segments the draft writes side by side, >= 1; the rule looks at them in turn until it
@@ -161,6 +162,11 @@ class DecodingConfig:
     def keeps_prefix(self) -> bool:
         """Whether beginnings of rejected segments are kept beyond what the rule itself keeps."""
         return self.keep_prefix and not self.rule.needs_distributions
+
+    @property
+    def drafts_proposals(self) -> bool:
+        """Whether the draft writes a few tokens at a time, as many as its last ones suggest, rather than segments."""
+        return self.rule.needs_distributions and self.num_speculative_tokens > 0
 
     @property
     def needs_distributions(self) -> bool:

@@ -195,7 +195,7 @@ class Request:
 
     def _draft_ahead(self, draft: Draft) -> None:
         """Begins the segment after one that is still to be judged, as if it were accepted."""
-        if not self.config.overlap or self.config.bonus_token:  # the bonus token is not known yet
+        if not self.config.overlap or self._adds_token:  # the token that follows is not known yet
             return
         target, left = self.pair.target, self._room() - len(draft.token_ids)
         in_answer = self.transcript.thinking_ended or self.config.speculate_answer
@@ -275,7 +275,8 @@ class Request:
         return replace(verdict, num_kept=checked.num_kept, replacement_id=replacement_id)
 
     def _note_costs(self, draft: Draft, verdict: Verdict) -> None:
-        """Tells the pacing what a drafted segment took and gave."""
+        """Tells the pacing what a drafted segment took and gave, and the drafter how it fared."""
+        self.drafter.note(whole=verdict.accepted)
         self.pacing.note_segment(
             len(draft.token_ids),
             verdict.num_kept,
@@ -305,7 +306,7 @@ class Request:
             self.segments.append(Segment("draft", self.pair.target.vocabulary.decode(kept), len(kept)))
         events += self._after_append()
         extra = verdict.replacement_id
-        if extra is None and verdict.accepted and self.config.bonus_token:
+        if extra is None and verdict.accepted and self._adds_token:
             extra = score.next_token_id
         if extra is not None and self.finish_reason is None and not self.target_finishes:
             events += self.transcript.append_target([extra])
@@ -367,6 +368,11 @@ class Request:
                 )
         context = self.pair.target.engine.info.max_context_tokens
         return min(self.config.max_new_tokens, context - len(self.transcript.prompt_ids))
+
+    @property
+    def _adds_token(self) -> bool:
+        """Whether the target adds a token of its own to what is accepted, which comes with its reading."""
+        return self.config.bonus_token or self.config.drafts_proposals
 
     def _room(self) -> int:
         return self.limit - self.transcript.num_output_tokens

@@ -10,6 +10,7 @@ from semanticspec.engines.base import derived_seed
 from semanticspec.pacing import Pacing
 from semanticspec.pair import Pair
 from semanticspec.records import Generation
+from semanticspec.target_writing import ProposalSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Drafter:
 
     def __init__(self, pair: Pair, config: DecodingConfig, pacing: Pacing, request_id: str) -> None:
         self._pair, self._config, self._pacing, self._request_id = pair, config, pacing, request_id
+        self._size = ProposalSize(config.num_speculative_tokens) if config.drafts_proposals else None
         self._ahead: asyncio.Task[list[Draft]] | None = None
 
     @property
@@ -63,11 +65,18 @@ class Drafter:
         drafts, self._ahead = await self._ahead, None
         return drafts
 
+    def note(self, *, whole: bool) -> None:
+        """Takes notice of a draft that was kept whole, or was not."""
+        if self._size is not None:
+            self._size.note(whole=whole)
+
     async def _segments(self, context_ids: list[int], left: int, num_rejected: int) -> list[Draft]:
-        """The draft writes up to the next boundary."""
+        """The draft writes up to the next boundary, or a proposal's length."""
         model, config = self._pair.draft, self._config
         room = model.engine.info.max_context_tokens - len(context_ids)
         max_tokens = min(config.max_segment_tokens, left, room, self._pacing.segment_limit() or left)
+        if self._size is not None:
+            max_tokens = min(max_tokens, self._size.size)
         if max_tokens < 1:
             return []
         stop = model.segmenter.stop

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from vocabularies import make_vocabulary
@@ -151,10 +152,12 @@ def test_answer_is_the_targets_and_thinking_is_split_off():
     assert result.finish_reason == "stop"
 
 
-def test_token_rule_leaves_the_targets_distribution_unchanged():
+@pytest.mark.parametrize("num_speculative_tokens", [0, 5])
+def test_token_rule_leaves_the_targets_distribution_unchanged(num_speculative_tokens: int):
     pair = make_pair()
     trials = 1500
-    spoken = Counter(generate(pair, "a", config("token", seed=s)).text[:3] for s in range(trials))
+    settings = {"num_speculative_tokens": num_speculative_tokens}
+    spoken = Counter(generate(pair, "a", config("token", seed=s, **settings)).text[:3] for s in range(trials))
     alone = Counter(generate(pair, "a", target_alone(config(seed=s + 10**6))).text[:3] for s in range(trials))
     letters = {"a": 5 / 9, "b": 3 / 9, "c": 1 / 9}
     expected = {
@@ -168,6 +171,20 @@ def test_token_rule_leaves_the_targets_distribution_unchanged():
         assert statistic < 60, statistic  # 26 degrees of freedom: p < 0.0002
     drafts = Counter(generate(pair, "a", config("always", seed=s)).text[:3] for s in range(500))
     assert sum((drafts[t] - e / 3) ** 2 / (e / 3) for t, e in expected.items()) > 500  # the test can fail
+
+
+def test_token_rule_with_proposals_drafts_a_few_tokens_at_a_time_and_adds_one_of_the_targets():
+    pair = make_pair()
+    longest = Counter()
+    for seed in range(200):
+        result = generate(pair, "a", config("token", seed=seed, num_speculative_tokens=3, max_new_tokens=40))
+        drafted = [segment for segment in result.segments if segment.accepted is not None]
+        longest[max(segment.num_tokens for segment in drafted)] += 1
+        for segment, after in pairwise(result.segments):
+            if segment.accepted and not segment.text.endswith(("\n\n", "</think>")):
+                assert (after.author, after.num_tokens) == ("target", 1)
+    assert set(longest) <= {1, 2, 3}
+    assert longest[3] > 100
 
 
 @pytest.mark.parametrize("rule", ["semantic", "token", "top-k", "always", "never"])

@@ -16,7 +16,7 @@ from semanticspec.records import Result
 METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")
 LENGTH_STRATA = 4
 _SWEPT = ("semantic", "random")
-_WITH_LEVERS = ("semantic", "semantic-paper", "top-k", "random", "never")
+_WITH_LEVERS = ("token", "semantic", "semantic-paper", "top-k", "random", "never")
 
 
 class Method(Protocol):
