@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticspec import demo
-from semanticspec.engines.base import StateSpec
+from semanticspec.engines.base import LoadRequest, StateSpec
 from semanticspec.engines.table import (
     DEFAULT_ENGINE,
     ENGINES,
     EngineChoice,
-    LoadRequest,
     load_engine,
     side_by_side,
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from semanticspec.engines import table
-from semanticspec.engines.base import StateSpec
-from semanticspec.engines.table import EngineChoice, EngineKind, LoadRequest, load_engine
+from semanticspec.engines.base import LoadRequest, StateSpec
+from semanticspec.engines.table import EngineChoice, EngineKind, load_engine
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.loading import load_model, load_pair
 

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from semanticspec.engines import vllm_options
-from semanticspec.engines.base import StateSpec
+from semanticspec.engines.base import LoadRequest, StateSpec
 from semanticspec.engines.loop_thread import LoopThread
-from semanticspec.engines.table import EngineChoice, LoadRequest, side_by_side
+from semanticspec.engines.table import EngineChoice, side_by_side
 from semanticspec.engines.transformers_loading import find_model
 from semanticspec.engines.vllm_mailbox import Mailbox, Sender
 from semanticspec.engines.vllm_mend import _expand

@@ -10,9 +10,9 @@ generation is cut into calls.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from semanticspec.errors import ConfigError
 from semanticspec.records import Generation, Sampling, Score, Stop
@@ -57,6 +57,18 @@ class StateSpec:
             raise ConfigError(
                 f"layer is {self.layer}; expected -1 (the last layer's states after the final norm){inner}"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """A model for an engine, by its name; see `loading.load_model`. `options` are the engine's own."""
+
+    engine: str
+    model: str
+    dtype: str
+    device: str
+    states: StateSpec
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from semanticspec.engines.base import Engine, StateSpec
+from semanticspec.engines.base import Engine, LoadRequest, StateSpec
 from semanticspec.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """A model for an engine, by its name; see `loading.load_model`. `options` are the engine's own."""
-
-    engine: str
-    model: str
-    dtype: str
-    device: str
-    states: StateSpec
-    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

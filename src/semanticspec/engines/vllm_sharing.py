@@ -6,12 +6,9 @@ vLLM takes nine tenths of a device for one model, weights and cache, so that a s
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from semanticspec.engines.base import LoadRequest
 from semanticspec.errors import ConfigError
-
-if TYPE_CHECKING:
-    from semanticspec.engines.table import LoadRequest
 
 SHARE = "gpu_memory_utilization"
 """vLLM's name for it, on CPUs too."""
