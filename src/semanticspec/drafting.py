@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from semanticspec.config import DecodingConfig
 from semanticspec.engines.base import derived_seed
-from semanticspec.pacing import Pacing
+from semanticspec.pacing import Pacing, ProposalSize
 from semanticspec.pair import Pair
 from semanticspec.records import Generation
-from semanticspec.target_writing import ProposalSize
 
 
 @dataclass(frozen=True, slots=True)

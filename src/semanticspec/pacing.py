@@ -1,4 +1,5 @@
-"""Whether speculating pays: what it costs and brings, learned as a pair works, kept across its requests.
+"""Whether speculating pays: what it costs and brings, learned as a pair works, kept across its requests. And how many
+tokens to propose at a time.
 
 All is counted in target tokens: the time the target would have taken to write a token by itself. What speculation
 wastes is bounded by an allowance that grows with the output, so that a pair that does not fit loses next to nothing,
@@ -26,6 +27,8 @@ _TOKENS_PRIOR = 0.25
 _TRIAL_COST = 4.0
 _TRIAL_TOKENS = (8, 64)
 _LONGEST_TRIAL = 2.0
+# Tokens of a request's first proposal.
+_FIRST_PROPOSAL = 4
 # A draft that takes this share of the target's time for a token cannot pay; measured once, it may still be wrong.
 _SLOW_DRAFT = 0.8
 
@@ -171,3 +174,19 @@ class AlwaysSpeculate(Pacing):
 
     def segment_limit(self) -> int | None:
         return None
+
+
+class ProposalSize:
+    """How many tokens the draft proposes at a time.
+
+    It follows what was kept: two more after a proposal that was kept whole, one less after any other. Source: the
+    schedule "heuristic" of transformers' assisted generation.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = min(_FIRST_PROPOSAL, most)
+
+    def note(self, *, whole: bool) -> None:
+        """Takes notice of a proposal that was kept whole, or was not."""
+        self.size = max(1, min(self.size + 2 if whole else self.size - 1, self._most))

@@ -14,29 +14,12 @@ from random import Random
 from semanticspec.acceptance import Evidence, decide
 from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.engines.base import TokenChunk, derived_seed
-from semanticspec.pacing import Pacing
+from semanticspec.pacing import Pacing, ProposalSize
 from semanticspec.pair import Model, Pair
 from semanticspec.records import Generation, Score, Stop, Verdict
 from semanticspec.transcript import Transcript
 
 TOKEN_RULE = RuleConfig("token")
-_FIRST_PROPOSAL = 4
-
-
-class ProposalSize:
-    """How many tokens the draft proposes at a time.
-
-    It follows what was kept: two more after a proposal that was kept whole, one less after any other. Source: the
-    schedule "heuristic" of transformers' assisted generation.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.size = min(_FIRST_PROPOSAL, most)
-
-    def note(self, *, whole: bool) -> None:
-        """Takes notice of a proposal that was kept whole, or was not."""
-        self.size = max(1, min(self.size + 2 if whole else self.size - 1, self._most))
 
 
 class TargetWriter:

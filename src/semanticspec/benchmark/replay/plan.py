@@ -10,7 +10,7 @@ from semanticspec.benchmark.replay.options import PLAYED_LEVERS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
 from semanticspec.config import DecodingConfig, with_levers
 from semanticspec.errors import ConfigError
-from semanticspec.target_writing import ProposalSize
+from semanticspec.pacing import ProposalSize
 
 
 @dataclass(frozen=True, slots=True)
