@@ -131,7 +131,7 @@ class Writing:
         self._states.add(states)
         uniforms = [position_uniform(request.seed, self._position, row.sample) for row in self._rows]
         self.next_ids, probabilities = self._sampler.draw(logits, uniforms, request.distributions)
-        logprobs = (logits.gather(-1, self.next_ids) - logits.logsumexp(-1, keepdim=True)).flatten()
+        logprobs = logits.log_softmax(-1).gather(-1, self.next_ids).flatten()
         self.last_ids = self.next_ids.flatten().tolist()  # the one synchronisation with the device
         for index, (row, token_id) in enumerate(zip(self._rows, self.last_ids, strict=True)):
             if row.generation is not None:
