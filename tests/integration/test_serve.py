@@ -25,7 +25,8 @@ MIA = [
         "content": "Mia has 14 pens. Mia buys 23 more. Then Mia doubles the pens. How many pens does Mia have?",
     }
 ]
-RAMBLING = {"messages": MIA, "temperature": 10, "top_p": 1, "stream": True}  # goes on up to the context's end
+# With this seed it goes on up to the context's end; with most others it ends early.
+RAMBLING = {"messages": MIA, "temperature": 10, "top_p": 1, "seed": 1, "stream": True}
 
 
 @pytest.fixture(scope="module")
