@@ -56,6 +56,12 @@ def bench_command(
         int | None,
         typer.Option("--num-problems", "-n", min=1, help="The first so many; default: all (demo: 100)."),
     ] = None,
+    skip: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of these, leave out the first so many: several machines can share a benchmark."
+        ),
+    ] = 0,
     samples: Annotated[
         int, typer.Option(min=1, help="Outputs for each problem; accuracy is their mean.")
     ] = 1,
@@ -110,6 +116,7 @@ def bench_command(
         pair_name=pair_name,
         config=config,
         num_problems=num_problems,
+        skip=skip,
         samples=samples,
         concurrency=counts(concurrency, "--concurrency"),
         data=data,

@@ -17,6 +17,7 @@ class BenchOptions:
         methods: names, those of a sweep included.
         engines: of target and draft, see `engines.table`.
         num_problems: of each task, the first so many; None = all (demo: 100).
+        skip: of these, leave out the first so many.
         concurrency: how many requests run at once; several numbers, each measured by itself.
     """
 
@@ -27,6 +28,7 @@ class BenchOptions:
     pair_name: str
     config: DecodingConfig
     num_problems: int | None = None
+    skip: int = 0
     samples: int = 1
     concurrency: tuple[int, ...] = (1,)
     data: str | None = None

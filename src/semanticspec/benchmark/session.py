@@ -135,6 +135,11 @@ class _Job:
         check_grading(task.graded_by)
         seed = options.config.seed
         self.problems, self.pilot = read_task(task, options.data, options.num_problems, seed)
+        if options.skip >= len(self.problems):
+            raise ConfigError(
+                f"--skip {options.skip} leaves none of the {len(self.problems)} problems of {task.name}; skip fewer"
+            )
+        self.problems = self.problems[options.skip :]
         if options.pilot_data is not None:
             self.pilot = read_problems(task, options.pilot_data, seed)[:PILOT_PROBLEMS]
         self._check_pilot()
@@ -174,7 +179,7 @@ class _Job:
             self.folder.save_config(
                 self.shared,
                 described,
-                problems=len(self.problems),
+                problems=len({p.problem_id for p in self.problems} | {row.problem_id for row in self.rows}),
                 samples=options.samples,
                 pilots=self._pilots,
                 command=shlex.join(["semanticspec", *sys.argv[1:]]),
