@@ -483,6 +483,39 @@ def test_a_folder_of_another_configuration_is_refused_and_its_rows_kept(finished
     assert (finished / "rows.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
+def test_a_benchmark_shared_by_problems_is_joined_and_goes_on(tmp_path):
+    methods = ("--methods", "target,draft")
+    whole, first, second, both = (tmp_path / name for name in ("whole", "first", "second", "both"))
+    bench(whole, *methods, "-n", "3")
+    bench(first, *methods, "-n", "1")
+    bench(second, "--methods", "target,draft,never", "-n", "3", "--skip", "1")
+    assert len(rows_of(second)) == 6
+    done = CliRunner().invoke(app, ["bench", "join", str(first), str(second), "--out", str(both)])
+    assert done.exit_code == 0, done.output
+
+    def texts(out: Path) -> dict:
+        rows = [row for row in rows_of(out) if row["method"] != "never"]
+        return {(row["problem_id"], row["method"]): (row["text"], row["seed"], row["block"]) for row in rows}
+
+    assert texts(both) == texts(whole)
+    assert json.loads((both / "summary.json").read_text())["asked_problems"] == 3
+    bench(both, "--methods", "target,draft,never", "-n", "3")
+    assert len(rows_of(both)) == 9
+
+
+def test_other_benchmarks_are_not_joined(finished, tmp_path):
+    other = tmp_path / "other"
+    bench(other, "--methods", "target", "-n", "1", "--seed", "1")
+    with pytest.raises(BenchmarkError, match="another configuration"):
+        BenchFolder(tmp_path / "both").join([BenchFolder(finished), BenchFolder(other)])
+    with pytest.raises(BenchmarkError, match="holds a benchmark"):
+        BenchFolder(other).join([BenchFolder(finished)])
+    with pytest.raises(BenchmarkError, match="no folder of a benchmark"):
+        BenchFolder(tmp_path / "both").join([BenchFolder(tmp_path / "nothing")])
+    assert not (tmp_path / "both").exists()
+
+
 def test_rows_of_other_problems_are_refused(finished):
     rows = BenchFolder(finished).rows()
     other = [BenchProblem(rows[0].problem_id, "another text", "1")]
@@ -555,6 +588,7 @@ def test_math_problems_from_a_file_run_and_are_graded(tmp_path):
         (["--data", "{data}"], "leave --data out"),
         (["--task", "gsm8k,math500", "--data", "{data}"], "one task"),
         (["--pair", "nobody"], "no pair 'nobody'"),
+        (["-n", "3", "--skip", "3"], "leaves none of the 3 problems"),
     ],
 )
 def test_bad_input_is_told_before_a_model_is_loaded(arguments, message, tmp_path, monkeypatch):

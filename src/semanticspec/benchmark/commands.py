@@ -144,6 +144,17 @@ def report_command(
     remake_report(folder, _listed(methods, "--methods") if methods else None)
 
 
+@bench_app.command("join")
+def join_command(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that were given to --out.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+) -> None:
+    """Make one benchmark of several that shared its problems by --skip and -n."""
+    from semanticspec.benchmark.session import join
+
+    join(folders, out)
+
+
 def find_pair(
     pair: str | None,
     target: str | None,

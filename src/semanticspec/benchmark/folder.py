@@ -124,6 +124,30 @@ class BenchFolder:
         """Writes `summary.json`."""
         self._write(SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False))
 
+    def join(self, others: Sequence[BenchFolder]) -> None:
+        """Makes this folder of the rows of others, which shared one benchmark, each with problems of its own.
+
+        Raises:
+            BenchmarkError: there is a benchmark here already, or the others differ in more than problems and methods.
+        """
+        if self.exists or (self.path / self.rows_file).exists():
+            raise BenchmarkError(f"{self.path} holds a benchmark; join into another --out")
+        read = [(folder.config(), folder.rows()) for folder in others]
+        for config, _ in read:
+            for folder in others:
+                folder.check(config["run"], config["methods"])
+        rows = {row.key: row for _, own in reversed(read) for row in own}
+        joined: dict[str, Any] = {"run": read[0][0]["run"]}
+        for name in ("methods", "pilots"):
+            joined[name] = {key: value for config, _ in read for key, value in config[name].items()}
+        joined |= {
+            "problems": len({row.problem_id for row in rows.values()}),
+            "samples": max(config["samples"] for config, _ in read),
+            "command": "\n".join(config["command"] for config, _ in read),
+        }
+        self._journal.append([row.to_json() for row in rows.values()])
+        self._write(self.config_file, json.dumps(joined, indent=1, ensure_ascii=False))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process from measuring into the same folder. Freed when the process ends, however it does.

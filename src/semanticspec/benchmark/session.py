@@ -102,6 +102,19 @@ def remake_report(path: Path, methods: Sequence[str] | None) -> None:
     _compare_concurrencies(found)
 
 
+def join(paths: Sequence[Path], out: Path) -> None:
+    """Makes one benchmark of several that shared its problems, with its report.
+
+    Raises:
+        BenchmarkError: they differ in more than problems and methods, or `out` holds a benchmark already.
+    """
+    check_plotting()
+    folder = BenchFolder(out)
+    with folder.locked():
+        folder.join([BenchFolder(path) for path in paths])
+    _conclude(folder, None)
+
+
 def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
     """One picture for each set of folders that lie side by side because of their concurrencies."""
     for path in dict.fromkeys(folder.path.parent for folder in folders):
@@ -139,7 +152,7 @@ class _Job:
             raise ConfigError(
                 f"--skip {options.skip} leaves none of the {len(self.problems)} problems of {task.name}; skip fewer"
             )
-        self.problems = self.problems[options.skip :]
+        self.asked = self.problems[options.skip :]
         if options.pilot_data is not None:
             self.pilot = read_problems(task, options.pilot_data, seed)[:PILOT_PROBLEMS]
         self._check_pilot()
@@ -179,7 +192,7 @@ class _Job:
             self.folder.save_config(
                 self.shared,
                 described,
-                problems=len({p.problem_id for p in self.problems} | {row.problem_id for row in self.rows}),
+                problems=len({p.problem_id for p in self.asked} | {row.problem_id for row in self.rows}),
                 samples=options.samples,
                 pilots=self._pilots,
                 command=shlex.join(["semanticspec", *sys.argv[1:]]),
@@ -197,18 +210,23 @@ class _Job:
     def _measure(self, setting: Setting, methods: Sequence[Method]) -> None:
         options = self.options
         done = {row.key for row in self.rows}
-        wanted = {
-            (self.task.name, problem.problem_id, sample, method.name)
-            for problem in self.problems
-            for sample in range(options.samples)
-            for method in methods
-        }
+
+        def keys(problems: Sequence[BenchProblem]) -> set[tuple[str, str, int, str]]:
+            return {
+                (self.task.name, problem.problem_id, sample, method.name)
+                for problem in problems
+                for sample in range(options.samples)
+                for method in methods
+            }
+
+        wanted = keys(self.asked)
         there = len(wanted & done)
         if there:
             say(f"{there} of {len(wanted)} answers were there")
         with _progress(self.task.name, len(wanted) - there, quiet=options.quiet) as advance:
             extent = {"samples": options.samples, "concurrency": self.concurrency}
-            for row in run(setting, self.problems, methods, **extent, done=done):
+            left_out = keys(self.problems[: options.skip])
+            for row in run(setting, self.problems, methods, **extent, done=done | left_out):
                 self.folder.append(row)
                 advance(row)
 
