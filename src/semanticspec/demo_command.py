@@ -18,7 +18,7 @@ from semanticspec.console import comparison_table, messages, print_table
 from semanticspec.errors import ConfigError
 from semanticspec.files import write_atomically
 from semanticspec.loading import load_pair
-from semanticspec.probes.progress import progress_bar
+from semanticspec.progress import progress_bar
 
 SPLITS = ("test", "validation")
 PILOT_PROBLEMS = 60

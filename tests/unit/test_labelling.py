@@ -17,7 +17,7 @@ import pytest
 from judging import FakeEndpoint, make_collection
 
 from semanticspec.errors import ProbeError
-from semanticspec.probes.journal import Journal
+from semanticspec.journal import Journal
 from semanticspec.probes.judges.numeric import NumericJudge
 from semanticspec.probes.label import label, read_meanings
 from semanticspec.probes.meanings import MeaningsStore

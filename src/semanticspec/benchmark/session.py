@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +36,11 @@ from semanticspec.benchmark.tasks import (
 )
 from semanticspec.config import RuleConfig
 from semanticspec.errors import BenchmarkError, ConfigError
-from semanticspec.probes.progress import progress_bar, say
+from semanticspec.progress import progress_bar, say
 
 if TYPE_CHECKING:
     from semanticspec.pair import Pair
 
-_LINE_PERIOD_S = 60.0
 _AT_ONCE = "concurrency-"
 
 
@@ -223,12 +220,13 @@ class _Job:
         there = len(wanted & done)
         if there:
             say(f"{there} of {len(wanted)} answers were there")
-        with _progress(self.task.name, len(wanted) - there, quiet=options.quiet) as advance:
+        with progress_bar(self.task.name, quiet=options.quiet) as (progress, on_total):
+            on_total(len(wanted) - there)
             extent = {"samples": options.samples, "concurrency": self.concurrency}
             left_out = keys(self.problems[: options.skip])
             for row in run(setting, self.problems, methods, **extent, done=done | left_out):
                 self.folder.append(row)
-                advance(row)
+                progress("" if options.quiet else _line(row))
 
     def _methods(self, setting: Setting) -> list[Method]:
         """All methods; those of a random control from its pilot, or from the pilot of the run before."""
@@ -311,29 +309,6 @@ def _conclude(folder: BenchFolder, methods: Sequence[str] | None) -> None:
         return
     print_summary(folder)
     say(f"report: {page}")
-
-
-@contextmanager
-def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[Row], None]]:
-    """A progress bar with time left; where there is no terminal, a line a minute."""
-    start = last = time.monotonic()
-    count = 0
-    if sys.stderr.isatty():
-        with progress_bar(name) as (progress, on_total):
-            on_total(total)
-            yield lambda row: progress("" if quiet else _line(row))
-        return
-
-    def advance(row: Row) -> None:
-        nonlocal count, last
-        count += 1
-        now = time.monotonic()
-        if now - last >= _LINE_PERIOD_S and not quiet:
-            last = now
-            left = (now - start) / count * (total - count)
-            say(f"{name}: {count} of {total}, about {left / 60:.0f} min left; {_line(row)}")
-
-    yield advance
 
 
 def _line(row: Row) -> str:

@@ -14,7 +14,7 @@ from semanticspec.engines.table import DEFAULT_ENGINE
 from semanticspec.errors import ProbeError
 from semanticspec.pair_options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.probes.progress import progress_bar, say
+from semanticspec.progress import progress_bar, say
 
 if TYPE_CHECKING:
     from semanticspec.config import DecodingConfig

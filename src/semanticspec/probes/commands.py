@@ -23,8 +23,8 @@ from semanticspec.probes.judges.commands import (
     judge_quality_command,
 )
 from semanticspec.probes.problems import read_problems
-from semanticspec.probes.progress import say
 from semanticspec.probes.training_commands import LATER_STAGES
+from semanticspec.progress import say
 from semanticspec.records import Author, Sampling
 
 if TYPE_CHECKING:

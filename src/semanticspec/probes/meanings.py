@@ -16,7 +16,7 @@ from typing import Any
 
 from semanticspec.errors import ProbeError, first_line
 from semanticspec.files import write_atomically
-from semanticspec.probes.journal import Journal
+from semanticspec.journal import Journal
 from semanticspec.probes.storage import Collection, Shard, arrow_module
 
 MEANINGS_FORMAT = 1

@@ -11,9 +11,9 @@ from typing import Any
 from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ProbeError
+from semanticspec.journal import Journal
 from semanticspec.pair import Pair
 from semanticspec.probes.agreement import Agreement, Judged, RecordedSegment, compare, judge, record
-from semanticspec.probes.journal import Journal
 from semanticspec.probes.problems import ProblemText
 
 _FORMAT = 1

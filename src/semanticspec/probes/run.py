@@ -25,11 +25,12 @@ from semanticspec.probes.evaluate import EVALUATION_FILE
 from semanticspec.probes.plots import check_plotting
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.problems import ProblemText, read_problems
-from semanticspec.probes.progress import say, storing
 from semanticspec.probes.publish import README_FILE, publish
 from semanticspec.probes.settings import RunSettings
 from semanticspec.probes.storage import Collection
+from semanticspec.probes.storing import storing
 from semanticspec.probes.train import pooling_of
+from semanticspec.progress import say
 from semanticspec.records import Author
 
 SETTINGS_FILE = "settings.json"

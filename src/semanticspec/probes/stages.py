@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from semanticspec.engines.base import StateSpec
 from semanticspec.probes.judges import JudgeConfig
 from semanticspec.probes.problems import ProblemText
-from semanticspec.probes.progress import progress_bar, say, storing
+from semanticspec.probes.storing import storing
+from semanticspec.progress import progress_bar, say
 from semanticspec.records import Author
 
 if TYPE_CHECKING:

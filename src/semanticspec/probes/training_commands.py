@@ -11,7 +11,8 @@ import typer
 
 from semanticspec.errors import ConfigError
 from semanticspec.probes import stages
-from semanticspec.probes.progress import say, storing
+from semanticspec.probes.storing import storing
+from semanticspec.progress import say
 from semanticspec.records import Author
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]

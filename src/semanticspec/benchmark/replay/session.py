@@ -24,7 +24,7 @@ from semanticspec.benchmark.replay.summary import replay_table, summarize, terms
 from semanticspec.console import print_table
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError
-from semanticspec.probes.progress import progress_bar, say
+from semanticspec.progress import progress_bar, say
 
 FORMAT = 1
 _WARM_UP_TOKENS = 16

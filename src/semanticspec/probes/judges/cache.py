@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from semanticspec.errors import ProbeError
-from semanticspec.probes.journal import Journal
+from semanticspec.journal import Journal
 
 
 class VerdictCache:
