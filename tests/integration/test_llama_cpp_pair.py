@@ -11,9 +11,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from semanticspec import demo
 from semanticspec.benchmark.huggingface import HuggingFaceAssisted
+from semanticspec.cli import app
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding import generate
 from semanticspec.demo.gguf import write_pair
@@ -21,6 +24,7 @@ from semanticspec.demo.stories import problems
 from semanticspec.loading import load_pair
 from semanticspec.probes.problems import ProblemText
 from semanticspec.probes.recordings import Recordings
+from semanticspec.probes.storage import Collection
 from semanticspec.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.skipif(
@@ -111,3 +115,25 @@ def test_probes_give_the_same_verdicts(
     assert agreement.num_segments == 40
     assert agreement.share >= 0.95
     assert max(*agreement.target, *agreement.draft) < tolerance
+
+
+@pytest.mark.slow
+def test_probes_are_collected_through_llama_cpp(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The contexts and segments of transformers, token for token, with their states."""
+
+    def collected(name: str, *arguments: str) -> Collection:
+        out = tmp_path / name
+        extent = ["--num-problems", "2", "--samples", "4", "--max-contexts", "2", "--dtype", "float32"]
+        done = CliRunner().invoke(app, ["probe", "collect", "--out", str(out), *extent, *arguments])
+        assert done.exit_code == 0, done.output
+        return Collection(out)
+
+    pair = ["--target", str(files[0]), "--draft", str(files[1]), "--engine", "llama-cpp"]
+    shards = zip(collected("llama", *pair), collected("transformers"), strict=True)
+    for found, wanted in shards:
+        assert wanted.contexts
+        assert found.contexts == wanted.contexts
+        texts = [(segment.author, segment.text, segment.count) for segment in wanted.segments]
+        assert [(segment.author, segment.text, segment.count) for segment in found.segments] == texts
+        torch.testing.assert_close(found.target_states, wanted.target_states, atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.draft_states, wanted.draft_states, atol=1e-3, rtol=0)

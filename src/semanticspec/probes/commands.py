@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
 from semanticspec.config import RuleConfig
 from semanticspec.engines.base import Pooling, StateSpec
+from semanticspec.engines.table import DEFAULT_ENGINE
+from semanticspec.pair_options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.probes import stages
 from semanticspec.probes.agreement_commands import agreement_command, record_segments_command
 from semanticspec.probes.judges import JudgeConfig
@@ -26,9 +28,6 @@ from semanticspec.probes.problems import read_problems
 from semanticspec.probes.training_commands import LATER_STAGES
 from semanticspec.progress import say
 from semanticspec.records import Author, Sampling
-
-if TYPE_CHECKING:
-    pass
 
 probe_app = typer.Typer(
     name="probe",
@@ -52,8 +51,8 @@ def collect_command(
     config_name: Annotated[
         str | None, typer.Option("--config", help="Configuration of a hub data set that has several.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
-    draft: Annotated[str | None, typer.Option(help="Hub name or folder; default: the bundled pair.")] = None,
+    target: ModelName = None,
+    draft: ModelName = None,
     num_problems: Annotated[int | None, typer.Option(min=1, help="The first so many problems only.")] = None,
     samples: Annotated[int, typer.Option(min=2, help="Segments each model writes in each context.")] = 20,
     max_contexts: Annotated[
@@ -85,8 +84,11 @@ def collect_command(
     pooling: Annotated[
         str, typer.Option(help="Of a segment's states: mean, last, or none: every one is kept.")
     ] = "mean",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    engine: EngineName = DEFAULT_ENGINE,
+    target_engine: EngineOfOne = None,
+    draft_engine: EngineOfOne = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
 ) -> None:
     """Sample both models in contexts of every problem. Ctrl-C stops it; the same command goes on."""
     from semanticspec.probes.storage import check_parquet
@@ -110,7 +112,8 @@ def collect_command(
         loop_rules=(RuleConfig("top-k"), RuleConfig("random", accept_rate=accept_rate)),
         seed=seed,
     )
-    pair = stages.load_models(target, draft, states, dtype=dtype, device=device)
+    engines: dict[Author, str] = {"target": target_engine or engine, "draft": draft_engine or engine}
+    pair = stages.load_models(target, draft, states, engines, dtype=dtype, device=device)
     collection = stages.run_collect(pair, listed, config, out, concurrency)
     say(f"{len(listed)} problems in {collection.folder}. Next: semanticspec probe label --data {out}")
 

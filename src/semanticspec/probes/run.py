@@ -124,7 +124,7 @@ class _Run:
     def _collect(self) -> None:
         pair, settings = self.settings.pair, self.settings
         models = stages.load_models(
-            pair.target, pair.draft, pair.states, dtype=pair.dtype, device=pair.device
+            pair.target, pair.draft, pair.states, pair.engines, dtype=pair.dtype, device=pair.device
         )
         folder = self.collection.folder
         stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)

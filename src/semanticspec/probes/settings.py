@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 from semanticspec.demo import settings_path
 from semanticspec.engines.base import LAST_LAYER, Pooling, StateSpec
+from semanticspec.engines.table import DEFAULT_ENGINE
 from semanticspec.errors import ConfigError
 from semanticspec.probes.collect_config import CollectConfig
 from semanticspec.probes.features import named_features
@@ -30,13 +31,15 @@ class PairSettings:
 
     Attributes:
         target, draft: hub name, folder or GGUF file; neither for the bundled pair.
-        dtype, device: of both, see `load_model`.
+        target_engine, draft_engine, dtype, device: the latter two of both; see `load_model`.
         target_layer, draft_layer, pooling: which states are collected, see `StateSpec`; `none` keeps every one.
         target_names, draft_names: further names for the cards, such as the hub's where a folder is given.
     """
 
     target: str | None = None
     draft: str | None = None
+    target_engine: str = DEFAULT_ENGINE
+    draft_engine: str = DEFAULT_ENGINE
     dtype: str = "auto"
     device: str = "auto"
     target_layer: int = LAST_LAYER
@@ -44,6 +47,11 @@ class PairSettings:
     pooling: Pooling = "mean"
     target_names: tuple[str, ...] = ()
     draft_names: tuple[str, ...] = ()
+
+    @property
+    def engines(self) -> dict[Author, str]:
+        """Through which engine each model runs."""
+        return {"target": self.target_engine, "draft": self.draft_engine}
 
     @property
     def states(self) -> dict[Author, StateSpec]:

@@ -30,6 +30,7 @@ def load_models(
     target: str | None,
     draft: str | None,
     states: Mapping[Author, StateSpec],
+    engines: Mapping[Author, str],
     dtype: str = "auto",
     device: str = "auto",
 ) -> Pair:
@@ -44,6 +45,8 @@ def load_models(
         draft,
         target_states=states["target"],
         draft_states=states["draft"],
+        target_engine=engines["target"],
+        draft_engine=engines["draft"],
         dtype=dtype,
         device=device,
     )
