@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+
+from semanticspec.benchmark.statistics import share
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "docs/results/demo1000"
+GSM8K_RUNS = [ROOT / "docs/results/gsm8k", ROOT / "docs/results/gsm8k-28-40"]
 
 
 def test_figures_are_those_of_the_run() -> None:
@@ -34,6 +38,39 @@ def test_tables_in_the_results_are_those_of_their_runs() -> None:
     tables = sorted((ROOT / "docs/results").glob("*/table.md"))
     assert RUN / "table.md" in tables
     assert [table.parent.name for table in tables if table.read_text().strip() not in results] == []
+
+
+def test_both_gsm8k_runs_together() -> None:
+    assert [row for row in together(GSM8K_RUNS) if row not in (ROOT / "docs/results.md").read_text()] == []
+
+
+def together(runs: list[Path]) -> list[str]:
+    """Rows of a table of several runs on different problems, for the methods that all have: sums of their sums.
+
+    Intervals: Wilson's for accuracy; for the speed-up the runs' own, in logarithms, weighted by the target's seconds.
+    """
+    summaries = [json.loads((run / "summary.json").read_text())["methods"] for run in runs]
+    rows = []
+    for name in summaries[0]:
+        figures = [summary[name] for summary in summaries]
+        targets = [summary["target"] for summary in summaries]
+        count = sum(own["problems"] for own in figures)
+        right = round(sum(own["accuracy"] * own["problems"] for own in figures))
+        accuracy, spread = share([1.0] * right + [0.0] * (count - right))
+        target_s = sum(target["wall_s"] for target in targets)
+        ratio = target_s / sum(own["wall_s"] for own in figures)
+        half = math.hypot(
+            *(
+                target["wall_s"] / target_s * math.log(own["speedup_ci95"][1] / own["speedup_ci95"][0]) / 2
+                for own, target in zip(figures, targets, strict=True)
+            )
+        )
+        bounds = [ratio * math.exp(-half), ratio * math.exp(half)]
+        speed = "1" if name == "target" else f"{ratio:.2f} {interval(bounds, '.2f')}"
+        rows.append(
+            f"| `{name}` | {right} of {count} | {100 * accuracy:.1f} {interval(list(spread), '.1f', 100)} | {speed} |"
+        )
+    return rows
 
 
 def interval(bounds: list[float], digits: str, factor: float = 1.0) -> str:
