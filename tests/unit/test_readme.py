@@ -33,6 +33,17 @@ def test_figures_are_those_of_the_run() -> None:
     assert [text for text in told if text not in readme] == []
 
 
+def test_figures_are_those_of_the_real_pair() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    speedups = {row.split("`")[1]: row.split("|")[4].strip() for row in together(GSM8K_RUNS)}
+    token = json.loads((GSM8K_RUNS[1] / "summary.json").read_text())["methods"]["token+tokens"]
+    told = (
+        *(speedups[name].replace(" [", "x [") for name in ("semantic", "semantic+prefix+tokens")),
+        f"{token['speedup']:.2f}x {interval(token['speedup_ci95'], '.2f')}",
+    )
+    assert [text for text in told if text not in readme] == []
+
+
 def test_tables_in_the_results_are_those_of_their_runs() -> None:
     results = (ROOT / "docs/results.md").read_text()
     tables = sorted((ROOT / "docs/results").glob("*/table.md"))
