@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from semanticspec import demo
 from semanticspec.engines.transformers import TransformersEngine
+from semanticspec.engines.transformers_network import cache_argument
 from semanticspec.records import Sampling, Stop
 from semanticspec.vocabulary import Vocabulary
 
@@ -32,11 +33,11 @@ def bare_passes(context: list[int], written: list[int]) -> Callable[[Any], float
     """CPU seconds of reading a context and then all but the last of the tokens that follow, one by one."""
 
     def seconds(model: Any) -> float:
-        cache = DynamicCache(config=model.config)
+        kept = {cache_argument(type(model).forward): DynamicCache(config=model.config), "use_cache": True}
         start = time.process_time()
-        model(input_ids=torch.tensor([context]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=torch.tensor([context]), **kept, logits_to_keep=1)
         for token_id in written[:-1]:
-            model(input_ids=torch.tensor([[token_id]]), past_key_values=cache, use_cache=True)
+            model(input_ids=torch.tensor([[token_id]]), **kept)
         return time.process_time() - start
 
     return seconds

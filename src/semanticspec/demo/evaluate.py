@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM, PreTrain
 from semanticspec.demo.meanings import Meaning, Problem
 from semanticspec.demo.reading import answer_of, read_step
 from semanticspec.demo.stories import Split, problems
+from semanticspec.engines.transformers_network import cache_argument
 
 MAX_NEW_TOKENS = 400
 _Z = 1.959963984540054  # two-sided 95 %
@@ -132,10 +133,11 @@ def decode_ms(
     times = []
     for repeat in range(repeats + 1):
         cache = DynamicCache(config=model.config)
-        token = model(torch.full((1, prompt_tokens), 9), past_key_values=cache).logits[:, -1:].argmax(-1)
+        kept = {cache_argument(type(model).forward): cache}
+        token = model(torch.full((1, prompt_tokens), 9), **kept).logits[:, -1:].argmax(-1)
         started = time.perf_counter()
         for _ in range(num_tokens):
-            token = model(token, past_key_values=cache).logits[:, -1:].argmax(-1)
+            token = model(token, **kept).logits[:, -1:].argmax(-1)
         if repeat:  # the first one only warms up
             times.append((time.perf_counter() - started) / num_tokens * 1e3)
     return sorted(times)[len(times) // 2]

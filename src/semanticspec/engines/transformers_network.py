@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +23,12 @@ _CHECK_CUT = 3
 _SAME_LOGITS = 1e-3
 # Another order of summation, in half precision too; a cache that is not used properly is off by far more.
 _SAME_STATES = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+
+
+@functools.cache
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """The name under which a model's `forward` takes its cache: `cache` since transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class Network:
@@ -89,8 +97,11 @@ class Network:
             compute them itself, or the states after the final norm. Give both to `logits`, cut alike.
         """
         runs = self.model if self._whole else self._base
-        options = self._seen(cache, empty_places) if self.masks and token_ids.shape[1] == 1 else {}
-        output = runs(input_ids=token_ids, past_key_values=cache, use_cache=True, **options)
+        options: dict[str, Any] = (
+            self._seen(cache, empty_places) if self.masks and token_ids.shape[1] == 1 else {}
+        )
+        options[cache_argument(type(runs).forward)] = cache
+        output = runs(input_ids=token_ids, use_cache=True, **options)
         own = output.logits if self._whole else output.last_hidden_state
         if not self._catches:
             return own, None
