@@ -28,7 +28,8 @@ def progress_bar(
 ) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
     """A progress bar: one function advances it (with a note), one sets the total.
 
-    Where there is no terminal, such as in a log file, a line a minute, or none if `quiet`.
+    Where there is no terminal, such as in a log file, a line a minute. If `quiet`, the bar has no notes and there are
+    no lines.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -47,7 +48,7 @@ def progress_bar(
     with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
         task = progress.add_task(name, total=None, note="")
         yield (
-            lambda note: progress.update(task, advance=1, note=note),
+            lambda note: progress.update(task, advance=1, note="" if quiet else note),
             lambda total: progress.update(task, total=total),
         )
 

@@ -137,16 +137,19 @@ class BenchFolder:
             for folder in others:
                 folder.check(config["run"], config["methods"])
         rows = {row.key: row for _, own in reversed(read) for row in own}
-        joined: dict[str, Any] = {"run": read[0][0]["run"]}
-        for name in ("methods", "pilots"):
-            joined[name] = {key: value for config, _ in read for key, value in config[name].items()}
-        joined |= {
-            "problems": len({row.problem_id for row in rows.values()}),
-            "samples": max(config["samples"] for config, _ in read),
-            "command": "\n".join(config["command"] for config, _ in read),
-        }
+
+        def united(name: str) -> dict[str, Any]:
+            return {key: value for config, _ in read for key, value in config[name].items()}
+
         self._journal.append([row.to_json() for row in rows.values()])
-        self._write(self.config_file, json.dumps(joined, indent=1, ensure_ascii=False))
+        self.save_config(
+            read[0][0]["run"],
+            united("methods"),
+            problems=len({row.problem_id for row in rows.values()}),
+            samples=max(config["samples"] for config, _ in read),
+            pilots=united("pilots"),
+            command="\n".join(config["command"] for config, _ in read),
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

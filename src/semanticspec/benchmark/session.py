@@ -226,7 +226,7 @@ class _Job:
             left_out = keys(self.problems[: options.skip])
             for row in run(setting, self.problems, methods, **extent, done=done | left_out):
                 self.folder.append(row)
-                progress("" if options.quiet else _line(row))
+                progress(_line(row))
 
     def _methods(self, setting: Setting) -> list[Method]:
         """All methods; those of a random control from its pilot, or from the pilot of the run before."""
