@@ -18,9 +18,9 @@ from semanticspec.errors import SemanticSpecError
 from semanticspec.records import Event, Result, Sampling, Segment, Stats
 
 if TYPE_CHECKING:
-    from semanticspec.decoding import decode, generate, generate_async
+    from semanticspec.decoding.loop import decode, generate, generate_async
+    from semanticspec.decoding.pair import Pair
     from semanticspec.loading import load_pair
-    from semanticspec.pair import Pair
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    "decode": "semanticspec.decoding",
-    "generate": "semanticspec.decoding",
-    "generate_async": "semanticspec.decoding",
+    "decode": "semanticspec.decoding.loop",
+    "generate": "semanticspec.decoding.loop",
+    "generate_async": "semanticspec.decoding.loop",
     "load_pair": "semanticspec.loading",
-    "Pair": "semanticspec.pair",
+    "Pair": "semanticspec.decoding.pair",
 }
 
 

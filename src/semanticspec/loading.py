@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticspec import demo
+from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import LoadRequest, StateSpec
-from semanticspec.engines.table import (
+from semanticspec.engines.registry import (
     DEFAULT_ENGINE,
     ENGINES,
     EngineChoice,
@@ -15,9 +16,8 @@ from semanticspec.engines.table import (
     side_by_side,
 )
 from semanticspec.errors import ConfigError, ModelError
-from semanticspec.pair import Model, Pair
-from semanticspec.probes.finding import BUNDLED as BUNDLED
-from semanticspec.probes.finding import fitting, locate
+from semanticspec.probes.registry import BUNDLED as BUNDLED
+from semanticspec.probes.registry import fitting, locate
 from semanticspec.records import Author
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def load_model(
 
 
 def _load(request: LoadRequest) -> Model:
-    from semanticspec.vocabulary import Vocabulary
+    from semanticspec.text.vocabulary import Vocabulary
 
     return Model(load_engine(request), Vocabulary.load(request.model))
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import (
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Cache
+
+from semanticspec.engines.llama_cpp.context import LlamaContext
+from semanticspec.engines.llama_cpp.kv_cache import LlamaSequence
+from semanticspec.engines.runtime.engine import WorkerEngine
+from semanticspec.engines.transformers.kv_cache import CachedSequence
+from semanticspec.engines.transformers.network import Network
+from semanticspec.text.gguf_files import write_gguf
+from tests.support.subjects import (
     CONFIGS,
     VLLM_CONFIG,
     Subject,
@@ -21,15 +30,6 @@ from subjects import (
     subject_beside,
     transformers_subject,
 )
-from torch import Tensor
-from transformers import AutoModelForCausalLM, Cache
-
-from semanticspec.engines.llama_cpp_cache import LlamaSequence
-from semanticspec.engines.llama_cpp_context import LlamaContext
-from semanticspec.engines.transformers_cache import CachedSequence
-from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.worker_engine import WorkerEngine
-from semanticspec.gguf_files import write_gguf
 
 WORKER_ENGINES = ("transformers", "llama-cpp")
 

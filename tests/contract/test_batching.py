@@ -8,20 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import Subject, load, transformers_subject
 from torch import Tensor
 from transformers import Cache
 
-from semanticspec.engines import writing
-from semanticspec.engines.transformers import TransformersEngine
-from semanticspec.engines.transformers_network import Network
-from semanticspec.engines.writing import Writing
-from semanticspec.records import Generation, Sampling, Stop
+from semanticspec.engines.runtime import generation as writing
+from semanticspec.engines.runtime.generation import Writing
+from semanticspec.engines.transformers.engine import TransformersEngine
+from semanticspec.engines.transformers.network import Network
+from tests.support.batches import CALLS, TEXT, check_equal, write
+from tests.support.subjects import Subject, load, transformers_subject
 
-SAMPLING = Sampling(temperature=0.8, top_p=0.9)
-TEXT = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 3, 23, 8, 46, 26, 4, 33]
 # Context lengths and numbers of samples: longer and shorter ones join, and end at different times.
-CALLS = ((6, 1), (17, 3), (3, 4), (12, 1), (17, 1), (9, 2))
 MASKED = ("llama", "qwen2", "granite-scaled", "gpt2")
 
 
@@ -39,29 +36,6 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Network, "run", counted)
     return counts
-
-
-def write(engine: TransformersEngine, length: int, n: int, max_tokens: int = 20) -> Any:
-    """A call of its own kind of stop, so that its rows end one by one."""
-    return engine.generate(
-        TEXT[:length],
-        n=n,
-        max_tokens=max_tokens + length,
-        stop=Stop(ids=frozenset({length, 2 * length})),
-        sampling=SAMPLING,
-        seed=length,
-        distributions=True,
-    )
-
-
-def check_equal(left: list[Generation], right: list[Generation]) -> None:
-    assert [generation.token_ids for generation in left] == [generation.token_ids for generation in right]
-    for one, other in zip(left, right, strict=True):
-        torch.testing.assert_close(one.pooled_state, other.pooled_state, atol=1e-4, rtol=0)
-        torch.testing.assert_close(
-            torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-4, rtol=0
-        )
-        torch.testing.assert_close(one.distributions, other.distributions, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", MASKED)

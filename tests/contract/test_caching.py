@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from subjects import Subject, load, pool_of
 
-from semanticspec.engines import writing
-from semanticspec.engines.transformers import TransformersEngine
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.runtime import generation as writing
+from semanticspec.engines.runtime.engine import WorkerEngine
+from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.records import Generation, Sampling, Score, Stop
+from tests.support.subjects import Subject, load, pool_of
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)
 PROMPT = [3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9, 3]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from subjects import CONTEXT_TOKENS, Subject, load
 
-from semanticspec.gguf_files import write_gguf
 from semanticspec.records import Sampling, Stop
+from semanticspec.text.gguf_files import write_gguf
+from tests.support.subjects import CONTEXT_TOKENS, Subject, load
 
 
 async def test_writes_what_its_folder_writes(

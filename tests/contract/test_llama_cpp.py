@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import Subject, load_llama_cpp, pool_of
-from test_batching import CALLS, SAMPLING, TEXT, check_equal, write
 
-from semanticspec.engines import llama_cpp_context, writing
-from semanticspec.engines.llama_cpp import LlamaCppEngine
-from semanticspec.engines.llama_cpp_context import LlamaContext
-from semanticspec.engines.llama_cpp_options import LlamaOptions
+from semanticspec.engines.llama_cpp import context as llama_cpp_context
+from semanticspec.engines.llama_cpp.context import LlamaContext
+from semanticspec.engines.llama_cpp.engine import LlamaCppEngine
+from semanticspec.engines.llama_cpp.options import LlamaOptions
+from semanticspec.engines.runtime import generation as writing
 from semanticspec.errors import ConfigError, EngineError, ModelError
 from semanticspec.records import Stop
+from tests.support.batches import CALLS, SAMPLING, TEXT, check_equal, write
+from tests.support.subjects import Subject, load_llama_cpp, pool_of
 
 SEGMENT = [9, 7, 9, 3, 23, 8, 46, 2, 6, 43]
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from subjects import VOCABULARY, Subject
 
 from semanticspec.records import Sampling, Stop
+from tests.support.subjects import VOCABULARY, Subject
 
 SAMPLING = Sampling(0.8, 0.9)
 WARM, MORE = 150, 500

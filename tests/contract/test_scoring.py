@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import Subject
 
-from semanticspec.engines import scoring, transformers_reading
 from semanticspec.engines.base import position_uniform
+from semanticspec.engines.runtime import scoring
+from semanticspec.engines.runtime.engine import WorkerEngine
 from semanticspec.engines.scripted import draw
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.transformers import scoring as transformers_reading
 from semanticspec.errors import EngineError
 from semanticspec.records import GREEDY, Sampling, Score, Stop
+from tests.support.subjects import Subject
 
 CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
 SEGMENT = [9, 7, 9, 3, 23, 8, 46, 2, 6, 43]

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import CONFIGS, VOCABULARY, load, load_llama_cpp, load_vllm, scripted_subject
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import Engine, StateSpec
-from semanticspec.engines.pooling import new_pool, pooled
+from semanticspec.engines.runtime.pooling import new_pool, pooled
 from semanticspec.engines.scripted import ScriptedEngine
-from semanticspec.engines.transformers import TransformersEngine
+from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.errors import ConfigError
 from semanticspec.records import Sampling, Stop
+from tests.support.subjects import CONFIGS, VOCABULARY, load, load_llama_cpp, load_vllm, scripted_subject
 
 CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
 SEGMENT = [9, 7, 9, 3, 23, 8, 46, 2, 6, 43]

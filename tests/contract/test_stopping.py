@@ -6,12 +6,12 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from subjects import Subject, pool_of
 
 from semanticspec.engines.base import TokenChunk
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.runtime.engine import WorkerEngine
 from semanticspec.errors import EngineError
 from semanticspec.records import Sampling, Stop
+from tests.support.subjects import Subject, pool_of
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)
 PROMPT = [3, 14, 15, 9, 26, 5, 35, 8]

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from subjects import load_vllm
 
 from semanticspec.engines.base import Engine
 from semanticspec.errors import EngineError
 from semanticspec.records import GREEDY, Stop
+from tests.support.subjects import load_vllm
 
 pytest.importorskip("vllm")
 CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from subjects import CONFIGS, Subject, load
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import TokenChunk
-from semanticspec.engines.worker_engine import WorkerEngine
+from semanticspec.engines.runtime.engine import WorkerEngine
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.records import GREEDY, Generation, Sampling, Stop
+from tests.support.subjects import CONFIGS, Subject, load
 
 CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)

@@ -15,10 +15,10 @@ from typing import Any
 from semanticspec.benchmark.methods import Method
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.tasks import BenchProblem
+from semanticspec.decoding.pair import Model, Pair
 from semanticspec.errors import BenchmarkError, first_line
-from semanticspec.files import write_atomically
-from semanticspec.journal import Journal
-from semanticspec.pair import Model, Pair
+from semanticspec.output.files import write_atomically
+from semanticspec.output.journal import Journal
 
 FORMAT = 1
 CONFIG_FILE, ROWS_FILE, SUMMARY_FILE, LOCK_FILE = "config.json", "rows.jsonl", "summary.json", ".lock"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from semanticspec.benchmark.baselines import BASELINES
+from semanticspec.benchmark.baselines.registry import BASELINES
 from semanticspec.config import LEVERS, RULES, DecodingConfig, RuleConfig, preset, target_alone, with_levers
-from semanticspec.decoding import generate_async
+from semanticspec.decoding.loop import generate_async
+from semanticspec.decoding.pair import Pair
 from semanticspec.errors import ConfigError
-from semanticspec.pair import Pair
 from semanticspec.records import Result
 
 METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semanticspec.config import DecodingConfig
-from semanticspec.engines.table import DEFAULT_ENGINE
+from semanticspec.engines.registry import DEFAULT_ENGINE
 
 
 @dataclass(frozen=True, slots=True)

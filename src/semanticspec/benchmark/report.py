@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
+from semanticspec.benchmark.charts import draw_all, throughput
 from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
 from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
-from semanticspec.benchmark.plots import draw_all, throughput
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.summary import BASELINES, PROPOSED, Comparison, summary_json
 from semanticspec.errors import BenchmarkError, ConfigError
-from semanticspec.figures import draw, picture, render_page, table_section
-from semanticspec.files import write_atomically
+from semanticspec.output.files import write_atomically
+from semanticspec.output.pages import draw, picture, render_page, table_section
 
 REPORT_FILE, TABLE_FILE = "report.html", "table.md"
 METHOD = (
@@ -159,7 +159,7 @@ def _throughput_table(figures: Mapping[int, Mapping[str, Mapping[str, Any]]]) ->
 
 def print_summary(folder: BenchFolder) -> None:
     """The table of `summary.json`, in the terminal."""
-    from semanticspec.console import comparison_table, plain_table, print_table
+    from semanticspec.output.console import comparison_table, plain_table, print_table
 
     summary = read_summary(folder)
     title = f"{summary['task']}, {summary['pair']}: {summary['problems']} problems, {summary['requests']} requests each"

@@ -14,9 +14,9 @@ from semanticspec.benchmark.methods import LoopMethod, Method, make_method, rand
 from semanticspec.benchmark.rows import FAILED, Row, figures_of
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.decoding.pair import Pair
 from semanticspec.engines.base import Forgetting, derived_seed
 from semanticspec.errors import BenchmarkError, SemanticSpecError, first_line
-from semanticspec.pair import Pair
 from semanticspec.records import Result
 
 T = TypeVar("T")

@@ -36,10 +36,10 @@ from semanticspec.benchmark.tasks import (
 )
 from semanticspec.config import RuleConfig
 from semanticspec.errors import BenchmarkError, ConfigError
-from semanticspec.progress import progress_bar, say
+from semanticspec.output.progress import progress_bar, say
 
 if TYPE_CHECKING:
-    from semanticspec.pair import Pair
+    from semanticspec.decoding.pair import Pair
 
 _AT_ONCE = "concurrency-"
 

@@ -11,8 +11,8 @@ from typing import Any
 from semanticspec.benchmark.grading_worker import LETTERS, GradedBy
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError
-from semanticspec.probes.hub_problems import HubName, hub_name, hub_rows
-from semanticspec.probes.problems import read_jsonl
+from semanticspec.training.data.hub_problems import HubName, hub_name, hub_rows
+from semanticspec.training.data.problems import read_jsonl
 
 PILOT_PROBLEMS = 20
 

@@ -30,5 +30,5 @@ def draft_probe_path() -> Path:
 
 
 def settings_path() -> Path:
-    """Returns the settings that the bundled probes are made with, see `semanticspec.probes.settings`."""
+    """Returns the settings that the bundled probes are made with, see `semanticspec.training.settings`."""
     return _HERE / "probes.toml"

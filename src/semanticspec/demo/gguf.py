@@ -7,7 +7,7 @@ from pathlib import Path
 
 from semanticspec import demo
 from semanticspec.errors import SemanticSpecError
-from semanticspec.gguf_files import write_gguf
+from semanticspec.text.gguf_files import write_gguf
 
 
 def write_pair(folder: Path) -> tuple[Path, Path]:

@@ -175,7 +175,7 @@ class ScriptedEngine:
         )
 
     def _pooled(self, states: list[list[float]]) -> Tensor:
-        from semanticspec.engines.pooling import pooled
+        from semanticspec.engines.runtime.pooling import pooled
 
         return pooled(_matrix(states), self.info.pooling)
 

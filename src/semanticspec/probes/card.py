@@ -40,7 +40,7 @@ class ProbeCard:
         sampling: the settings that its labels' samples were drawn with.
         num_samples: n, the number of samples a label was counted from.
         judge: what decided which segments mean the same.
-        counting: `unbiased` (ours) or `paper`, see `semanticspec.probes.label`.
+        counting: `unbiased` (ours) or `paper`, see `semanticspec.training.labels.label`.
         widths: of the hidden layers. features: names out of `FEATURES`. use_state: False for a probe that
             reads the features only.
         components: how many principal components of the state it reads; 0 = the state itself.

@@ -15,9 +15,9 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
-from semanticspec.engines.pooling import pooled
+from semanticspec.engines.runtime.pooling import pooled
 from semanticspec.errors import ConfigError, ProbeError
-from semanticspec.files import write_atomically
+from semanticspec.output.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.probes.features import TokenSignals, compute_features, signals_of

@@ -15,11 +15,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse
 
 from semanticspec import __version__
-from semanticspec.pair import Pair
-from semanticspec.server.failures import as_api_error, install_handlers
-from semanticspec.server.guards import ApiKeyGuard, BodyLimit, LocalNames, is_local
+from semanticspec.decoding.pair import Pair
+from semanticspec.server.api.errors import as_api_error, install_handlers
+from semanticspec.server.api.guards import ApiKeyGuard, BodyLimit, LocalNames, is_local
+from semanticspec.server.api.schemas import ChatRequest, CompletionRequest, ErrorAnswer
 from semanticspec.server.page import page_response
-from semanticspec.server.schemas import ChatRequest, CompletionRequest, ErrorAnswer
 from semanticspec.server.service import Accepted, Service, shutting_down
 from semanticspec.server.settings import ServerSettings
 

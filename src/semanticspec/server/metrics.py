@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from semanticspec.records import Segment, Stats
-from semanticspec.server.admission import Admission
+from semanticspec.server.scheduling.admission import Admission
 
 PREFIX = "semanticspec:"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from semanticspec.config import DecodingConfig, target_alone, with_options
-from semanticspec.decoding import Request
+from semanticspec.decoding.loop import Request
+from semanticspec.decoding.pair import Pair
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError
-from semanticspec.pair import Pair
-from semanticspec.server.admission import Admission, Place
-from semanticspec.server.failures import ApiError
-from semanticspec.server.jobs import Job, Plan
+from semanticspec.server.api.errors import ApiError
+from semanticspec.server.api.replies import Endpoint, Reply
+from semanticspec.server.api.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from semanticspec.server.metrics import Metrics
-from semanticspec.server.replies import Endpoint, Reply
-from semanticspec.server.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from semanticspec.server.scheduling.admission import Admission, Place
+from semanticspec.server.scheduling.jobs import Job, Plan
 from semanticspec.server.settings import ServerSettings
-from semanticspec.vocabulary import PlainText, Prompt
+from semanticspec.text.vocabulary import PlainText, Prompt
 
 _ID_PREFIX: dict[Endpoint, str] = {"chat": "chatcmpl", "text": "cmpl"}
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semanticspec.config import AUTO_LEVERS, DecodingConfig, preset, with_options
-from semanticspec.engines.table import DEFAULT_ENGINE, EngineChoice
+from semanticspec.engines.registry import DEFAULT_ENGINE, EngineChoice
 from semanticspec.errors import ConfigError
 
 

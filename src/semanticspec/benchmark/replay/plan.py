@@ -9,8 +9,8 @@ from random import Random
 from semanticspec.benchmark.replay.options import PLAYED_LEVERS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
 from semanticspec.config import DecodingConfig, with_levers
+from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.errors import ConfigError
-from semanticspec.pacing import ProposalSize
 
 
 @dataclass(frozen=True, slots=True)

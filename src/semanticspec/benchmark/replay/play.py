@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
-from semanticspec.acceptance import Evidence, decide
 from semanticspec.benchmark.replay.plan import Counts, Plan, Turn
+from semanticspec.decoding.acceptance import Evidence, decide
+from semanticspec.decoding.transcript import Clock
+from semanticspec.decoding.writer import TOKEN_RULE
 from semanticspec.engines.base import Engine, Forgetting, TokenChunk
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
-from semanticspec.target_writing import TOKEN_RULE
-from semanticspec.transcript import Clock
 
 PHASES = ("prompt_s", "draft_s", "verify_s", "rewrite_s")
 _SAMPLING = Sampling()

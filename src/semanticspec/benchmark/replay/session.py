@@ -21,10 +21,10 @@ from semanticspec.benchmark.replay.plan import Plan
 from semanticspec.benchmark.replay.play import play
 from semanticspec.benchmark.replay.shapes import Shape, build_model, check_place, count_parameters, find_shape
 from semanticspec.benchmark.replay.summary import replay_table, summarize, terms_text, whole_trials
-from semanticspec.console import print_table
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError
-from semanticspec.progress import progress_bar, say
+from semanticspec.output.console import print_table
+from semanticspec.output.progress import progress_bar, say
 
 FORMAT = 1
 _WARM_UP_TOKENS = 16
@@ -105,7 +105,7 @@ class _Session:
     @contextmanager
     def _engines(self, runner: asyncio.Runner) -> Iterator[tuple[Engine, Engine]]:
         """Both models with random weights, as engines; freed in the end."""
-        from semanticspec.engines.transformers import TransformersEngine
+        from semanticspec.engines.transformers.engine import TransformersEngine
 
         engines: list[Engine] = []
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from semanticspec.errors import ConfigError, ModelError, first_line
 
 if TYPE_CHECKING:
-    from semanticspec.engines.transformers_loading import Loaded
+    from semanticspec.engines.transformers.loading import Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def count_parameters(shape: Shape) -> int:
 
 def check_place(device: str, dtype: str) -> None:
     """Raises ConfigError for a device or a dtype that is unknown or not there."""
-    from semanticspec.engines.transformers_loading import DTYPES, resolve_device
+    from semanticspec.engines.transformers.loading import DTYPES, resolve_device
 
     resolve_device(device)
     if dtype not in DTYPES:
@@ -201,8 +201,8 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from semanticspec.engines.transformers_loading import DTYPES, Loaded, max_context, resolve_device
-    from semanticspec.transformers_quiet import quiet
+    from semanticspec.engines.transformers.loading import DTYPES, Loaded, max_context, resolve_device
+    from semanticspec.output.quiet import quiet
 
     check_place(device, dtype)
     config, where = model_config(shape), resolve_device(device)

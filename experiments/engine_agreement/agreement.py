@@ -1,0 +1,111 @@
+"""Whether probes say the same through another engine: segments recorded once, judged through each engine.
+
+The recorded segments are those that a pair drafts while it answers; every engine then reads the same ids in the same
+contexts. A verdict's random number belongs to the segment, so that verdicts differ only where estimates do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from random import Random
+from statistics import median, quantiles
+
+from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.decoding.acceptance import Evidence, decide
+from semanticspec.decoding.drafter import Draft
+from semanticspec.decoding.loop import Request
+from semanticspec.decoding.pair import Pair
+from semanticspec.engines.base import derived_seed
+from semanticspec.records import Score, Segment, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSegment:
+    """A drafted segment with its context, in each model's ids."""
+
+    target_context: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    draft_context: tuple[int, ...]
+    draft_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is made of a segment through one engine."""
+
+    p_target: float
+    p_draft: float
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Two engines on the same segments.
+
+    Attributes:
+        same: verdicts that are equal.
+        target, draft: absolute differences of the probes' estimates: median, 95th percentile and maximum.
+    """
+
+    num_segments: int
+    same: int
+    target: tuple[float, float, float]
+    draft: tuple[float, float, float]
+
+    @property
+    def share(self) -> float:
+        """Of equal verdicts."""
+        return self.same / self.num_segments
+
+
+class _Recording(Request):
+    """A request that keeps its segments as they are judged."""
+
+    def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
+        super().__init__(pair, config, prompt)
+        self.recorded: list[RecordedSegment] = []
+
+    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
+        contexts = tuple(self.transcript.target_ids), tuple(self.transcript.draft_ids)
+        self.recorded.append(
+            RecordedSegment(contexts[0], draft.token_ids, contexts[1], draft.generation.token_ids)
+        )
+        return super()._judge(draft, score)
+
+
+async def record(pair: Pair, prompt: str, config: DecodingConfig) -> list[RecordedSegment]:
+    """The segments that a pair drafts and judges while it answers a prompt."""
+    request = _Recording(pair, config, prompt)
+    async with aclosing(request.events()) as events:
+        async for _ in events:
+            pass
+    return request.recorded
+
+
+async def judge(pair: Pair, segment: RecordedSegment, rule: RuleConfig, seed: int) -> Judged:
+    """What the pair's engines and probes make of a segment; `seed` is the segment's own."""
+    assert pair.target_probe is not None
+    assert pair.draft_probe is not None
+    (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids])
+    (of_draft,) = await pair.draft.engine.score(segment.draft_context, [segment.draft_ids])
+    p_target, p_draft = pair.target_probe.estimate(of_target), pair.draft_probe.estimate(of_draft)
+    evidence = Evidence(segment.target_ids, of_target.ranks, p_target, p_draft)
+    verdict = decide(rule, evidence, Random(derived_seed(seed, "agreement")))
+    return Judged(p_target, p_draft, verdict.accepted)
+
+
+def compare(first: Sequence[Judged], second: Sequence[Judged]) -> Agreement:
+    """How far two engines agree on the same segments, two or more."""
+    pairs = list(zip(first, second, strict=True))
+    return Agreement(
+        len(pairs),
+        sum(one.accepted == other.accepted for one, other in pairs),
+        _figures([abs(one.p_target - other.p_target) for one, other in pairs]),
+        _figures([abs(one.p_draft - other.p_draft) for one, other in pairs]),
+    )
+
+
+def _figures(differences: Sequence[float]) -> tuple[float, float, float]:
+    return median(differences), quantiles(differences, n=20, method="inclusive")[-1], max(differences)

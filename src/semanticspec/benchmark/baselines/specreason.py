@@ -1,0 +1,198 @@
+"""`specreason`: the target gives each drafted step a score from 0 to 9 with one token.
+
+Source: SpecReason (Pan et al., arXiv 2504.07891, section 4) and its script `spec_reason.py`
+(github.com/ruipeterpan/specreason): the words of the scoring prompt, the threshold 7 and both ways to read the score
+are theirs. Everything else is our loop: segment ends, caches, and the target writes the answer. What differs from the
+original is in docs/baselines.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from semanticspec.config import DecodingConfig, RuleConfig, with_levers
+from semanticspec.decoding.acceptance import Evidence
+from semanticspec.decoding.drafter import Draft
+from semanticspec.decoding.loop import Request, result_of
+from semanticspec.decoding.pair import Pair
+from semanticspec.errors import ConfigError, EngineError
+from semanticspec.records import GREEDY, Result, Sampling, Score, Segment, Stop, Verdict
+from semanticspec.text.vocabulary import THINK_START, Vocabulary
+
+Reading = Literal["greedy", "average"]
+THRESHOLD = 7.0
+INSTRUCTION = (
+    "Evaluate the last reasoning step solely based on factual correctness and logical validity. Ignore style, "
+    "phrasing, or overall usefulness—only judge whether the step is objectively correct and logically follows from "
+    "prior steps. Assign a score from 0 to 9."
+)
+ANSWER_START = "I think the quality score is: "
+_DIGITS = "0123456789"
+_FAVOURITES = 10  # how many of the next token's candidates the original's "average" looks at
+_RAW = Sampling(temperature=1.0, top_p=1.0)
+
+
+class SpecReason:
+    """Accepts a drafted step when the target's score reaches the threshold. Lossy."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        config: DecodingConfig,
+        *,
+        threshold: float = THRESHOLD,
+        reading: Reading = "greedy",
+    ) -> None:
+        """Prepares the scoring prompt.
+
+        Args:
+            config: its rule is put aside; all else holds.
+            threshold: lowest score that is accepted, 0 to 9 (0 accepts everything). Source: 7 in the script.
+            reading: `greedy` takes the target's favourite token, 0 if that is no digit; `average` the mean of the
+                digits among its ten favourites, weighted by probability. Source: greedy by default in the script.
+
+        Raises:
+            ConfigError: an option is out of range, or digits are not single tokens of the target.
+            EngineError: `average` with an engine that gives no distributions.
+        """
+        if not 0 <= threshold <= 9:
+            raise ConfigError(f"threshold is {threshold!r}; expected a score from 0 to 9")
+        if reading not in get_args(Reading):
+            raise ConfigError(f"reading is {reading!r}; expected one of {', '.join(get_args(Reading))}")
+        if reading == "average" and not pair.target.engine.info.capabilities.distributions:
+            raise EngineError("specreason's reading 'average' needs full distributions; use 'greedy' here")
+        self.name = "specreason"
+        self.lossy = True
+        self._pair = pair
+        plain = with_levers(config, ())
+        self._config = replace(plain, rule=RuleConfig(name="always"), bonus_token=False, speculate=True)
+        pair.check(self._config)
+        prompt = ScoringPrompt.of(pair.target.vocabulary)
+        self._scoring = _Scoring(prompt, threshold, reading)
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
+        request = _ScoredRequest(self._pair, replace(self._config, seed=seed), prompt)
+        request.scoring = self._scoring
+        return await result_of(request.events())
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPrompt:
+    """What stands between a drafted step and its score.
+
+    Attributes:
+        token_ids: the end of the unfinished answer's turn, the instruction, and the start of the reply.
+        digit_values: score by token id, for the ten tokens that can go on from there.
+    """
+
+    token_ids: tuple[int, ...]
+    digit_values: dict[int, int]
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> ScoringPrompt:
+        """The prompt in a model's own chat template, with the digits as its tokenizer writes them there.
+
+        Raises:
+            ConfigError: the digits are not ten different single tokens, or the template takes no second question.
+        """
+        text = _scoring_text(vocabulary)
+        written = [vocabulary.encode(text + digit) for digit in _DIGITS]
+        starts = {tuple(ids[:-1]) for ids in written}
+        values = {ids[-1]: value for value, ids in enumerate(written)}
+        alone = all(
+            vocabulary.decode([ids[-1]]).strip() == digit for ids, digit in zip(written, _DIGITS, strict=True)
+        )
+        if len(starts) != 1 or len(values) != len(_DIGITS) or not alone:
+            raise ConfigError(
+                "specreason reads a score from one token, and the target's tokenizer does not write each digit as one "
+                "token of its own; leave this method out for this target"
+            )
+        return cls(starts.pop(), values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    prompt: ScoringPrompt
+    threshold: float
+    reading: Reading
+
+    def score_of(self, reply: Score) -> float:
+        """The score, 0 to 9, from what the target says after the scoring prompt."""
+        values = self.prompt.digit_values
+        if self.reading == "greedy":
+            assert reply.next_token_id is not None
+            return values.get(reply.next_token_id, 0)
+        assert reply.distributions is not None
+        row = reply.distributions[0]
+        favourites = row.topk(min(_FAVOURITES, len(row))).indices.tolist()
+        weights = {values[i]: float(row[i]) for i in favourites if i in values}
+        total = sum(weights.values())
+        return sum(value * weight for value, weight in weights.items()) / total if total else 0.0
+
+
+class _ScoredRequest(Request):
+    """Our loop, with the target's score in place of a rule."""
+
+    scoring: _Scoring
+
+    async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
+        """The target reads step and scoring prompt over its cached context in one pass, and says one token.
+
+        A step for whose scoring the target's context has no room is not scored: the target writes on itself.
+        """
+        (draft,) = drafts
+        context = [*self.transcript.target_ids, *self._step(draft), *self.scoring.prompt.token_ids]
+        if len(context) >= self.pair.target.engine.info.max_context_tokens:
+            return [Score((), draft.generation.pooled_state)]
+        average = self.scoring.reading == "average"
+        with self.clock.phase("verify"):
+            (reply,) = await self.pair.target.engine.generate(
+                context,
+                max_tokens=1,
+                stop=Stop(),
+                sampling=_RAW if average else GREEDY,
+                distributions=average,
+                request_id=self.request_id,
+            )
+        (next_id,) = reply.token_ids
+        return [Score(reply.logprobs, reply.pooled_state, reply.distributions, next_token_id=next_id)]
+
+    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
+        value = self.scoring.score_of(score) if score.next_token_id is not None else None
+        accepted = value is not None and value >= self.scoring.threshold
+        reason = "no room" if value is None else f"score {value:g}"
+        verdict = Verdict(accepted, len(draft.token_ids) if accepted else 0, reason)
+        return verdict, self._record(draft, verdict, Evidence(draft.token_ids))
+
+    def _step(self, draft: Draft) -> Sequence[int]:
+        """The step without an end of text: the scoring prompt ends the turn itself."""
+        ends = self.pair.target.vocabulary.end_ids
+        return draft.token_ids[:-1] if draft.token_ids[-1] in ends else draft.token_ids
+
+
+def _scoring_text(vocabulary: Vocabulary) -> str:
+    """End of the answer's turn, instruction and start of the reply, as text."""
+    if not getattr(vocabulary.tokenizer, "chat_template", None):
+        return f"\n\n{INSTRUCTION}\n\n{ANSWER_START}"
+    mark = "STEPS-SO-FAR"
+    messages = [
+        {"role": "user", "content": "problem"},
+        {"role": "assistant", "content": mark},
+        {"role": "user", "content": INSTRUCTION},
+    ]
+    try:
+        text: str = vocabulary.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:
+        raise ConfigError(
+            f"specreason asks a second question, and the target's template fails: {error}"
+        ) from error
+    _, found, after = text.partition(mark)
+    if not found or INSTRUCTION not in after:
+        raise ConfigError("specreason asks a second question, which the target's chat template leaves out")
+    opens = vocabulary.think_start_id is not None and not vocabulary.opens_thinking(vocabulary.encode(after))
+    return after + (THINK_START if opens else "") + ANSWER_START

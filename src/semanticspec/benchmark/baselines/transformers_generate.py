@@ -1,0 +1,290 @@
+"""transformers' own generation on the same weights: `hf-target` (plain) and `hf-assisted` (with the draft).
+
+Both run on the target engine's thread, so with its number of CPU threads, and with transformers' default dynamic
+cache; our kept caches have no part in them. The models' own generation defaults (top-k, penalties) are put aside:
+only the sampling of the comparison is in force. See docs/baselines.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from semanticspec.config import DecodingConfig, target_alone
+from semanticspec.decoding.loop import Request, result_of
+from semanticspec.decoding.pair import Model, Pair
+from semanticspec.errors import ConfigError, EngineError
+from semanticspec.records import Event, Finished, Result, Sampling, Segment
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class RunsTransformers(Protocol):
+    """An engine that lends its transformers model, see `TransformersEngine`."""
+
+    async def run_with_model(self, function: Callable[[Any], T]) -> T: ...
+
+    def load_beside(self, model: str) -> Any: ...
+
+
+class HuggingFaceTarget:
+    """`hf-target`: the target's `model.generate`. Lossless: it is the target itself.
+
+    Result: one segment by the target; all of `generate` counts as `rewrite_s`.
+    """
+
+    def __init__(self, pair: Pair, config: DecodingConfig) -> None:
+        """Raises EngineError if the target does not run on transformers."""
+        self.name = "hf-target"
+        self.lossy = False
+        self._pair, self._config = pair, target_alone(config)
+        self._engine = _engine_of(self.name, "target", pair.target)
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
+        request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
+        return await request.answer(
+            self._engine, lambda model: request.write(_View.of(model, request.cancelled))
+        )
+
+
+class HuggingFaceAssisted:
+    """`hf-assisted`: `model.generate(assistant_model=...)` with transformers' defaults for the assistant.
+
+    Those are, as of transformers 5: at most 20 drafted tokens a round, fewer where the draft's probability of a token
+    falls below 0.4, a threshold that each call adapts if scikit-learn is there.
+
+    Lossless: greedy compares favourites; with sampling, every drafted token is kept with min(1, target / draft)
+    probability and a rejected one redrawn from the residual (Leviathan et al. 2023), both under temperature and
+    top-p. transformers hands the target's warpers to the draft, which applies its own as well: the draft samples at
+    the square of a temperature below 1 (0.36 for 0.6). Its true distribution is what goes into the ratio, so that
+    costs or gains acceptance, not correctness.
+
+    Result: on CPUs `draft_s` and `verify_s` are the seconds in the two models' forward passes, and what `generate`
+    does around them is the rest of `wall_s` (on GPUs, which work asynchronously, only `wall_s`). `draft_tokens` are
+    accepted drafted tokens; the last token of a round counts as the target's. The unit is tokens, so there is one
+    segment, listed as the target's.
+
+    A draft that another engine runs is loaded once more, with transformers, in the target's dtype: that is what its
+    users could run.
+    """
+
+    def __init__(self, pair: Pair, config: DecodingConfig) -> None:
+        """Raises EngineError if the target does not run on transformers, ModelError if the draft cannot."""
+        self.name = "hf-assisted"
+        self.lossy = False
+        self._pair, self._config = pair, target_alone(config)
+        self._engine = _engine_of(self.name, "target", pair.target)
+        self._loaded_draft: Any = None
+        if not isinstance(pair.draft.engine, RunsTransformers):
+            self._loaded_draft = self._engine.load_beside(pair.draft.engine.info.model_id)
+        vocabularies = [model.vocabulary.tokenizer.get_vocab() for model in (pair.target, pair.draft)]
+        self._same_tokens = vocabularies[0] == vocabularies[1]
+        if importlib.util.find_spec("sklearn") is not None:
+            import sklearn.metrics  # noqa: F401  # transformers imports it in the middle of the first request
+
+    async def solve(self, prompt: str, seed: int) -> Result:
+        """Answers a prompt; the same seed gives the same text. See `decode` for what it raises.
+
+        Raises:
+            ConfigError: transformers has no assisted generation for this pair of tokenizers.
+        """
+        engine = self._pair.draft.engine
+        draft_model = self._loaded_draft
+        if isinstance(engine, RunsTransformers):
+            draft_model = await engine.run_with_model(lambda model: model)
+        request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
+
+        def write(model: Any) -> list[int]:
+            width, options = self._for_assistant(_width(model), _width(draft_model))
+            target = _View.of(model, request.cancelled)
+            draft = _View.of(draft_model, request.cancelled, width)
+            ids = request.write(target, assistant_model=draft.model, **options)
+            request.note(draft, target, len(ids))
+            return ids
+
+        return await request.answer(self._engine, write)
+
+    def _for_assistant(self, width: int, draft_width: int) -> tuple[int, dict[str, Any]]:
+        """How many tokens the draft shall seem to have, and the further arguments of `generate`.
+
+        Raises:
+            ConfigError: transformers cannot assist this target with this draft, or not without changing its output.
+        """
+        if self._same_tokens or (width == draft_width and self._pair.same_vocabulary):
+            return width, {}
+        if width == draft_width:
+            raise ConfigError(
+                f"hf-assisted cannot run this pair: its tokenizers differ, but both models have {width} tokens, from "
+                "which transformers concludes that they are the same; leave this method out"
+            )
+        if self._config.sampling.temperature > 0:
+            raise ConfigError(
+                "hf-assisted cannot run this pair with sampling: its tokenizers differ, and what transformers then "
+                "does changes the target's distribution (docs/baselines.md); use temperature 0, or leave it out"
+            )
+        return draft_width, {
+            "tokenizer": self._pair.target.vocabulary.tokenizer,
+            "assistant_tokenizer": self._pair.draft.vocabulary.tokenizer,
+        }
+
+
+class _Generation(Request):
+    """A request that `generate` of transformers answers in one piece."""
+
+    def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
+        super().__init__(pair, config, prompt)
+        self.cancelled = threading.Event()
+        self._counted: dict[str, Any] = {}
+
+    async def answer(self, engine: RunsTransformers, write: Callable[[Any], list[int]]) -> Result:
+        """Has `write` make the output's ids with the target, on its engine's thread."""
+        try:
+            return await result_of(self._events_of(engine.run_with_model(write)))
+        finally:
+            self.cancelled.set()
+
+    def write(self, target: _View, **options: Any) -> list[int]:
+        """The output's ids, end of text included. Runs on the engine's thread."""
+        import torch
+
+        from semanticspec.output.quiet import quiet
+
+        vocabulary = self.pair.target.vocabulary
+        prompt = torch.tensor([self.transcript.prompt_ids], device=target.model.device)
+        device = prompt.device
+        with quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed)
+            sequences = target.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=self.limit,
+                **_sampling_options(self.config.sampling),
+                eos_token_id=sorted(vocabulary.end_ids),
+                pad_token_id=vocabulary.end_id,
+                **options,
+            )
+        ids: list[int] = sequences[0, prompt.shape[1] :].tolist()
+        return ids
+
+    def note(self, draft: _View, target: _View, num_tokens: int) -> None:
+        """Takes the figures of assisted generation from the two models' passes.
+
+        Every round is one pass of the target over the drafted tokens and the one before them (the first: over the
+        prompt), and adds the drafted tokens it keeps and one of the target's.
+        """
+        rounds = target.num_passes
+        drafted = target.num_tokens - len(self.transcript.prompt_ids) - (rounds - 1)
+        self._counted = {"draft_tokens": max(0, num_tokens - rounds), "drafted_tokens": drafted}
+        if target.model.device.type == "cpu":
+            self._counted |= {"draft_s": draft.seconds, "verify_s": target.seconds, "rewrite_s": 0.0}
+        else:
+            self._counted |= {"rewrite_s": 0.0}
+
+    async def _events_of(self, ids: Awaitable[list[int]]) -> AsyncGenerator[Event, None]:
+        with self.clock.phase("rewrite"):
+            written = await ids
+        for event in self.transcript.append_target(written):
+            yield event
+        text = self.pair.target.vocabulary.decode(written)
+        self.segments.append(Segment("target", text, len(written)))
+        for event in self._after_append():
+            yield event
+        self.finish_reason = self.finish_reason or "length"
+        yield Finished(self._result())
+
+    def _result(self) -> Result:
+        result = super()._result()
+        return replace(result, stats=replace(result.stats, **self._counted))
+
+
+def _sampling_options(sampling: Sampling) -> dict[str, Any]:
+    if sampling.temperature == 0:
+        return {"do_sample": False}
+    temperature = float(sampling.temperature)
+    return {"do_sample": True, "temperature": temperature, "top_p": sampling.top_p, "top_k": 0}  # 0 is off
+
+
+@dataclass(eq=False)
+class _View:
+    """A model as `generate` sees it: the same modules and weights, its own generation settings, passes counted.
+
+    Attributes:
+        model: to call `generate` on.
+        num_passes, num_tokens, seconds: forward passes so far, tokens read in them, and time spent in them.
+    """
+
+    model: Any
+    cancelled: threading.Event
+    num_passes: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, model: Any, cancelled: threading.Event, width: int | None = None) -> _View:
+        """A view of a model; the model itself is not touched.
+
+        Args:
+            cancelled: once set, the next pass fails: nobody waits for the text any more.
+            width: how many tokens the model shall seem to have, where it has another number of unused ones behind
+                the same tokenizer (R1-Distill 1.5B: 151936, 32B: 152064). Without this, transformers 5 takes the
+                tokenizers for different and fails under sampling (AttributeError: assistant_overlap_token_ids).
+        """
+        from transformers import GenerationConfig
+
+        view = cls(copy.copy(model), cancelled)
+        view.model.generation_config = GenerationConfig()
+        view.model.forward = view._counting(model.forward, width)
+        if width is not None:
+            view.model.config = copy.deepcopy(model.config)
+            view.model.config.get_text_config().vocab_size = width
+        return view
+
+    def _counting(self, forward: Callable[..., Any], width: int | None) -> Callable[..., Any]:
+        own_width = _width(self.model)
+
+        @functools.wraps(forward)  # generate looks at the arguments that forward takes
+        def counted(*, input_ids: Any, **named: Any) -> Any:
+            if self.cancelled.is_set():
+                raise EngineError("the request was cancelled")
+            if width is not None:  # the draft has no row for unused tokens beyond its own number
+                input_ids = input_ids.clamp(max=own_width - 1)
+            start = time.perf_counter()
+            output = forward(input_ids=input_ids, **named)
+            self.seconds += time.perf_counter() - start
+            self.num_passes += 1
+            self.num_tokens += int(input_ids.shape[1])
+            if width is not None and output.logits.shape[-1] != width:
+                output.logits = _fitted(output.logits, width)
+            return output
+
+        return counted
+
+
+def _fitted(logits: Any, width: int) -> Any:
+    """Logits `[..., width]`: unused tokens cut off, or added with probability 0."""
+    import torch
+
+    missing = max(0, width - logits.shape[-1])
+    return torch.nn.functional.pad(logits[..., :width], (0, missing), value=float("-inf"))
+
+
+def _width(model: Any) -> int:
+    """How many tokens a model has, unused ones included."""
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _engine_of(method: str, role: str, model: Model) -> RunsTransformers:
+    if not isinstance(model.engine, RunsTransformers):
+        raise EngineError(
+            f"{method} runs transformers' own generate, and the {role} {model.engine.info.model_id!r} does not run on "
+            "transformers; load it with the transformers engine, or leave this method out"
+        )
+    return model.engine

@@ -1,0 +1,136 @@
+"""A target and its draft, ready to decode: engines, tokenizers, probes, and whether they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+from semanticspec.config import DEFAULT_LEVERS, DecodingConfig, with_levers
+from semanticspec.decoding.adaptive import AlwaysSpeculate, Pacing
+from semanticspec.engines.base import Engine
+from semanticspec.errors import ConfigError, EngineError, ProbeError
+from semanticspec.records import Reading
+from semanticspec.text.segments import Segmenter
+from semanticspec.text.vocabulary import Translation, Vocabulary
+
+# A server's clients choose configurations: the oldest is forgotten beyond so many.
+_MAX_PACINGS = 64
+
+
+class SemanticProbe(Protocol):
+    """Estimates how likely a model was to say something with the meaning of a segment it has just read."""
+
+    def estimate(self, reading: Reading) -> float:
+        """Semantic probability in (0, 1], from one pass of the probe's model over the segment."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """An engine with its text side."""
+
+    engine: Engine
+    vocabulary: Vocabulary
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        return Segmenter.of(self.vocabulary)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What every request of a pair shares. Close it when done: `await pair.aclose()`.
+
+    Attributes:
+        target: the large model whose quality is wanted.
+        draft: the small fast one.
+        target_probe, draft_probe: needed by the `semantic` rule only.
+        fitting_probes: names of probes that come with the package and fit, for the error that misses them.
+    """
+
+    target: Model
+    draft: Model
+    target_probe: SemanticProbe | None = None
+    draft_probe: SemanticProbe | None = None
+    name: str = field(default="", compare=False)
+    fitting_probes: tuple[str, ...] = field(default=(), compare=False)
+    _pacings: dict[DecodingConfig, Pacing] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @cached_property
+    def to_target(self) -> Translation:
+        """Hands the draft's tokens to the target."""
+        return Translation(self.draft.vocabulary, self.target.vocabulary)
+
+    @cached_property
+    def to_draft(self) -> Translation:
+        """Hands the target's tokens to the draft."""
+        return Translation(self.target.vocabulary, self.draft.vocabulary)
+
+    @property
+    def same_vocabulary(self) -> bool:
+        """Whether target and draft exchange token ids; otherwise text is re-encoded segment by segment."""
+        return self.to_target.by_ids
+
+    def check(self, config: DecodingConfig) -> None:
+        """Refuses a configuration this pair cannot run, before any text is written.
+
+        Raises:
+            ProbeError: the rule needs probes the pair does not have.
+            ConfigError: the rule needs one vocabulary and the pair has two.
+            EngineError: an engine lacks a capability that the rule or a tokenizer needs.
+        """
+        if not config.speculate:
+            return
+        rule = config.rule
+        if rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
+            missing = "target" if self.target_probe is None else "draft"
+            known = "".join(
+                f"--target-probe {name} --draft-probe {name} come with the package and fit; "
+                for name in self.fitting_probes
+            )
+            raise ProbeError(
+                f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
+                "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
+            )
+        if config.needs_distributions and not self.same_vocabulary:
+            raise ConfigError(
+                f"{config.why_distributions} needs a target and a draft with the same tokens, and these differ; "
+                "use --rule top-k or semantic without it, or another draft"
+            )
+        for role, model in (("target", self.target), ("draft", self.draft)):
+            can = model.engine.info.capabilities
+            if config.needs_distributions and not can.distributions:
+                raise EngineError(
+                    f"{config.why_distributions} needs full distributions, and the {role}'s engine has none"
+                )
+            if model.segmenter.needs_pair_stops and not can.pair_stops:
+                raise EngineError(
+                    f"the {role}'s tokenizer writes a blank line as two tokens, and its engine stops at single "
+                    "tokens only; use the transformers engine for it"
+                )
+
+    def with_default_levers(self, config: DecodingConfig) -> DecodingConfig:
+        """The same request with the levers that are on by default; none if this pair cannot have them.
+
+        They need one vocabulary and engines that give distributions.
+        """
+        engines = (self.target.engine, self.draft.engine)
+        can = self.same_vocabulary and all(engine.info.capabilities.distributions for engine in engines)
+        return with_levers(config, DEFAULT_LEVERS if can and config.speculate else ())
+
+    def pacing(self, config: DecodingConfig) -> Pacing:
+        """What requests of this configuration have taught so far of whether speculating pays."""
+        if not config.adaptive:
+            return AlwaysSpeculate()
+        key = replace(config, seed=0)
+        if key not in self._pacings and len(self._pacings) == _MAX_PACINGS:
+            del self._pacings[next(iter(self._pacings))]
+        return self._pacings.setdefault(key, Pacing())
+
+    async def aclose(self) -> None:
+        """Frees both models."""
+        await self.target.engine.aclose()
+        await self.draft.engine.aclose()

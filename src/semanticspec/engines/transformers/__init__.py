@@ -1,0 +1,1 @@
+"""Engine over Hugging Face transformers."""

@@ -1,0 +1,1 @@
+"""What every command shares: atomic files, journals, progress, tables and report pages."""

@@ -1,0 +1,1 @@
+"""Admission queue and running requests."""

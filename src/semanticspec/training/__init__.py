@@ -1,0 +1,1 @@
+"""Making probes: collect, label, train, evaluate, publish."""

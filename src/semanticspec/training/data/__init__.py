@@ -1,0 +1,1 @@
+"""Collecting: what target and draft say in each context."""

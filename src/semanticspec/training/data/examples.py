@@ -1,0 +1,165 @@
+"""Rows to train and judge a probe on, gathered from a collection, its meanings and a way of counting."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from semanticspec.errors import ProbeError
+from semanticspec.probes.card import Counting
+from semanticspec.probes.features import TokenSignals
+from semanticspec.probes.states import States, concatenated
+from semanticspec.records import Author
+from semanticspec.training.data.storage import SegmentRecord, Shard
+from semanticspec.training.labels.label import count_labels, paired_shares
+
+Split = Literal["train", "validation", "test"]
+SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Segments with what a probe sees of them and what it should say. Tensors on the CPU, float32 unless
+    said.
+
+    Attributes:
+        states: under the probe's model, as they were collected: `[rows, hidden]`, or all of every row.
+        signals: what that model's pass says about every row's tokens.
+        draft_logprobs: of every row's tokens under the draft, nats; empty for rows the target wrote.
+        labels: `[rows]`, semantic probabilities.
+        weights: `[rows]`, how often the segment was drawn.
+        drafted: `[rows]`, bool: written by the draft.
+        from_loop: `[rows]`, bool: in a context that the speculative loop wrote.
+        halves: `[rows, 2]`: the label counted from either half of the model's samples.
+        problem_ids: of every row.
+    """
+
+    states: States
+    signals: tuple[TokenSignals, ...]
+    draft_logprobs: tuple[tuple[float, ...], ...]
+    labels: Tensor
+    weights: Tensor
+    drafted: Tensor
+    from_loop: Tensor
+    halves: Tensor
+    problem_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.problem_ids)
+
+    def select(self, mask: Tensor) -> Examples:
+        """The rows where the bool mask `[rows]` holds."""
+        indices = mask.nonzero().flatten().tolist()
+        return Examples(
+            states=self.states[mask],
+            signals=tuple(self.signals[i] for i in indices),
+            draft_logprobs=tuple(self.draft_logprobs[i] for i in indices),
+            labels=self.labels[mask],
+            weights=self.weights[mask],
+            drafted=self.drafted[mask],
+            from_loop=self.from_loop[mask],
+            halves=self.halves[mask],
+            problem_ids=tuple(self.problem_ids[i] for i in indices),
+        )
+
+    def of_split(self, split: Split) -> Examples:
+        """The rows of the problems that belong to a split."""
+        return self.select(
+            torch.tensor([split_of(name) == split for name in self.problem_ids], dtype=torch.bool)
+        )
+
+
+def split_of(problem_id: str) -> Split:
+    """The split of a problem: a function of its id, so that no problem is ever on two sides. 60 / 20 / 20."""
+    digest = hashlib.blake2b(f"probe split:{problem_id}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    if place < SHARES["train"]:
+        return "train"
+    return "validation" if place < SHARES["train"] + SHARES["validation"] else "test"
+
+
+def gather(
+    shards: Iterable[Shard], meanings: Mapping[str, Sequence[int]], role: Author, counting: Counting
+) -> Examples:
+    """The examples of one role's probe.
+
+    With the `paper`'s counting the target's probe has no drafted rows to train on; `split_of` its rows for
+    training and judge it on examples gathered with `unbiased`.
+
+    Raises:
+        ProbeError: a problem has not been judged, or there is not a single row.
+    """
+    parts: list[Examples] = []
+    for shard in shards:
+        found = meanings.get(shard.problem_id)
+        if found is None or len(found) != len(shard.segments):
+            raise ProbeError(f"problem {shard.problem_id!r} has no labels yet; run: semanticspec probe label")
+        part = _of_shard(shard, found, role, counting)
+        if len(part):
+            parts.append(part)
+    if not parts:
+        raise ProbeError("the collection has no segments with labels; collect on more problems")
+    return Examples(
+        states=concatenated([part.states for part in parts]),
+        signals=tuple(row for part in parts for row in part.signals),
+        draft_logprobs=tuple(row for part in parts for row in part.draft_logprobs),
+        labels=torch.cat([part.labels for part in parts]),
+        weights=torch.cat([part.weights for part in parts]),
+        drafted=torch.cat([part.drafted for part in parts]),
+        from_loop=torch.cat([part.from_loop for part in parts]),
+        halves=torch.cat([part.halves for part in parts]),
+        problem_ids=tuple(name for part in parts for name in part.problem_ids),
+    )
+
+
+def _of_shard(shard: Shard, meanings: Sequence[int], role: Author, counting: Counting) -> Examples:
+    labels = count_labels(shard.segments, meanings, role, counting)
+    rows = [(i, label) for i, label in enumerate(labels) if label is not None]
+    indices = [i for i, _ in rows]
+    segments = [shard.segments[i] for i in indices]
+    origins = {context.context_id: context.origin for context in shard.contexts}
+    halves = _halves(shard, meanings, role)
+    states = shard.target_states if role == "target" else shard.draft_states
+    return Examples(
+        states=states[indices],
+        signals=tuple(_signals(segment, role) for segment in segments),
+        draft_logprobs=tuple(segment.draft_logprobs for segment in segments),
+        labels=torch.tensor([label for _, label in rows], dtype=torch.float32),
+        weights=torch.tensor([float(segment.count) for segment in segments]),
+        drafted=torch.tensor([segment.author == "draft" for segment in segments], dtype=torch.bool),
+        from_loop=torch.tensor(
+            [origins[segment.context_id] == "loop" for segment in segments], dtype=torch.bool
+        ),
+        halves=torch.tensor([halves[i] for i in indices], dtype=torch.float32).reshape(-1, 2),
+        problem_ids=(shard.problem_id,) * len(rows),
+    )
+
+
+def _signals(segment: SegmentRecord, role: Author) -> TokenSignals:
+    if role == "draft":
+        return TokenSignals(segment.draft_logprobs)
+    return TokenSignals(segment.target_logprobs, segment.target_ranks, segment.target_entropies)
+
+
+def _halves(shard: Shard, meanings: Sequence[int], role: Author) -> list[tuple[float, float]]:
+    """Every segment's label counted from either half of the model's samples, halved at random by the ids."""
+    samples: dict[str, list[int]] = {}
+    for segment, meaning in zip(shard.segments, meanings, strict=True):
+        if segment.author == role:
+            samples.setdefault(segment.context_id, []).extend([meaning] * segment.count)
+    orders = {}
+    for context_id, drawn in samples.items():
+        orders[context_id] = list(range(len(drawn)))
+        Random(f"{shard.problem_id}:{context_id}").shuffle(orders[context_id])
+    return [
+        paired_shares(samples[segment.context_id], meaning, orders[segment.context_id])
+        if len(samples.get(segment.context_id, ())) >= 2
+        else (0.0, 0.0)
+        for segment, meaning in zip(shard.segments, meanings, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Labelling: which segments mean the same."""

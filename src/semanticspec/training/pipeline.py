@@ -1,0 +1,178 @@
+"""All stages from one settings file. A stage that is done, and whose inputs are the same, is not done again.
+
+A stage's inputs are its settings and the inputs of what it builds on, as a digest. The digest is written down
+when the stage is finished, so a kill at any point costs what the stage at work had not stored yet: collecting
+and labelling go on where they were, the others start anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semanticspec import demo
+from semanticspec.errors import ProbeError
+from semanticspec.output.files import write_atomically
+from semanticspec.output.progress import say
+from semanticspec.probes.calibration import check_choice
+from semanticspec.probes.card import CARD_FILE
+from semanticspec.probes.probe import Probe
+from semanticspec.records import Author
+from semanticspec.training import stages
+from semanticspec.training.charts import check_plotting
+from semanticspec.training.data.problems import ProblemText, read_problems
+from semanticspec.training.data.storage import Collection
+from semanticspec.training.disk_errors import storing
+from semanticspec.training.evaluate import EVALUATION_FILE
+from semanticspec.training.publish import README_FILE, publish
+from semanticspec.training.settings import RunSettings
+from semanticspec.training.train import pooling_of
+
+SETTINGS_FILE = "settings.json"
+DATA_FOLDER = "data"
+_STAGES_FOLDER = "stages"
+_NUM_STAGES = 8
+
+
+def run(settings: RunSettings, out: Path) -> None:
+    """Does what is left to do, into `data`, `probes/<role>`, `reports/<role>` and `published/<role>` of `out`.
+
+    Raises:
+        SemanticSpecError: whatever a stage raises; what is finished stays.
+    """
+    for role, config in settings.train.items():
+        check_choice(config.calibration)
+        pooling_of(settings.pair.pooling, config.pooling, role)
+    check_plotting()
+    wanted = settings.problems
+    problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
+    _Run(settings, out, problems).all()
+
+
+class _Run:
+    """One run: which stages there are, what they need, which are done."""
+
+    def __init__(self, settings: RunSettings, out: Path, problems: list[ProblemText]) -> None:
+        self.settings, self.out, self.problems = settings, out, problems
+        self.number = 0
+        self.collection = Collection(out / DATA_FOLDER)
+
+    def all(self) -> None:
+        """Every stage in order."""
+        settings, out = self.settings, self.out
+        pair = settings.pair
+        weights = [_files_of(name) for name in _model_names(settings)]
+        collected = self.stage(
+            "collect",
+            (asdict(pair), weights, self.problems, asdict(settings.collect)),
+            self._collect,
+            lambda: len(self.collection) >= len(self.problems),
+        )
+        labelled = self.stage("label", (collected, asdict(settings.label)), self._label, lambda: True)
+        roles: tuple[Author, ...] = ("target", "draft")
+        trained = {
+            role: self.stage(
+                f"train-{role}",
+                (labelled, role, asdict(settings.train[role])),
+                partial(self._train, role),
+                (out / "probes" / role / CARD_FILE).is_file,
+            )
+            for role in roles
+        }
+        for role in roles:
+            evaluated = self.stage(
+                f"evaluate-{role}",
+                (trained, asdict(settings.evaluate)),
+                partial(self._evaluate, role),
+                (out / "reports" / role / EVALUATION_FILE).is_file,
+            )
+            self.stage(
+                f"publish-{role}",
+                (evaluated,),
+                partial(self._publish, role),
+                (out / "published" / role / README_FILE).is_file,
+            )
+
+    def stage(self, name: str, inputs: Any, work: Callable[[], None], there: Callable[[], bool]) -> str:
+        """Does a stage unless it is done; returns the digest of its inputs.
+
+        Args:
+            inputs: everything its result depends on. there: whether its result is still there.
+        """
+        self.number += 1
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        stamp = self.out / _STAGES_FOLDER / f"{name}.json"
+        if stamp.is_file() and _digest_in(stamp) == digest and there():
+            say(f"{self.number}/{_NUM_STAGES} {name}: done before")
+            return digest
+        say(f"{self.number}/{_NUM_STAGES} {name}")
+        stamp.unlink(missing_ok=True)
+        work()
+        with storing(stamp):
+            stamp.parent.mkdir(exist_ok=True)
+            write_atomically(stamp, (json.dumps({"inputs": digest}) + "\n").encode())
+        return digest
+
+    def _collect(self) -> None:
+        pair, settings = self.settings.pair, self.settings
+        models = stages.load_models(
+            pair.target, pair.draft, pair.states, pair.engines, dtype=pair.dtype, device=pair.device
+        )
+        folder = self.collection.folder
+        stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
+        if len(self.collection) > len(self.problems):
+            say(
+                f"{folder} holds {len(self.collection)} problems, more than the {len(self.problems)} asked for now; "
+                "all of them are used"
+            )
+
+    def _label(self) -> None:
+        stages.run_label(self.collection, self.settings.label)
+
+    def _train(self, role: Author) -> None:
+        names = self.settings.pair.target_names if role == "target" else self.settings.pair.draft_names
+        config, judge = self.settings.train[role], self.settings.label.name
+        stages.run_train(self.collection, role, judge, config, self.out / "probes" / role, names)
+
+    def _evaluate(self, role: Author) -> None:
+        wanted = self.settings.evaluate
+        stages.run_evaluate(
+            self.collection,
+            Probe.load(self.out / "probes" / role),
+            self.out / "reports" / role,
+            Probe.load(self.out / "probes" / "draft") if role == "target" else None,
+            learning_curve=wanted.learning_curve,
+            ablations=wanted.ablations,
+        )
+
+    def _publish(self, role: Author) -> None:
+        folder = self.out / "published" / role
+        with storing(folder):
+            publish(self.out / "probes" / role, folder, self.out / "reports" / role)
+
+
+def _digest_in(stamp: Path) -> str:
+    try:
+        return str(json.loads(stamp.read_text())["inputs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProbeError(f"{stamp} is broken; delete it to do that stage again") from error
+
+
+def _model_names(settings: RunSettings) -> tuple[str, str]:
+    pair = settings.pair
+    return pair.target or str(demo.target_path()), pair.draft or str(demo.draft_path())
+
+
+def _files_of(model: str) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of a local model's files, so that other weights are other inputs; none of the hub."""
+    path = Path(model).expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]

@@ -1,0 +1,104 @@
+"""The option `adaptive` in the loop: what it may change is who writes, never whether the text is sound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from semanticspec import generate
+from semanticspec.config import target_alone
+from semanticspec.decoding.adaptive import AlwaysSpeculate, Pacing
+from semanticspec.decoding.loop import segment_texts
+from semanticspec.decoding.pair import _MAX_PACINGS
+from semanticspec.records import GREEDY
+from tests.support.scripted_pairs import config, make_pair
+
+
+class Watched(Pacing):
+    """Decides by script and keeps what it is told."""
+
+    def __init__(self, segments: bool, tokens: bool = False, limit: int | None = None) -> None:
+        super().__init__()
+        self.segments, self.tokens, self.limit = segments, tokens, limit
+        self.told: list[tuple[str, int]] = []
+
+    def segments_pay(self) -> bool:
+        return self.segments
+
+    def tokens_pay(self) -> bool:
+        return self.tokens
+
+    def segment_limit(self) -> int | None:
+        return self.limit
+
+    def note_written(self, num_tokens: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.told.append(("written", num_tokens))
+
+    def note_tokens(self, num_tokens: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.told.append(("tokens", num_tokens))
+
+    def note_segment(
+        self, num_drafted: int, num_kept: int, draft_s: float, verify_s: float, *, first_pass: bool
+    ) -> None:
+        assert num_drafted >= num_kept
+        assert draft_s > 0
+        assert verify_s > 0
+        self.told.append(("first" if first_pass else "segment", num_kept))
+
+
+def run(pacing: Pacing, monkeypatch: pytest.MonkeyPatch, rule: str, **changes):
+    pair = make_pair()
+    monkeypatch.setattr(type(pair), "pacing", lambda *_: pacing)
+    return generate(pair, "a", config(rule, adaptive=True, **changes))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("proposals", [0, 8])
+def test_never_stays_the_target_alone_whatever_is_decided(seed: int, proposals: int) -> None:
+    """By real clocks: which of the ways is taken changes from run to run."""
+    decoding = config("never", seed=seed, sampling=GREEDY, num_speculative_tokens=proposals)
+    pair = make_pair()
+    alone = generate(pair, "a", target_alone(decoding))
+    for _ in range(5):
+        assert generate(pair, "a", replace(decoding, adaptive=True)).token_ids == alone.token_ids
+
+
+def test_where_nothing_pays_the_target_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = generate(make_pair(), "a", target_alone(config()))
+    pacing = Watched(segments=False)
+    result = run(pacing, monkeypatch, "always", num_speculative_tokens=4)
+    assert result.stats.drafted_tokens == 0
+    assert result.token_ids == alone.token_ids
+    assert segment_texts(result.segments) == result.text
+    kinds = {kind for kind, _ in pacing.told}
+    assert kinds == {"written"}
+    # The first piece is not told: the target read the prompt in the same pass.
+    assert 0 < sum(count for _, count in pacing.told) < len(result.token_ids)
+
+
+def test_what_is_told_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pacing = Watched(segments=True, tokens=True)
+    result = run(pacing, monkeypatch, "semantic", num_speculative_tokens=4)
+    assert sum(count for _, count in pacing.told) == len(result.token_ids)
+    assert [kind for kind, _ in pacing.told].count("first") == 1
+    assert pacing.told[0][0] == "first"
+
+
+def test_a_trial_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(Watched(segments=True, limit=2), monkeypatch, "always")
+    drafted = [segment.num_tokens for segment in result.segments if segment.author == "draft"]
+    assert max(drafted) == 2
+
+
+def test_what_is_learned_is_kept_across_requests_of_a_configuration() -> None:
+    pair = make_pair()
+    adaptive = config(adaptive=True)
+    assert pair.pacing(replace(adaptive, seed=5)) is pair.pacing(adaptive)
+    assert pair.pacing(replace(adaptive, keep_prefix=True)) is not pair.pacing(adaptive)
+    assert isinstance(pair.pacing(config()), AlwaysSpeculate)
+    for limit in range(1, _MAX_PACINGS + 5):
+        pair.pacing(replace(adaptive, max_new_tokens=limit))
+    assert len(pair._pacings) == _MAX_PACINGS

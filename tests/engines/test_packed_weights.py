@@ -1,0 +1,59 @@
+"""Weights laid out for the matrix library: the same numbers, and never where they would not be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from semanticspec.engines.transformers import packed_weights
+from semanticspec.engines.transformers.packed_weights import PackedLinear, pack_weights
+
+IDS = torch.arange(40).view(2, 20)
+
+
+def tiny(dtype: torch.dtype) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=101, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def packed(model: torch.nn.Module) -> int:
+    return sum(isinstance(module, PackedLinear) for module in model.modules())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_packed_weights_give_the_same_numbers(rows: int) -> None:
+    model = tiny(torch.bfloat16)
+    before = model(IDS[:, :rows]).logits
+    count = pack_weights(model)
+    if not count:
+        pytest.skip("this build of torch has no packed weights")
+    assert count == packed(model) == 2 * 7 + 1
+    torch.testing.assert_close(model(IDS[:, :rows]).logits, before)
+    assert torch.equal(
+        model.get_input_embeddings().weight, tiny(torch.bfloat16).get_input_embeddings().weight
+    )
+
+
+def test_other_dtypes_stay_as_they_are() -> None:
+    model = tiny(torch.float32)
+    assert pack_weights(model) == packed(model) == 0
+
+
+@pytest.mark.parametrize("mistake", ["other numbers", "no operator"])
+def test_a_torch_that_cannot_is_left_alone(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: PackedLinear, states: torch.Tensor) -> torch.Tensor:
+        if mistake == "no operator":
+            raise AttributeError("no such operator")
+        return states[..., :1].expand(*states.shape[:-1], self.weight.shape[0])
+
+    monkeypatch.setattr(packed_weights.PackedLinear, "forward", forward)
+    model = tiny(torch.bfloat16)
+    assert pack_weights(model) == packed(model) == 0

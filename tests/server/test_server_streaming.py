@@ -1,0 +1,97 @@
+"""Text on its way to a client: what comes out does not depend on how it came in, and nothing is taken back."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semanticspec.server.api.streaming import Piece, StopFinder, ThinkSplitter
+
+TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
+    st.sampled_from(["<think>", "</think>", "\n", "\n\n", "a", "<", "</th", " ", "ab"]), max_size=14
+).map("".join)
+CUTS = st.lists(st.integers(0, 60), max_size=12)
+
+
+def pieces_of(text: str, cuts: list[int]) -> list[Piece]:
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    authors = ("draft", "target")
+    return [Piece(authors[n % 2], text[a:b]) for n, (a, b) in enumerate(pairwise(places))]
+
+
+def reference_stop(text: str, stops: list[str]) -> str:
+    """Reads character by character: the first stop string that is complete ends the text before it."""
+    for end in range(len(text) + 1):
+        found = [stop for stop in stops if text[:end].endswith(stop)]
+        if found:
+            return text[: end - max(map(len, found))]
+    return text
+
+
+def stopped(text: str, cuts: list[int], stops: list[str]) -> tuple[str, bool]:
+    finder = StopFinder(stops)
+    out = [piece for part in pieces_of(text, cuts) for piece in finder.push(part)] + finder.close()
+    return "".join(piece.text for piece in out), finder.found
+
+
+@given(TEXT, CUTS, st.lists(st.text("ab\n<", min_size=1, max_size=4), max_size=3))
+def test_stop_strings_cut_the_same_however_the_text_comes(text, cuts, stops):
+    expected = reference_stop(text, stops)
+    assert stopped(text, cuts, stops) == (expected, any(stop in text for stop in stops))
+
+
+def test_only_what_could_begin_a_stop_string_is_held_back():
+    finder = StopFinder(["stop!"])
+    assert [piece.text for piece in finder.push(Piece("draft", "go on. st"))] == ["go on. "]
+    assert finder.push(Piece("target", "op")) == []
+    out = finder.push(Piece("target", ", no"))
+    assert [(piece.author, piece.text) for piece in out] == [
+        ("draft", "st"),
+        ("target", "op"),
+        ("target", ", no"),
+    ]
+    assert not finder.found
+
+
+def parted(text: str, cuts: list[int], *, inside: bool) -> tuple[str, str, bool]:
+    splitter = ThinkSplitter(inside=inside)
+    out = [piece for part in pieces_of(text, cuts) for piece in splitter.push(part)] + splitter.close()
+    assert all(piece.text for piece in out)
+    channels = [piece.channel for piece in out]
+    assert channels == sorted(channels, reverse=True)  # thinking first, then the answer
+    joined = {name: "".join(p.text for p in out if p.channel == name) for name in ("reasoning", "content")}
+    return joined["reasoning"], joined["content"], splitter.thought
+
+
+@given(TEXT, CUTS, st.booleans())
+def test_thinking_is_parted_the_same_however_the_text_comes(text, cuts, inside):
+    assert parted(text, cuts, inside=inside) == parted(text, [], inside=inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "reasoning", "content"),
+    [
+        ("\nso\n\nit is\n</think>\n\nfour", True, "so\n\nit is", "four"),
+        ("<think>\nso\n</think>\n\nfour", False, "so", "four"),
+        ("\n <think>so</think>four</think>", False, "so", "four</think>"),
+        ("four", False, "", "four"),
+        ("\nfour\n", False, "", "\nfour\n"),
+        ("<thin", False, "", "<thin"),
+        ("so it\n\n", True, "so it", ""),
+        ("so </thin", True, "so </thin", ""),
+        ("</think>", True, "", ""),
+        ("a <think> b", False, "", "a <think> b"),
+    ],
+)
+def test_what_is_thinking_and_what_is_answer(text, inside, reasoning, content):
+    for cuts in ([], list(range(60))):
+        assert parted(text, cuts, inside=inside)[:2] == (reasoning, content)
+
+
+def test_thinking_goes_out_before_it_ends():
+    splitter = ThinkSplitter(inside=True)
+    assert [p.text for p in splitter.push(Piece("target", "one\n\n"))] == ["one"]
+    assert "".join(p.text for p in splitter.push(Piece("draft", "two <"))) == "\n\ntwo "

@@ -1,0 +1,145 @@
+"""Builders for tests of probes and collections: cards, probes, readings, a scripted pair to collect on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from semanticspec.decoding.pair import Model, Pair
+from semanticspec.engines.base import EngineInfo
+from semanticspec.engines.scripted import ScriptedEngine
+from semanticspec.probes import Probe, ProbeCard
+from semanticspec.probes.features import TokenSignals
+from semanticspec.probes.network import ProbeNetwork
+from semanticspec.records import Reading, Sampling
+from semanticspec.text.vocabulary import Vocabulary
+from semanticspec.training.data.collect import ProblemText, collect
+from semanticspec.training.data.examples import Examples
+from semanticspec.training.data.settings import CollectConfig
+from semanticspec.training.data.storage import Collection, SegmentRecord
+
+HIDDEN = 6
+
+
+def make_card(**changes: Any) -> ProbeCard:
+    card = ProbeCard(
+        role="target",
+        model_id="some/model",
+        revision="abc",
+        hidden_size=HIDDEN,
+        num_layers=2,
+        norm_state="post",
+        fingerprint="f00d",
+        sampling=Sampling(),
+        num_samples=20,
+        judge="exact",
+        counting="unbiased",
+        widths=(8, 4),
+        features=("mean", "minimum"),
+        metrics={"auroc": 0.9},
+    )
+    return replace(card, **changes)
+
+
+def make_probe(**changes: Any) -> Probe:
+    torch.manual_seed(0)
+    card = make_card(**changes)
+    return Probe(card, ProbeNetwork(HIDDEN * card.use_state + len(card.features), card.widths))
+
+
+def make_reading(seed: int = 0) -> Reading:
+    generator = torch.Generator().manual_seed(seed)
+    logprobs = (-torch.rand(5, generator=generator)).tolist()
+    return Reading(tuple(logprobs), torch.randn(HIDDEN, generator=generator))
+
+
+def info(**changes: Any) -> EngineInfo:
+    made = EngineInfo("some/model", "abc", HIDDEN, 2, 100, 512)
+    return replace(made, **changes)
+
+
+def segment(author: str, text: str, count: int = 1, context_id: str = "0") -> SegmentRecord:
+    logprobs = (-0.5, -1.0)
+    return SegmentRecord(
+        context_id,
+        author,  # type: ignore[arg-type]
+        text,
+        (1, 2),
+        count,
+        "stop",
+        logprobs,
+        logprobs if author == "draft" else (),
+    )
+
+
+def synthetic(num_problems: int, rows_each: int = 8) -> Examples:
+    """A label that depends on the first two values of the state."""
+    generator = torch.Generator().manual_seed(0)
+    rows = num_problems * rows_each
+    states = torch.randn(rows, HIDDEN, generator=generator) * 4 + 2
+    labels = torch.sigmoid(states[:, 0] - states[:, 1])
+    return Examples(
+        states=states,
+        signals=(TokenSignals((-0.5, -1.0)),) * rows,
+        draft_logprobs=((),) * rows,
+        labels=labels,
+        weights=torch.ones(rows),
+        drafted=torch.arange(rows) % 2 == 0,
+        from_loop=torch.arange(rows) % 3 == 0,
+        halves=torch.stack([labels, labels], dim=1),
+        problem_ids=tuple(f"problem {i // rows_each}" for i in range(rows)),
+    )
+
+
+TOKENS = {"a": 0, "b": 1, "\n\n": 2, "?": 3}
+
+
+END, THINK_END = 4, 5
+
+
+def make_vocabulary() -> Vocabulary:
+    tokenizer = Tokenizer(models.WordLevel(TOKENS, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("\n\n|."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_tokens([AddedToken("<|im_end|>", special=True), AddedToken("</think>", special=False)])
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>"))
+
+
+def next_probabilities(share_of_a: float) -> Any:
+    """One letter a segment; after three segments the thinking may end, then the text does."""
+
+    def of(ids: Sequence[int]) -> list[float]:
+        if THINK_END in ids:
+            return [0, 0, 0, 0, 1, 0]
+        if ids[-1] in (0, 1):
+            return [0, 0, 1, 0, 0, 0]
+        end = 0.5 if list(ids).count(2) >= 3 else 0.0
+        return [(1 - end) * share_of_a, (1 - end) * (1 - share_of_a), 0, 0, 0, end]
+
+    return of
+
+
+def make_pair() -> Pair:
+    engines = [ScriptedEngine(next_probabilities(share), 6) for share in (0.7, 0.4)]
+    return Pair(*(Model(engine, make_vocabulary()) for engine in engines))
+
+
+CONFIG = CollectConfig(num_samples=6, max_segment_tokens=5, max_trace_tokens=40)
+
+
+PROBLEMS = [ProblemText(f"problem {i}", "ab"[: 1 + i % 2]) for i in range(8)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "problems").iterdir()}
+
+
+def run_collect(folder: Path, problems: Sequence[ProblemText] = PROBLEMS, **options: Any) -> Collection:
+    return asyncio.run(collect(make_pair(), problems, CONFIG, folder, **options))

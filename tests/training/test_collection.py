@@ -1,0 +1,579 @@
+"""Collections: what a row holds, files that are broken or foreign, given traces, and where problems come from."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pyarrow.parquet
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from semanticspec.commands.probe import probe_app
+from semanticspec.decoding.loop import decode
+from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.probes.features import (
+    FEATURES,
+    TokenSignals,
+    check_features,
+    compute_features,
+    features_for,
+    named_features,
+    signals_of,
+)
+from semanticspec.records import Reading
+from semanticspec.training.data import contexts, storage
+from semanticspec.training.data.collect import collect
+from semanticspec.training.data.problems import ProblemText, read_problems
+from semanticspec.training.data.settings import CollectConfig
+from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
+from semanticspec.training.labels.judges.exact import ExactJudge
+from semanticspec.training.labels.label import label
+from semanticspec.training.train import TrainConfig, train
+from tests.support.collecting import CONFIG, PROBLEMS, make_pair, next_probabilities
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+
+def run_collect(
+    folder: Path, problems: Sequence[ProblemText] = PROBLEMS, config: CollectConfig = CONFIG
+) -> list[Shard]:
+    return list(asyncio.run(collect(make_pair(), problems, config, folder)))
+
+
+def test_both_kinds_of_rows_hold_what_the_target_says(tmp_path: Path) -> None:
+    """Against the scripted target's own table, token by token."""
+    target, draft = next_probabilities(0.7), next_probabilities(0.4)
+    pair = make_pair()
+    checked = {"target": 0, "draft": 0}
+    for shard in run_collect(tmp_path):
+        prompt = pair.target.vocabulary.render_prompt(shard.prompt)
+        texts = {context.context_id: context.text for context in shard.contexts}
+        for row, state, draft_state in zip(
+            shard.segments, shard.target_states, shard.draft_states, strict=True
+        ):
+            ids = [*prompt, *pair.target.vocabulary.encode(texts[row.context_id])]
+            places = [ids + list(row.token_ids[:end]) for end in range(len(row.token_ids))]
+            told = [target(place) for place in places]
+            chosen = [p[i] for p, i in zip(told, row.token_ids, strict=True)]
+            expected = [log(p) if p else -1e4 for p in chosen]
+            assert row.target_logprobs == pytest.approx(expected, abs=1e-4)
+            assert row.target_ranks == tuple(
+                1 + sum(q > p for q in every) for p, every in zip(chosen, told, strict=True)
+            )
+            entropies = [-sum(p * log(p) for p in every if p) for every in told]
+            assert row.target_entropies == pytest.approx(entropies, abs=1e-5)
+            torch.testing.assert_close(state, torch.tensor(told, dtype=torch.float32).mean(0))
+            if row.author == "draft":
+                own = [draft(place) for place in places]
+                torch.testing.assert_close(draft_state, torch.tensor(own, dtype=torch.float32).mean(0))
+                probabilities = [p[i] for p, i in zip(own, row.token_ids, strict=True)]
+                assert row.draft_logprobs == pytest.approx([log(p) for p in probabilities], abs=1e-4)
+            checked[row.author] += 1
+    assert min(checked.values()) > 20
+
+
+def test_every_text_of_a_context_is_scored_once(tmp_path: Path) -> None:
+    pair, asked = make_pair(), []
+    score = pair.target.engine.score
+
+    async def spy(context_ids: Any, continuations: Any, **options: Any) -> Any:
+        asked.append((tuple(context_ids), [tuple(ids) for ids in continuations]))
+        return await score(context_ids, continuations, **options)
+
+    pair.target.engine.score = spy  # type: ignore[method-assign]
+    shards = list(asyncio.run(collect(pair, PROBLEMS[:3], replace(CONFIG, loop_share=0), tmp_path)))
+    assert len(asked) == sum(len(shard.contexts) for shard in shards)  # no loop here: only the rows' own
+    assert all(len(set(continuations)) == len(continuations) for _, continuations in asked)
+    assert sum(len(continuations) for _, continuations in asked) < sum(len(s.segments) for s in shards)
+
+
+def test_a_trace_is_written_only_if_contexts_come_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def spy(pair: Any, prompt: Any, config: Any) -> Any:
+        written.append("loop" if config.speculate else "target")
+        return decode(pair, prompt, config)
+
+    monkeypatch.setattr(contexts, "decode", spy)
+    for name, config, expected in (
+        ("both", CONFIG, {"loop", "target"}),
+        ("one context", replace(CONFIG, max_contexts=1), {"loop"}),
+        ("no loop", replace(CONFIG, loop_share=0), {"target"}),
+    ):
+        written.clear()
+        shards = run_collect(tmp_path / name, config=config)
+        assert set(written) == expected
+        assert {context.origin for shard in shards for context in shard.contexts} == expected
+    written.clear()
+    problems = [ProblemText(f"number {i}", "ab"[i % 2]) for i in range(40)]
+    shards = run_collect(tmp_path / "one trace", problems, replace(CONFIG, one_trace=True, max_contexts=2))
+    each = [{context.origin for context in shard.contexts} for shard in shards]
+    assert all(len(found) == 1 for found in each)
+    assert 10 <= each.count({"loop"}) <= 30
+    assert len(written) == len(problems)
+
+
+# --- given traces ------------------------------------------------------------------------------------------
+
+
+def test_given_traces_are_cut_at_their_boundaries(tmp_path: Path) -> None:
+    problem = ProblemText("given", "a", "a\n\nb\n\nab\n\n</think>a")
+    (shard,) = run_collect(tmp_path, [problem], replace(CONFIG, loop_share=0))
+    assert [(context.origin, context.text) for context in shard.contexts] == [
+        ("given", text) for text in ("", "a\n\n", "a\n\nb\n\n", "a\n\nb\n\nab\n\n")
+    ]
+    (shard,) = run_collect(tmp_path / "short", [problem], replace(CONFIG, loop_share=0, max_trace_tokens=4))
+    assert [context.text for context in shard.contexts] == ["", "a\n\n"]
+    (shard,) = run_collect(tmp_path / "mixed", [problem], replace(CONFIG, max_contexts=4))
+    assert {context.origin for context in shard.contexts} <= {"loop", "given"}
+    assert sum(context.origin == "loop" for context in shard.contexts) >= len(shard.contexts) / 2
+
+
+def test_a_trace_without_a_boundary_is_told_before_any_work(tmp_path: Path) -> None:
+    problems = [PROBLEMS[0], ProblemText("solid", "a", "ababab\n\n")]
+    with pytest.raises(ConfigError, match="'solid' has no blank line inside"):
+        run_collect(tmp_path / "data", problems)
+    assert not (tmp_path / "data").exists()
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def shard_of(problem_id: str = "one", **changes: Any) -> Shard:
+    segments = tuple(
+        SegmentRecord("0", author, text, ids, 2, "stop", (-0.5, -1.25), own, (1, 2), (0.5, 0.25))  # type: ignore[arg-type]
+        for author, text, ids, own in (
+            ("target", "é\n\n", (5, 2), ()),
+            ("draft", "b", (6, 2), (-2.0, -0.125)),
+        )
+    )
+    shard = Shard(
+        problem_id=problem_id,
+        prompt='"?" ü\n',
+        contexts=(ContextRecord("0", "given", "so far\n\n"),),
+        segments=segments,
+        target_states=torch.randn(2, 6),
+        draft_states=torch.randn(2, 4),
+    )
+    return replace(shard, **changes)
+
+
+def opened(folder: Path, **manifest: Any) -> Collection:
+    collection = Collection(folder)
+    collection.open({"config": {"seed": 0}, **manifest})
+    return collection
+
+
+def test_a_shard_comes_back_as_it_was(tmp_path: Path) -> None:
+    collection, shard = opened(tmp_path), shard_of()
+    collection.write(shard)
+    (found,) = collection
+    assert replace(found, target_states=shard.target_states, draft_states=shard.draft_states) == shard
+    assert torch.equal(found.target_states, shard.target_states)
+    assert torch.equal(found.draft_states, shard.draft_states)
+
+
+def test_rows_can_be_read_by_anyone(tmp_path: Path) -> None:
+    opened(tmp_path).write(shard_of())
+    (path,) = (tmp_path / "problems").glob("*.parquet")
+    table = pyarrow.parquet.read_table(path)
+    assert table.schema.metadata[b"problem_id"] == b"one"
+    assert table.schema.metadata[b"prompt"].decode() == '"?" ü\n'
+    assert table.to_pylist()[0] == {
+        "context_id": "0",
+        "origin": "given",
+        "context": "so far\n\n",
+        "author": "target",
+        "text": "é\n\n",
+        "count": 2,
+        "stop_reason": "stop",
+        "token_ids": [5, 2],
+        "target_logprobs": [-0.5, -1.25],
+        "draft_logprobs": [],
+        "target_ranks": [1, 2],
+        "target_entropies": [0.5, 0.25],
+    }
+
+
+def test_broken_and_foreign_files_are_told_by_name(tmp_path: Path) -> None:
+    collection = opened(tmp_path / "data")
+    collection.write(shard_of())
+    (path,) = (collection.folder / "problems").glob("*.parquet")
+    rows, states = path.read_bytes(), path.with_suffix(".safetensors").read_bytes()
+
+    def said() -> str:
+        with pytest.raises(ProbeError) as caught:
+            list(Collection(collection.folder))
+        assert path.name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    path.write_bytes(rows[: len(rows) // 2])
+    assert "is broken" in said()
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), path)
+    assert "no shard of format 2 (its format is unknown)" in said()
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(rows))
+    pyarrow.parquet.write_table(
+        table.replace_schema_metadata({**table.schema.metadata, b"format": b"3"}), path
+    )
+    assert "its format is 3" in said()
+    other = opened(tmp_path / "other", target="another model")
+    other.write(shard_of())
+    path.write_bytes((other.folder / "problems" / path.name).read_bytes())
+    assert "of another collection" in said()
+    path.write_bytes(rows)
+    shard = shard_of("two")
+    collection.write(shard)
+    path.with_suffix(".safetensors").write_bytes(states[:50])
+    assert "is broken" in said()
+    collection.write(shard_of(target_states=torch.zeros(3, 6)))
+    assert "differ in length" in said()
+    path.with_suffix(".safetensors").write_bytes(states)
+    path.write_bytes(next(p for p in path.parent.glob("*.parquet") if p != path).read_bytes())
+    assert "another problem" in said()
+
+
+def test_a_collection_of_an_older_format_is_told(tmp_path: Path) -> None:
+    opened(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    with pytest.raises(
+        ProbeError, match=r"manifest\.json is of format 1.* reads 2; collect into a new folder"
+    ):
+        opened(tmp_path)
+
+
+def test_without_pyarrow_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(storage.importlib, "import_module", missing)
+    with pytest.raises(ProbeError, match=r"pip install 'semanticspec\[probes\]'"):
+        opened(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+# --- problems ----------------------------------------------------------------------------------------------
+
+
+def test_traces_of_problem_files(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"id": "x", "problem": "one", "solution": "a\\n\\nb"}\n{"id": "y", "problem": "two"}\n')
+    assert read_problems(str(path), 1, "solution") == [("x", "one", "a\n\nb")]
+    assert read_problems(str(path)) == [("x", "one", ""), ("y", "two", "")]
+    with pytest.raises(ConfigError, match="line 2: the field 'solution'"):
+        read_problems(str(path), trace_field="solution")
+    path.write_text("{\n")
+    with pytest.raises(ConfigError, match="line 1: not JSON"):
+        read_problems(str(path))
+    with pytest.raises(ConfigError, match="demo's problems have no traces"):
+        read_problems("demo", trace_field="solution")
+
+
+# --- features ----------------------------------------------------------------------------------------------
+
+
+def test_features_of_ranks_and_entropies_by_hand() -> None:
+    signals = TokenSignals((-0.5, -3.0, -1.0, -50.0), (1, 3, 2, 40), (0.25, 2.0, 1.0, 0.75))
+    names = (
+        "agreement",
+        "top_2_share",
+        "worst_rank",
+        "entropy",
+        "highest_entropy",
+        "excess_sum",
+        "excess_minimum",
+    )
+    assert compute_features(names, signals) == pytest.approx([0.25, 0.5, log(40), -1.0, 2.0, -20.5, -19.25])
+
+
+def test_features_that_a_pass_has_not_are_refused() -> None:
+    own_pass = signals_of(Reading((-1.0, -2.0), torch.zeros(3)))
+    with pytest.raises(ConfigError, match="agreement"):
+        compute_features(("mean", "agreement"), own_pass)
+    with pytest.raises(ConfigError, match="entropy, excess_sum need entropies"):
+        compute_features(("entropy", "excess_sum"), TokenSignals((-1.0,), (1,)))
+    assert len(compute_features(features_for("draft"), own_pass)) == len(FEATURES) - 7
+    assert features_for("target") == tuple(FEATURES)
+    assert named_features("all", "target") == tuple(FEATURES)
+    assert named_features("mean,worst_rank", "target") == ("mean", "worst_rank")
+    assert set(FEATURES) - set(named_features("portable", "target")) == {
+        "entropy",
+        "highest_entropy",
+        "excess_sum",
+        "excess_minimum",
+    }
+    assert named_features("portable", "draft") == features_for("draft")
+    check_features(tuple(FEATURES), "target")
+    with pytest.raises(ConfigError, match="draft's probe cannot use the feature 'entropy'"):
+        check_features(("mean", "entropy"), "draft")
+
+
+def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_path: Path) -> None:
+    problems = [ProblemText(f"problem {i}", "a") for i in range(20)]
+    run_collect(tmp_path, problems)
+    label(Collection(tmp_path), ExactJudge())
+    epochs: list[Any] = []
+    with pytest.raises(ConfigError, match="agreement"):
+        train(Collection(tmp_path), "draft", "exact", TrainConfig(features=("agreement",)), epochs.append)
+    assert not epochs
+    probe = train(
+        Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
+    )
+    assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
+    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]]))
+    assert 0 < probe.estimate(scored[0]) <= 1
+
+
+# --- disks, kills and hours of work ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("full_at", ["the states", "the rows"])
+def test_a_full_disk_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    """The disk takes two problems' files, and part of the third's."""
+    whole = run_collect(tmp_path / "whole")
+    sync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) >= (6 if full_at == "the states" else 7):  # a manifest, then two files a problem
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    data = tmp_path / "data"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProbeError) as caught:
+        run_collect(data)
+    said = str(caught.value)
+    assert "No space left on device" in said
+    assert "2 finished problems are kept" in said
+    assert "same command again" in said
+    assert sorted(path.suffix for path in (data / "problems").iterdir()) == [
+        ".parquet",
+        ".parquet",
+        ".safetensors",
+        ".safetensors",
+    ]
+    monkeypatch.setattr(os, "fsync", sync)
+    assert_same(run_collect(data), whole)
+
+
+def test_a_full_disk_is_one_line_at_the_command_line(tmp_path: Path) -> None:
+    script = (
+        "import errno, os, sys; import semanticspec.training.stages as stages; "
+        "sys.path.insert(0, sys.argv.pop(1)); from tests.support import collecting; "
+        "stages.load_models = lambda *_, **__: collecting.make_pair()\n"
+        "def full(_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "sync, calls = os.fsync, []\n"
+        "os.fsync = lambda d: (calls.append(d), full(d) if len(calls) > 3 else sync(d))\n"
+        "from semanticspec.commands.main import main; main()"
+    )
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"id": i, "prompt": "a"}) + "\n" for i in range(4)))
+    arguments = ["probe", "collect", "--out", str(tmp_path / "data"), "--problems", str(problems)]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(Path(__file__).parents[2]),
+        *arguments,
+        "--max-trace-tokens",
+        "40",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "1 finished problems are kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "data" / "problems").glob(".*"))
+
+
+def test_a_folder_that_takes_no_files_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProbeError, match=r"no collection can be written to .*file"):
+        opened(tmp_path / "file" / "data")
+
+
+def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
+    opened(tmp_path)
+    old, fresh = (tmp_path / "problems" / f".{name}.parquet.7.part" for name in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    opened(tmp_path)
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
+def assert_same(found: Sequence[Shard], expected: Sequence[Shard]) -> None:
+    """Every row once, with equal ids, counts and ranks; numbers up to rounding."""
+    assert [shard.problem_id for shard in found] == [shard.problem_id for shard in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.contexts == other.contexts
+        plain = [
+            [
+                replace(row, target_logprobs=(), draft_logprobs=(), target_entropies=())
+                for row in shard.segments
+            ]
+            for shard in (one, other)
+        ]
+        assert plain[0] == plain[1]
+        for row, like in zip(one.segments, other.segments, strict=True):
+            for name in ("target_logprobs", "draft_logprobs", "target_entropies"):
+                assert getattr(row, name) == pytest.approx(getattr(like, name), abs=1e-3)
+        torch.testing.assert_close(one.target_states, other.target_states, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one.draft_states, other.draft_states, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_real_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """The bundled pair, at two problems at once; SIGKILL when the first of five is stored."""
+
+    def start(folder: str) -> subprocess.Popen[str]:
+        arguments = (
+            f"probe collect --num-problems 5 --samples 4 --max-contexts 2 --concurrency 2 --out {folder}"
+        )
+        command = [
+            sys.executable,
+            "-c",
+            "from semanticspec.commands.main import main; main()",
+            *arguments.split(),
+        ]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    running = start(str(whole))
+    assert running.wait(timeout=300) == 0, running.communicate()[1]
+    running = start(str(part))
+    while not list(part.glob("problems/*.parquet")):
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.kill()
+    running.wait()
+    kept = len(Collection(part))
+    assert 0 < kept < 5
+    running = start(str(part))
+    _, told = running.communicate(timeout=300)
+    assert running.returncode == 0, told
+    assert f"{5 - kept} problems collected ({kept} were there)" in told
+    assert "s a context" in told
+    assert_same(list(Collection(part)), list(Collection(whole)))
+
+
+# --- problems on the hub -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two data sets of made-up problems as the hub keeps them, in a folder that stands in for it."""
+
+    def write(path: str, rows: list[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table = pyarrow.Table.from_pylist(rows) if rows else pyarrow.table({name: [] for name in columns})
+        pyarrow.parquet.write_table(table, target)
+
+    write("org/sums/main/train/0001.parquet", [{"question": "three", "reasoning": "a\n\nb"}])
+    write("org/sums/main/train/0000.parquet", [{"question": q, "reasoning": "a"} for q in ("one", "two")])
+    write("org/sums/main/test/0000.parquet", [{"id": 7, "question": "four", "reasoning": "a"}])
+    write("org/sums/main/none/0000.parquet", [], ["question"])
+    write("org/sums/other/partial-test/0000.parquet", [{"text": "five"}])
+    write("org/many/first/test/0000.parquet", [{"problem": "six"}])
+    write("org/many/second/a/0000.parquet", [{"problem": "seven"}])
+    write("org/many/second/b/0000.parquet", [{"problem": "eight"}])
+
+    def repository(repo: str, repo_type: str, revision: str) -> Path:
+        assert (repo_type, revision) == ("dataset", "refs/convert/parquet")
+        if not (tmp_path / repo).is_dir():
+            raise huggingface_hub.errors.OfflineModeIsEnabled(f"{repo}: no way\nsecond line")
+        return tmp_path / repo
+
+    def list_repo_files(repo: str, *, repo_type: str, revision: str) -> list[str]:
+        root = repository(repo, repo_type, revision)
+        return [path.relative_to(root).as_posix() for path in root.rglob("*.*")] + [".gitattributes"]
+
+    def download(repo: str, filename: str, *, repo_type: str, revision: str) -> str:
+        return str(repository(repo, repo_type, revision) / filename)
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("hub")
+def test_problems_of_the_hub() -> None:
+    assert read_problems("org/sums") == [("1", "one", ""), ("2", "two", ""), ("3", "three", "")]
+    assert read_problems("org/sums:test") == [("7", "four", "")]
+    assert read_problems("org/sums", 2, "reasoning") == [("1", "one", "a"), ("2", "two", "a")]
+    assert read_problems("org/many", config="first") == [("1", "six", "")]
+    assert read_problems("org/many:b", config="second") == [("1", "eight", "")]
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("source", "config", "said"),
+    [
+        ("org/unknown", None, r"org/unknown cannot be had from the hub \(OfflineModeIsEnabled: .*no way\)"),
+        ("org/sums:validation", None, "no split 'validation'.* org/sums:none, org/sums:test, org/sums:train"),
+        ("org/sums", "third", "no configuration 'third'.* main, other with --config"),
+        ("org/many", None, "several configurations; choose one of first, second"),
+        ("org/many", "second", "several splits; choose one of org/many:a, org/many:b"),
+        ("org/sums", "other", "row 1: expected one of the fields prompt, problem, question; it has text"),
+        ("org/sums:none", None, "holds no problems"),
+        ("demo.jsonl", "main", "no data set on the hub"),
+        ("no-such-file", None, "expected demo, a JSONL file, or the name"),
+        ("nowhere/problems.jsonl", None, "no problems can be read"),
+    ],
+)
+def test_hub_errors_say_what_to_choose(source: str, config: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_problems(source, config=config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_copy_that_is_no_parquet(hub: Path) -> None:
+    (hub / "org/sums/main/test/0000.parquet").write_bytes(b"half")
+    with pytest.raises(ConfigError, match=r"main/test/0000\.parquet of the data set org/sums cannot be read"):
+        read_problems("org/sums:test")
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_the_command_takes_traces_and_tells_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("semanticspec.training.stages.load_models", lambda *_, **__: make_pair())
+    problems = tmp_path / "problems.jsonl"
+    rows = ({"id": f"p{i}", "prompt": "a", "solution": "a\n\nb\n\nab"} for i in range(6))
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tmp_path / "data"
+    command = f"collect --out {data} --problems {problems} --traces solution --samples 4 --max-contexts 2"
+    command += " --max-trace-tokens 40 --loop-share 0.5 --one-trace"
+    for there in (0, 6):
+        result = CliRunner().invoke(probe_app, command.split())
+        assert result.exit_code == 0, (result.output, result.exception)
+        told = " ".join(capfd.readouterr().err.split() + result.output.split())
+        assert f"{6 - there} problems collected ({there} were there)" in told
+    shards = list(Collection(data))
+    origins = {context.origin for shard in shards for context in shard.contexts}
+    assert origins == {"loop", "given"}
+    assert Collection(data).manifest["config"]["one_trace"] is True
+    result = CliRunner().invoke(probe_app, [*command.split(), "--traces", "proof"])
+    assert isinstance(result.exception, ConfigError)
+    assert "'proof'" in str(result.exception)
