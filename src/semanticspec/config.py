@@ -5,7 +5,8 @@ Configurations are frozen and checked when made; derive others with `dataclasses
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -92,15 +93,13 @@ class DecodingConfig:
         judge_think_end: judge a drafted segment that ends the thinking like any other; False drops it and
             lets the target write to the end, as in the authors' script.
         speculate_answer: draft the answer after `</think>` too, instead of leaving it to the target.
-        keep_prefix: of a rejected segment, keep the beginning that token-level speculation accepts, and let the target
-            go on from there instead of from the segment's start.
+        partial_acceptance: of a rejected segment, keep the prefix that token-level speculation accepts; the target
+            continues from there instead of from the start of the segment.
         num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
             target checks them in one pass (lossless); 0 = off. With the rule `token` all of the text is written so.
             Source: the name is vLLM's.
         overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
             the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
-        num_candidates: how many segments the draft writes side by side, >= 1; the rule looks at them in turn until it
-            accepts one. More looks make a lossy rule looser: compare at equal accuracy.
         adaptive: learn, across the requests of a pair, what speculating costs and brings, and have the target write
             where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix the
             output.
@@ -118,10 +117,9 @@ class DecodingConfig:
     bonus_temperature: float = 0.1
     judge_think_end: bool = True
     speculate_answer: bool = False
-    keep_prefix: bool = False
+    partial_acceptance: bool = False
     num_speculative_tokens: int = 0
     overlap: bool = False
-    num_candidates: int = 1
     adaptive: bool = False
     speculate: bool = True
     seed: int = 0
@@ -142,12 +140,7 @@ class DecodingConfig:
             self.num_speculative_tokens,
             "0 or more",
         )
-        _require(self.num_candidates >= 1, "num_candidates", self.num_candidates, "1 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        if self.num_candidates > 1 and self.rule.needs_distributions:
-            raise ConfigError(
-                f"the rule '{self.rule.name}' is lossless for one candidate only; set num_candidates to 1"
-            )
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
                 f"the rule '{self.rule.name}' is lossless and a bonus token is not; use the preset 'default' with it"
@@ -159,9 +152,9 @@ class DecodingConfig:
         return self.speculate and (self.rule.lossy or self.bonus_token)
 
     @property
-    def keeps_prefix(self) -> bool:
+    def accepts_partially(self) -> bool:
         """Whether beginnings of rejected segments are kept beyond what the rule itself keeps."""
-        return self.keep_prefix and not self.rule.needs_distributions
+        return self.partial_acceptance and not self.rule.needs_distributions
 
     @property
     def drafts_proposals(self) -> bool:
@@ -171,14 +164,14 @@ class DecodingConfig:
     @property
     def needs_distributions(self) -> bool:
         """Whether both engines have to give full distributions."""
-        return self.rule.needs_distributions or self.keep_prefix or self.num_speculative_tokens > 0
+        return self.rule.needs_distributions or self.partial_acceptance or self.num_speculative_tokens > 0
 
     @property
     def why_distributions(self) -> str:
         """What needs them, for errors."""
         if self.rule.needs_distributions:
             return f"the rule '{self.rule.name}'"
-        return "token-level speculation (keep_prefix, num_speculative_tokens)"
+        return "token-level speculation (partial_acceptance, num_speculative_tokens)"
 
 
 def preset(name: str) -> DecodingConfig:
@@ -201,36 +194,58 @@ def preset(name: str) -> DecodingConfig:
     )
 
 
-LEVERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+OPTIMIZATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "prefix": {"keep_prefix": True},
-        "tokens": {"num_speculative_tokens": 8},
+        "partial-acceptance": {"partial_acceptance": True},
+        "token-speculation": {"num_speculative_tokens": 8},
         "overlap": {"overlap": True},
-        "candidates": {"num_candidates": 3},
         "adaptive": {"adaptive": True},
     }
 )
-"""What makes the loop faster beyond the paper, by name, with the settings that turn it on."""
-DEFAULT_LEVERS = ("prefix", "tokens")
-"""What is on where a pair can have it and nobody says otherwise: docs/decisions/0003-default-levers.md."""
-AUTO_LEVERS = "auto"
-LEVERS_HELP = (
-    f"By commas: {', '.join(LEVERS)}; none; or auto: {' and '.join(DEFAULT_LEVERS)} where the pair can."
+"""Optimizations beyond the paper, by name, with the settings that turn each one on."""
+DEFAULT_OPTIMIZATIONS = ("partial-acceptance", "token-speculation")
+"""On unless configured otherwise, where the pair supports them: docs/decisions/0003-default-optimizations.md."""
+AUTO_OPTIMIZATIONS = "auto"
+OPTIMIZATIONS_HELP = (
+    f"Comma-separated: {', '.join(OPTIMIZATIONS)}; none; or auto ({' and '.join(DEFAULT_OPTIMIZATIONS)} where the "
+    "pair supports them)."
 )
+_OLD_NAMES = {"prefix": "partial-acceptance", "tokens": "token-speculation"}
 
 
-def with_levers(config: DecodingConfig, names: Sequence[str]) -> DecodingConfig:
-    """The same request with exactly these levers.
+def optimization_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Checks names of optimizations; `default` stands for the default ones, old names are replaced with a warning.
 
     Raises:
-        ConfigError: there is no such lever.
+        ConfigError: a name is unknown.
     """
+    known: list[str] = []
     for name in names:
-        _require(name in LEVERS, "lever", name, f"any of {', '.join(LEVERS)}")
-    off = replace(
-        config, keep_prefix=False, num_speculative_tokens=0, overlap=False, num_candidates=1, adaptive=False
-    )
-    return replace(off, **{key: value for name in names for key, value in LEVERS[name].items()})
+        if name in _OLD_NAMES:
+            new = _OLD_NAMES[name]
+            warnings.warn(
+                f"the optimization {name!r} is now called {new!r}; the old name will be removed in 0.2",
+                FutureWarning,
+                stacklevel=3,
+            )
+            name = new
+        if name != "default":
+            _require(
+                name in OPTIMIZATIONS, "optimization", name, f"any of {', '.join(OPTIMIZATIONS)}, default"
+            )
+        known += DEFAULT_OPTIMIZATIONS if name == "default" else [name]
+    return tuple(known)
+
+
+def with_optimizations(config: DecodingConfig, names: Iterable[str]) -> DecodingConfig:
+    """Returns the same configuration with exactly these optimizations.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    off = replace(config, partial_acceptance=False, num_speculative_tokens=0, overlap=False, adaptive=False)
+    settings = [OPTIMIZATIONS[name] for name in optimization_names(names)]
+    return replace(off, **{key: value for each in settings for key, value in each.items()})
 
 
 def with_options(
@@ -242,19 +257,21 @@ def with_options(
     temperature: float | None = None,
     top_p: float | None = None,
     seed: int | None = None,
-    levers: str | None = None,
+    optimizations: str | None = None,
 ) -> DecodingConfig:
     """The same request with what a user changed; None leaves a setting as it is.
 
     Args:
-        levers: exactly these, by commas, see `LEVERS`; or none. With auto they are the pair's to choose, see
-            `Pair.with_default_levers`.
+        optimizations: comma-separated names from `OPTIMIZATIONS`, `none`, or `auto` (see
+            `Pair.with_default_optimizations`).
 
     Raises:
         ConfigError: a setting cannot work.
     """
-    if levers not in (None, AUTO_LEVERS):
-        config = with_levers(config, [] if levers == "none" else [name for name in levers.split(",") if name])
+    if optimizations not in (None, AUTO_OPTIMIZATIONS):
+        config = with_optimizations(
+            config, [] if optimizations == "none" else [name for name in optimizations.split(",") if name]
+        )
     return replace(
         config,
         rule=replace(config.rule, **_given(name=rule, strictness=strictness)),

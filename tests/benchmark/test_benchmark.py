@@ -103,10 +103,10 @@ def test_unknown_tasks_methods_and_sweeps():
         check_names(["target", "magic"])
     with pytest.raises(ConfigError, match="named twice"):
         check_names(["target", "target"])
-    for name in ("target@2", "semantic@fast", "semantic@0", "semantic+magic", "target+prefix"):
+    for name in ("target@2", "semantic@fast", "semantic@0", "semantic+magic", "target+overlap"):
         with pytest.raises(ConfigError, match=r"no method|no strictness"):
             check_names([name])
-    check_names(["semantic", "semantic@2+prefix+tokens", "never+overlap"])
+    check_names(["semantic", "semantic@2+partial-acceptance+token-speculation", "never+overlap"])
     with pytest.raises(ConfigError, match="strictness="):
         swept("floor=1")
     with pytest.raises(ConfigError, match="no strictness"):

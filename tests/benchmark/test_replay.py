@@ -28,20 +28,20 @@ from semanticspec.benchmark.replay.trace import (
 )
 from semanticspec.benchmark.rows import Row, figures_of
 from semanticspec.commands.main import app
-from semanticspec.config import with_levers
+from semanticspec.config import with_optimizations
 from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.records import Sampling, Stop
 from tests.support.scripted_pairs import RAW, make_pair
 
-EVERY_LEVER = ("prefix", "tokens", "overlap")
-METHOD = "random+prefix+tokens"
+ALL_OPTIMIZATIONS = ("partial-acceptance", "token-speculation", "overlap")
+METHOD = "random+partial-acceptance+token-speculation"
 
 
-def recorded_row(seed: int, *levers: str, bonus: bool = False) -> Row:
+def recorded_row(seed: int, *optimizations: str, bonus: bool = False) -> Row:
     """A request of the scripted pair, about half of its segments rejected, as a line of a benchmark."""
     config = DecodingConfig(rule=RuleConfig("random"), sampling=RAW, max_new_tokens=60, seed=seed)
-    config = replace(with_levers(config, levers), bonus_token=bonus, judge_think_end=not bonus)
+    config = replace(with_optimizations(config, optimizations), bonus_token=bonus, judge_think_end=not bonus)
     result = generate(make_pair(), "a", config)
     row = Row("t", f"p{seed}", METHOD, 0, seed, "", "", "", True, wall_s=1.0, **figures_of(result))
     return Row.from_json(json.loads(json.dumps(row.to_json())))
@@ -62,15 +62,19 @@ def engines() -> Iterator[tuple[TransformersEngine, TransformersEngine]]:
 # --- traces ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levers", [(), ("prefix",), ("tokens",), EVERY_LEVER])
+@pytest.mark.parametrize(
+    "optimizations", [(), ("partial-acceptance",), ("token-speculation",), ALL_OPTIMIZATIONS]
+)
 @pytest.mark.parametrize("bonus", [False, True])
-def test_a_recorded_trace_has_the_counts_of_its_row(levers, bonus):
+def test_a_recorded_trace_has_the_counts_of_its_row(optimizations, bonus):
     for seed in range(8):
-        row = recorded_row(seed, *levers, bonus=bonus)
+        row = recorded_row(seed, *optimizations, bonus=bonus)
         trace = trace_of(row, bonus_token=bonus)
         assert row.segments_rejected
         assert trace.num_tokens == row.num_tokens
-        same = loop_plan(trace, levers, None, 0).counts()  # no acceptance is needed: all of it is recorded
+        same = loop_plan(
+            trace, optimizations, None, 0
+        ).counts()  # no acceptance is needed: all of it is recorded
         assert (same.num_tokens, same.draft_tokens) == (row.num_tokens, row.draft_tokens)
         assert same.drafted_tokens == row.drafted_tokens
         assert same.verify_passes == row.segments_accepted + row.segments_rejected
@@ -81,7 +85,7 @@ def test_a_recorded_trace_has_the_counts_of_its_row(levers, bonus):
 
 
 def test_proposals_are_recorded_where_the_target_writes():
-    rows = [recorded_row(seed, "tokens") for seed in range(8)]
+    rows = [recorded_row(seed, "token-speculation") for seed in range(8)]
     for segment in (segment for row in rows for segment in row.segments if segment.author == "target"):
         written = sum(kept + 1 for _, kept in segment.proposals)
         assert written - segment.num_tokens in (
@@ -95,7 +99,7 @@ def test_proposals_are_recorded_where_the_target_writes():
 
 
 def test_rows_of_before_proposals_were_recorded_are_read():
-    row = recorded_row(0, "prefix")
+    row = recorded_row(0, "partial-acceptance")
     record = row.to_json()
     for segment in record["segments"]:
         del segment["proposals"]
@@ -123,24 +127,28 @@ def test_a_made_up_trace_is_as_wanted(share):
 
 def test_drawn_proposals_have_the_wanted_acceptance():
     trace = Trace("t", 5, (Step(written=20_000),))
-    (turn,) = loop_plan(trace, ("tokens",), 0.7, 0).turns
+    (turn,) = loop_plan(trace, ("token-speculation",), 0.7, 0).turns
     found = token_acceptance([Trace("t", 5, (Step(proposals=turn.proposals),))])
     assert found == pytest.approx(0.7, abs=0.02)
-    assert loop_plan(trace, ("tokens",), 0.7, 0).counts().num_tokens == 20_000
+    assert loop_plan(trace, ("token-speculation",), 0.7, 0).counts().num_tokens == 20_000
 
 
 # --- plays -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levers", [None, (), ("prefix",), ("tokens",), ("overlap",), EVERY_LEVER], ids=str)
-def test_what_is_played_is_what_the_trace_says(levers, engines):
+@pytest.mark.parametrize(
+    "optimizations",
+    [None, (), *((name,) for name in ALL_OPTIMIZATIONS), ALL_OPTIMIZATIONS],
+    ids=str,
+)
+def test_what_is_played_is_what_the_trace_says(optimizations, engines):
     traces = [
         synthetic(Synthetic(num_tokens=120, prompt_tokens=9, segment_tokens=12, kept_share=0.3), "s", 0),
-        trace_of(recorded_row(1, *EVERY_LEVER), bonus_token=False),
+        trace_of(recorded_row(1, *ALL_OPTIMIZATIONS), bonus_token=False),
         trace_of(recorded_row(2, bonus=True), bonus_token=True),
     ]
     for trace in traces:
-        plan = target_plan(trace) if levers is None else loop_plan(trace, levers, 0.6, 0)
+        plan = target_plan(trace) if optimizations is None else loop_plan(trace, optimizations, 0.6, 0)
         done = asyncio.run(play(plan, *engines))
         assert done.counts == plan.counts()
         assert done.counts.num_tokens == trace.num_tokens
@@ -149,10 +157,10 @@ def test_what_is_played_is_what_the_trace_says(levers, engines):
         assert Play.from_json(json.loads(json.dumps(done.to_json()))) == done
 
 
-@pytest.mark.parametrize("levers", [(), EVERY_LEVER], ids=str)
-def test_with_everything_accepted_nothing_is_written(levers, engines):
+@pytest.mark.parametrize("optimizations", [(), ALL_OPTIMIZATIONS], ids=str)
+def test_with_everything_accepted_nothing_is_written(optimizations, engines):
     trace = synthetic(Synthetic(num_tokens=60, segment_tokens=10, draft_share=1.0), "s", 0)
-    done = asyncio.run(play(loop_plan(trace, levers, None, 0), *engines))
+    done = asyncio.run(play(loop_plan(trace, optimizations, None, 0), *engines))
     assert done.rewrite_s == 0
     assert done.counts == Counts(60, 60, 60, 0, verify_passes=len(trace.steps))
 
@@ -177,7 +185,7 @@ def test_the_model_of_cost_gives_back_what_it_was_measured_on():
     plain_play = Play(9.0, 0.15, drafted * 0.002, verify_s, written * 0.025, plain.counts(), verified)
     found = measured_terms([target_play], [plain_play])
     assert found.to_json() == pytest.approx(terms.to_json())
-    faster = loop_plan(trace, ("prefix", "tokens"), 0.9, 0)
+    faster = loop_plan(trace, ("partial-acceptance", "token-speculation"), 0.9, 0)
     assert predicted_s(faster, terms) < predicted_s(plain, terms)
     overlapped = replace(plain, overlap=True)
     saved = predicted_s(plain, terms) - predicted_s(overlapped, terms)
@@ -277,16 +285,23 @@ SHORT = ("--synthetic", "--tokens", "40", "--prompt-tokens", "5", "--segment-tok
 def test_a_made_up_replay_from_start_to_table(tmp_path):
     out = tmp_path / "out"
     printed = replay(
-        out, *SHORT, "--trials", "2", "--kept-share", "0,0.5", "--levers", "tokens,prefix+tokens"
+        out,
+        *SHORT,
+        "--trials",
+        "2",
+        "--kept-share",
+        "0,0.5",
+        "--optimizations",
+        "token-speculation,default",
     )
     summary = json.loads((out / "summary.json").read_text())
     assert summary["note"] == NOTE
     assert list(summary["cases"]) == [
         "target",
         "plain",
-        "plain+tokens",
-        "plain+prefix+tokens, 0% kept",
-        "plain+prefix+tokens, 50% kept",
+        "plain+token-speculation",
+        "plain+partial-acceptance+token-speculation, 0% kept",
+        "plain+partial-acceptance+token-speculation, 50% kept",
     ]
     assert {figures["counts"]["num_tokens"] for figures in summary["cases"].values()} == {40}
     for figures in summary["cases"].values():
@@ -300,11 +315,20 @@ def test_a_made_up_replay_from_start_to_table(tmp_path):
 
 
 def test_a_recorded_replay_has_the_counts_of_its_rows(tmp_path):
-    rows = [recorded_row(seed, "prefix", "tokens") for seed in range(3)]
+    rows = [recorded_row(seed, "partial-acceptance", "token-speculation") for seed in range(3)]
     folder = write_folder(tmp_path / "bench", *rows, replace(rows[0], method="target"))
-    replay(tmp_path / "out", str(folder), "--method", METHOD, "--trials", "1", "--levers", "prefix+tokens")
+    replay(
+        tmp_path / "out",
+        str(folder),
+        "--method",
+        METHOD,
+        "--trials",
+        "1",
+        "--optimizations",
+        "partial-acceptance+token-speculation",
+    )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    counts = summary["cases"]["plain+prefix+tokens"]["counts"]
+    counts = summary["cases"]["plain+partial-acceptance+token-speculation"]["counts"]
     assert counts["drafted_tokens"] == sum(row.drafted_tokens for row in rows)
     assert counts["draft_tokens"] == sum(row.draft_tokens for row in rows)
     assert counts["num_tokens"] == sum(row.num_tokens for row in rows)
@@ -321,7 +345,7 @@ def test_a_stopped_replay_goes_on_where_it_was(tmp_path, monkeypatch):
         return await real(*arguments)
 
     monkeypatch.setattr(session, "play", stopping)
-    arguments = (*SHORT, "--levers", "tokens", "--trials", "2")
+    arguments = (*SHORT, "--optimizations", "token-speculation", "--trials", "2")
     replay(out, *arguments)
     before = (out / "plays.jsonl").read_text()
     assert len(before.splitlines()) == 3  # after one warm-up for each of the three cases
@@ -342,7 +366,7 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         raise AssertionError("a model was built")
 
     monkeypatch.setattr(session, "build_model", built)
-    row = recorded_row(0, "prefix")
+    row = recorded_row(0, "partial-acceptance")
     bench = write_folder(tmp_path / "bench", row, replace(row, method="target"))
     empty = write_folder(tmp_path / "empty")
     broken = write_folder(tmp_path / "broken", replace(row, num_tokens=row.num_tokens + 1))
@@ -363,9 +387,13 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         ((str(bench), "--method", METHOD, "--tokens", "9"), ConfigError, "num_tokens: settings of a made-up"),
         ((str(broken), "--method", METHOD), BenchmarkError, "tokens and its output"),
         ((*SHORT, "--method", METHOD), ConfigError, "--method names one of a folder"),
-        ((*SHORT, "--levers", "magic"), ConfigError, "'magic' are no levers"),
-        ((*SHORT, "--levers", "tokens+adaptive"), ConfigError, "expected any of prefix, tokens, overlap"),
-        ((*SHORT, "--levers", "tokens,tokens"), ConfigError, "named twice"),
+        ((*SHORT, "--optimizations", "magic"), ConfigError, "'magic' are no optimizations"),
+        (
+            (*SHORT, "--optimizations", "token-speculation+adaptive"),
+            ConfigError,
+            "expected any of partial-acceptance, token-speculation, overlap",
+        ),
+        ((*SHORT, "--optimizations", "token-speculation,token-speculation"), ConfigError, "named twice"),
         ((*SHORT, "--kept-share", "1"), ConfigError, "kept share is 1.0"),
         ((*SHORT, "--kept-share", "much"), ConfigError, "expected numbers"),
         ((*SHORT, "--draft-share", "2"), ConfigError, "share is 2.0"),

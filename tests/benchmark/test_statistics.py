@@ -187,8 +187,8 @@ def test_limit_follows_from_the_costs_of_tokens():
     speculated = 0.001 + 0.0005 + 0.02 / costs.segment_tokens
     assert costs.limit_speedup == pytest.approx(0.01 / speculated)
     assert 0.9 < summarize(rows)["always"]["limit_share"] < 1.1
-    with_lever = [replace(own, method="never+tokens") for own in rows if own.method == "always"]
-    assert "limit_share" in summarize([*rows, *with_lever])["never+tokens"]
+    optimized = [replace(own, method="never+token-speculation") for own in rows if own.method == "always"]
+    assert "limit_share" in summarize([*rows, *optimized])["never+token-speculation"]
 
 
 def test_random_control_has_the_pilots_rate_at_every_length():

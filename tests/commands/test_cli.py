@@ -57,12 +57,16 @@ def test_same_seed_same_text_streamed_or_not():
     assert texts[0] == texts[1]
 
 
-def test_levers_are_on_by_default_and_off_in_the_papers_preset():
+def test_optimizations_are_on_by_default_and_off_in_the_papers_preset():
     def text(*flags: str) -> str:
         return run("generate", MIA, "--seed", "5", "--rule", "never", *flags).stdout
 
-    assert text() == text("--levers", "prefix,tokens") != text("--levers", "none")
-    assert text("--preset", "paper") == text("--preset", "paper", "--levers", "none")
+    assert (
+        text()
+        == text("--optimizations", "partial-acceptance,token-speculation")
+        != text("--optimizations", "none")
+    )
+    assert text("--preset", "paper") == text("--preset", "paper", "--optimizations", "none")
 
 
 def test_a_prompt_outside_the_grammar_is_warned_of():
@@ -103,7 +107,7 @@ def target_and_draft(folder: Path) -> list[str]:
         (["generate", MIA, "--rule", "best"], "rule is 'best'"),
         (["generate", MIA, "--preset", "fast"], "preset is 'fast'"),
         (["generate", MIA, "--strictness", "0"], "strictness"),
-        (["generate", MIA, "--levers", "prefix,magic"], "lever is 'magic'"),
+        (["generate", MIA, "--optimizations", "prefix,magic"], "optimization is 'magic'"),
         (["generate", MIA, "--target", "/no/such/folder", "--draft", "/no/such"], "no folder or file"),
         (
             ["generate", MIA, "--target", "nobody/no-such-model", "--draft", "nobody/no-such"],

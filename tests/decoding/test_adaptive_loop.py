@@ -97,7 +97,7 @@ def test_what_is_learned_is_kept_across_requests_of_a_configuration() -> None:
     pair = make_pair()
     adaptive = config(adaptive=True)
     assert pair.pacing(replace(adaptive, seed=5)) is pair.pacing(adaptive)
-    assert pair.pacing(replace(adaptive, keep_prefix=True)) is not pair.pacing(adaptive)
+    assert pair.pacing(replace(adaptive, partial_acceptance=True)) is not pair.pacing(adaptive)
     assert isinstance(pair.pacing(config()), AlwaysSpeculate)
     for limit in range(1, _MAX_PACINGS + 5):
         pair.pacing(replace(adaptive, max_new_tokens=limit))

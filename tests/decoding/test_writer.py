@@ -17,11 +17,11 @@ from semanticspec.records import GREEDY
 from tests.support.scripted_pairs import A, B, config, draft_says, make_pair, target_says
 from tests.support.vocabularies import make_vocabulary
 
-LEVERS: dict[str, dict[str, Any]] = {
-    "prefix": {"keep_prefix": True},
+OPTIMIZATIONS: dict[str, dict[str, Any]] = {
+    "partial-acceptance": {"partial_acceptance": True},
     "proposals of 1": {"num_speculative_tokens": 1},
     "proposals of 8": {"num_speculative_tokens": 8},
-    "both": {"keep_prefix": True, "num_speculative_tokens": 8},
+    "both": {"partial_acceptance": True, "num_speculative_tokens": 8},
 }
 TRIALS = 700
 
@@ -30,19 +30,24 @@ def never(**changes: Any) -> DecodingConfig:
     return config("never", **changes)
 
 
-@pytest.mark.parametrize("lever", LEVERS)
-def test_greedy_output_is_the_targets_token_for_token(lever: str) -> None:
+@pytest.mark.parametrize("optimization", OPTIMIZATIONS)
+def test_greedy_output_is_the_targets_token_for_token(optimization: str) -> None:
     alone = generate(make_pair(), "a", target_alone(never(sampling=GREEDY)))
     for limit in (100, 1, 2, 7):
-        helped = generate(make_pair(), "a", never(sampling=GREEDY, max_new_tokens=limit, **LEVERS[lever]))
+        helped = generate(
+            make_pair(), "a", never(sampling=GREEDY, max_new_tokens=limit, **OPTIMIZATIONS[optimization])
+        )
         assert helped.token_ids == alone.token_ids[:limit]
         assert helped.finish_reason == ("stop" if limit == 100 else "length")
 
 
-@pytest.mark.parametrize("lever", LEVERS)
-def test_sampled_output_has_the_targets_distribution(lever: str) -> None:
+@pytest.mark.parametrize("optimization", OPTIMIZATIONS)
+def test_sampled_output_has_the_targets_distribution(optimization: str) -> None:
     pair = make_pair()
-    seen = Counter(generate(pair, "a", never(seed=seed, **LEVERS[lever])).text[:3] for seed in range(TRIALS))
+    seen = Counter(
+        generate(pair, "a", never(seed=seed, **OPTIMIZATIONS[optimization])).text[:3]
+        for seed in range(TRIALS)
+    )
     letters = {"a": 5 / 9, "b": 3 / 9, "c": 1 / 9}
     expected = {
         x + y + z: TRIALS * letters[x] * letters[y] * letters[z]
@@ -86,7 +91,7 @@ def test_a_kept_prefix_is_the_drafts_and_the_rest_the_targets() -> None:
     pair = Pair(
         Model(ScriptedEngine(target_says, 9), vocabulary), Model(ScriptedEngine(begins_alike, 9), vocabulary)
     )
-    result = generate(pair, "a", never(sampling=GREEDY, keep_prefix=True))
+    result = generate(pair, "a", never(sampling=GREEDY, partial_acceptance=True))
     assert result.token_ids == generate(pair, "a", target_alone(never(sampling=GREEDY))).token_ids
     first, kept, correction, rest = result.segments[:4]
     assert (first.author, first.accepted, first.text[:2]) == ("draft", False, "ab")
@@ -101,7 +106,7 @@ def test_a_rejected_segment_the_target_would_have_written_is_kept_whole() -> Non
     pair = Pair(
         Model(ScriptedEngine(target_says, 9), vocabulary), Model(ScriptedEngine(target_says, 9), vocabulary)
     )
-    result = generate(pair, "a", never(keep_prefix=True))
+    result = generate(pair, "a", never(partial_acceptance=True))
     thinking = [segment for segment in result.segments if segment.accepted is None][:-1]
     assert {segment.author for segment in thinking} == {"draft"}
     assert result.finish_reason == "stop"
@@ -110,7 +115,7 @@ def test_a_rejected_segment_the_target_would_have_written_is_kept_whole() -> Non
 def test_pairs_that_cannot_are_refused() -> None:
     pair = make_pair()
     other = Pair(pair.target, Model(ScriptedEngine(draft_says, 9), make_vocabulary(["d", "c", "b", "a"])))
-    with pytest.raises(ConfigError, match=r"keep_prefix, num_speculative_tokens.*same tokens"):
+    with pytest.raises(ConfigError, match=r"partial_acceptance, num_speculative_tokens.*same tokens"):
         generate(other, "a", config("top-k", num_speculative_tokens=4))
     with pytest.raises(ConfigError, match="num_speculative_tokens is -1"):
         config(num_speculative_tokens=-1)
@@ -118,7 +123,7 @@ def test_pairs_that_cannot_are_refused() -> None:
 
 def test_the_target_reads_a_rejected_segment_once() -> None:
     pair = make_pair()
-    drafted = generate(pair, "a", never(keep_prefix=True)).stats.segments_rejected
+    drafted = generate(pair, "a", never(partial_acceptance=True)).stats.segments_rejected
     assert isinstance(pair.target.engine, ScriptedEngine)
     assert pair.target.engine.calls.count("score") == drafted > 0
 
@@ -128,23 +133,26 @@ def test_the_token_rule_keeps_its_own_prefix() -> None:
     pair = make_pair()
     for seed in range(50):
         plain = generate(pair, "a", config("token", seed=seed))
-        assert generate(pair, "a", config("token", seed=seed, keep_prefix=True)).token_ids == plain.token_ids
+        assert (
+            generate(pair, "a", config("token", seed=seed, partial_acceptance=True)).token_ids
+            == plain.token_ids
+        )
 
 
-def test_levers_are_on_where_the_pair_can_have_them() -> None:
+def test_optimizations_are_on_where_the_pair_can_have_them() -> None:
     pair = make_pair()
-    chosen = pair.with_default_levers(config(seed=3, overlap=True))
-    assert chosen == config(seed=3, keep_prefix=True, num_speculative_tokens=8)
-    assert pair.with_default_levers(target_alone(config())) == target_alone(config())
+    chosen = pair.with_default_optimizations(config(seed=3, overlap=True))
+    assert chosen == config(seed=3, partial_acceptance=True, num_speculative_tokens=8)
+    assert pair.with_default_optimizations(target_alone(config())) == target_alone(config())
     blind = ScriptedEngine(draft_says, 9)
     blind.info = replace(blind.info, capabilities=replace(blind.info.capabilities, distributions=False))
     without = Pair(pair.target, Model(blind, pair.draft.vocabulary))
-    assert without.with_default_levers(chosen) == config(seed=3)
+    assert without.with_default_optimizations(chosen) == config(seed=3)
     other = Pair(pair.target, Model(ScriptedEngine(draft_says, 9), make_vocabulary(["d", "c", "b", "a"])))
-    assert other.with_default_levers(chosen) == config(seed=3)
+    assert other.with_default_optimizations(chosen) == config(seed=3)
 
 
-def test_levers_are_on_unless_a_configuration_says_otherwise() -> None:
+def test_optimizations_are_on_unless_a_configuration_says_otherwise() -> None:
     pair = make_pair(p_target=0.01)
     assert any(segment.proposals for segment in generate(pair, "a").segments)
     assert not any(segment.proposals for segment in generate(pair, "a", DecodingConfig()).segments)

@@ -393,15 +393,15 @@ def test_the_pages_examples_are_problems_the_bundled_pair_knows():
     ("settings", "on"),
     [
         ({}, True),
-        ({"levers": "none"}, False),
+        ({"optimizations": "none"}, False),
         ({"preset": "paper"}, False),
-        ({"levers": "prefix,tokens"}, True),
+        ({"optimizations": "partial-acceptance,token-speculation"}, True),
     ],
     ids=str,
 )
-def test_levers_are_on_unless_the_settings_say_otherwise(settings, on):
+def test_optimizations_are_on_unless_the_settings_say_otherwise(settings, on):
     config = Service(scripted_pair(), ServerSettings(**settings)).config
-    assert (config.keep_prefix, config.num_speculative_tokens > 0) == (on, on)
+    assert (config.partial_acceptance, config.num_speculative_tokens > 0) == (on, on)
 
 
 def test_importing_the_package_and_its_command_line_loads_no_server():

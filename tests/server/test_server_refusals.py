@@ -28,7 +28,7 @@ USER = [{"role": "user", "content": "a"}]
         ("echo", True),
         ("top_k", 5),
         ("whatever", None),
-        ("speculation.levers", "tokens"),
+        ("speculation.optimizations", "token-speculation"),
         ("messages.0.tool_calls", [{}]),
     ],
 )

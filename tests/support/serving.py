@@ -133,7 +133,7 @@ class Live:
 async def live(pair: Pair, **settings) -> AsyncIterator[Live]:
     """Serves a pair on a free port of this machine, under uvicorn as `semanticspec serve` does."""
     checked = ServerSettings(
-        **{"port": 0, "rule": "semantic", "levers": "none", "strictness": 1.0} | settings
+        **{"port": 0, "rule": "semantic", "optimizations": "none", "strictness": 1.0} | settings
     )
     server = make_server(pair, checked)
     task = asyncio.create_task(server.serve())

@@ -110,7 +110,7 @@ def drafting_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 def verifying_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     """Those of them that judge by one pass of the target over the draft, as the limit assumes.
 
-    The semantic rule first, and each rule without levers before the same with some.
+    The semantic rule first, and each rule without optimizations before the same with some.
     """
     judged = [name for name in drafting_methods(rows) if split_name(name)[0] in _LOOP_RULES]
     return sorted(judged, key=lambda name: (_LOOP_RULES.index(split_name(name)[0]), "+" in name))

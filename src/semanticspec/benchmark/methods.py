@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from semanticspec.benchmark.baselines.registry import BASELINES
-from semanticspec.config import LEVERS, RULES, DecodingConfig, RuleConfig, preset, target_alone, with_levers
+from semanticspec.config import (
+    RULES,
+    DecodingConfig,
+    RuleConfig,
+    optimization_names,
+    preset,
+    target_alone,
+    with_optimizations,
+)
 from semanticspec.decoding.loop import generate_async
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import ConfigError
@@ -16,7 +24,7 @@ from semanticspec.records import Result
 METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")
 LENGTH_STRATA = 4
 _SWEPT = ("semantic", "random")
-_WITH_LEVERS = ("token", "semantic", "semantic-paper", "top-k", "random", "never")
+_OPTIMIZABLE = ("token", "semantic", "semantic-paper", "top-k", "random", "never")
 
 
 class Method(Protocol):
@@ -94,21 +102,21 @@ def check_names(names: Sequence[str]) -> None:
     known = known_methods()
     for name in names:
         base, strictness = split_name(name)
-        levers = _levers(name)
+        optimizations = _optimizations(name)
         if base not in known or (strictness is not None and base not in _SWEPT):
             raise ConfigError(
                 f"there is no method {name!r}; choose from {', '.join(known)}, or semantic@S for a strictness S"
             )
-        if not set(levers) <= set(LEVERS) or (levers and base not in _WITH_LEVERS):
+        if optimizations and base not in _OPTIMIZABLE:
             raise ConfigError(
-                f"there is no method {name!r}; + and any of {', '.join(LEVERS)} can follow {', '.join(_WITH_LEVERS)}"
+                f"the method {name!r} takes no optimizations; they can follow {', '.join(_OPTIMIZABLE)}"
             )
         if names.count(name) > 1:
             raise ConfigError(f"the method {name!r} is named twice; name it once")
 
 
 def split_name(name: str) -> tuple[str, float | None]:
-    """The method and the strictness of a name such as `semantic@0.5+prefix`; no strictness for a plain name.
+    """The method and the strictness of a name such as `semantic@0.5+overlap`; no strictness for a plain name.
 
     Raises:
         ConfigError: what follows the @ is no number above 0.
@@ -124,8 +132,9 @@ def split_name(name: str) -> tuple[str, float | None]:
     return base, strictness
 
 
-def _levers(name: str) -> tuple[str, ...]:
-    return tuple(name.split("+")[1:])
+def _optimizations(name: str) -> tuple[str, ...]:
+    """The optimizations in a name such as `semantic+overlap`."""
+    return optimization_names(name.split("+")[1:])
 
 
 def with_strictness(config: DecodingConfig, strictness: float | None) -> DecodingConfig:
@@ -151,8 +160,8 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
     if base == "draft":
         return DraftAlone(name, pair, target_alone(config))
     config = _configured(base, with_strictness(config, strictness))
-    if levers := _levers(name):
-        config = with_levers(config, levers)
+    if optimizations := _optimizations(name):
+        config = with_optimizations(config, optimizations)
     pair.check(config)
     return LoopMethod(name, pair, config)
 

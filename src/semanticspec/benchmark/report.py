@@ -291,7 +291,7 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
         f"{costs.answer_share:.1%} of the target's output is the answer it writes itself. {limit_text(summary)}"
     )
     tables.append(_table("Costs and limit", caption, ["milliseconds"], measured))
-    # What a lever saves has no place among these terms.
+    # What a optimization saves has no place among these terms.
     plain = [name for name in verifying_methods(comparison.rows) if "+" not in name]
     lost = {name: lost_seconds(comparison.rows[name], costs) for name in plain}
     requests = len(comparison.cells)

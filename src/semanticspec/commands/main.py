@@ -15,7 +15,15 @@ from semanticspec.commands.bench import bench_app
 from semanticspec.commands.options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.commands.probe import probe_app
 from semanticspec.commands.serve import serve_command
-from semanticspec.config import AUTO_LEVERS, LEVERS_HELP, PRESETS, RULES, DecodingConfig, preset, with_options
+from semanticspec.config import (
+    AUTO_OPTIMIZATIONS,
+    OPTIMIZATIONS_HELP,
+    PRESETS,
+    RULES,
+    DecodingConfig,
+    preset,
+    with_options,
+)
 from semanticspec.engines.registry import DEFAULT_ENGINE
 from semanticspec.errors import PromptError, SemanticSpecError
 from semanticspec.records import Result
@@ -41,7 +49,9 @@ ProbeName = Annotated[
 Rule = Annotated[str | None, typer.Option(help=f"Which drafted segments are kept: {', '.join(RULES)}.")]
 Preset = Annotated[str, typer.Option("--preset", help=f"{' or '.join(PRESETS)} (as published).")]
 Strictness = Annotated[float | None, typer.Option(help="Above 0; 1 is the paper's rule, larger keeps less.")]
-Levers = Annotated[str, typer.Option(help=f"What makes it faster beyond the paper. {LEVERS_HELP}")]
+Optimizations = Annotated[
+    str, typer.Option(help=f"What makes it faster beyond the paper. {OPTIMIZATIONS_HELP}")
+]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Longest output, in target tokens.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default 0.6.")]
 TopP = Annotated[float | None, typer.Option(help="Share of probability kept when sampling; default 0.95.")]
@@ -61,7 +71,7 @@ def generate(
     rule: Rule = None,
     preset_name: Preset = "default",
     strictness: Strictness = None,
-    levers: Levers = AUTO_LEVERS,
+    optimizations: Optimizations = AUTO_OPTIMIZATIONS,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -89,7 +99,7 @@ def generate(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
-        levers=levers,
+        optimizations=optimizations,
     )
     if not prompt.strip():
         raise PromptError("the prompt is empty; give some text to answer")
@@ -108,8 +118,8 @@ def generate(
         target_device=target_device,
         draft_device=draft_device,
     )
-    if levers == AUTO_LEVERS and preset_name == "default":
-        config = pair.with_default_levers(config)
+    if optimizations == AUTO_OPTIMIZATIONS and preset_name == "default":
+        config = pair.with_default_optimizations(config)
     result = asyncio.run(_show(pair, prompt, config, stream=stream, quiet=as_json))
     if as_json:
         typer.echo(result_json(result))
@@ -122,7 +132,7 @@ def demo(
     num_problems: Annotated[int, typer.Option("--num-problems", "-n", min=1, help="How many problems.")] = 5,
     methods: Annotated[
         str, typer.Option(help="What to compare, by commas: those of `bench`.")
-    ] = "target,semantic,semantic+prefix+tokens",
+    ] = "target,semantic,semantic+partial-acceptance+token-speculation",
     split: Annotated[str, typer.Option(help="test or validation problems.")] = "test",
     rule: Rule = None,
     preset_name: Preset = "default",

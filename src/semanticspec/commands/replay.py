@@ -9,8 +9,8 @@ import typer
 
 from semanticspec.benchmark.replay.options import (
     DEFAULT_KEPT_SHARES,
-    DEFAULT_LEVERS,
-    PLAYED_LEVERS,
+    DEFAULT_OPTIMIZATIONS,
+    REPLAYED_OPTIMIZATIONS,
     ReplayOptions,
 )
 from semanticspec.benchmark.replay.shapes import SHAPES
@@ -27,13 +27,13 @@ def replay_command(
         str, typer.Option(help=f"Shape: {', '.join(SHAPES)}, or the path of a config.json.")
     ] = "qwen2-32b",
     draft: Annotated[str, typer.Option(help="As --target.")] = "qwen2-1.5b",
-    levers: Annotated[
+    optimizations: Annotated[
         str,
         typer.Option(
-            help=f"Combinations of {', '.join(PLAYED_LEVERS)}, joined by +, several by commas: each is played beside "
-            "the target alone and the plain loop."
+            help=f"Combinations of {', '.join(REPLAYED_OPTIMIZATIONS)}, joined by +; comma-separated. "
+            "Each is replayed next to the target alone and the plain loop."
         ),
-    ] = ",".join(DEFAULT_LEVERS),
+    ] = ",".join(DEFAULT_OPTIMIZATIONS),
     num_requests: Annotated[
         int | None,
         typer.Option("--num-requests", "-n", min=1, help="Default: all of the folder; 1 made-up trace."),
@@ -84,7 +84,7 @@ def replay_command(
         synthetic=made_up,
         target=target,
         draft=draft,
-        levers=tuple(name.strip() for name in levers.split(",") if name.strip()),
+        optimizations=tuple(name.strip() for name in optimizations.split(",") if name.strip()),
         kept_shares=DEFAULT_KEPT_SHARES if kept_share is None else _shares(kept_share),
         num_requests=num_requests,
         token_acceptance=token_acceptance,

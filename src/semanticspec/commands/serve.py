@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semanticspec.config import LEVERS_HELP, PRESETS, RULES
+from semanticspec.config import OPTIMIZATIONS_HELP, PRESETS, RULES
 from semanticspec.engines.registry import ENGINE_HELP
 from semanticspec.errors import ConfigError
 
@@ -63,7 +63,7 @@ def serve_command(
     preset_name: Annotated[str | None, typer.Option("--preset", help=f"{' or '.join(PRESETS)}.")] = None,
     rule: Annotated[str | None, typer.Option(help=f"Default of requests: {', '.join(RULES)}.")] = None,
     strictness: Annotated[float | None, typer.Option(help="Default of requests, above 0.")] = None,
-    levers: Annotated[str | None, typer.Option(help=LEVERS_HELP)] = None,
+    optimizations: Annotated[str | None, typer.Option(help=OPTIMIZATIONS_HELP)] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest output where a chat request names none.")
     ] = None,

@@ -81,12 +81,11 @@ class Drafter:
         stop = model.segmenter.stop
         generations = await model.engine.generate(
             context_ids,
-            n=config.num_candidates,
             max_tokens=max_tokens,
             stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
             sampling=config.sampling,
             seed=derived_seed(config.seed, "draft", num_rejected),
-            distributions=config.rule.needs_distributions or config.keeps_prefix,
+            distributions=config.rule.needs_distributions or config.accepts_partially,
             request_id=self._request_id,
         )
         drafts: dict[tuple[int, ...], Draft] = {}

@@ -49,14 +49,14 @@ def decode(
 
     Args:
         prompt: a user's text, or chat messages (`role`, `content`).
-        config: None = the defaults, with the levers of `Pair.with_default_levers`.
+        config: None = the defaults, with the optimizations of `Pair.with_default_optimizations`.
         request_id: a hint for the engines' caches; made up if not given.
 
     Raises:
         PromptError: the prompt is empty or leaves no room for an answer.
         SemanticSpecError: the pair cannot run this configuration; see `Pair.check`.
     """
-    config = config or pair.with_default_levers(DecodingConfig())
+    config = config or pair.with_default_optimizations(DecodingConfig())
     pair.check(config)
     return Request(pair, config, prompt, request_id).events()
 
@@ -173,8 +173,8 @@ class Request:
                 await self.drafter.drop()
                 yield SegmentDecided(self.num_drafts - 1, segment, 0)
                 continue
-            if not verdict.accepted and self.config.keeps_prefix:
-                verdict = await self._keep_prefix(draft, verdict, scores[place])
+            if not verdict.accepted and self.config.accepts_partially:
+                verdict = await self._partial_acceptance(draft, verdict, scores[place])
             self._note_costs(draft, verdict)
             yield SegmentDecided(self.num_drafts - 1, segment, verdict.num_kept)
             for event in self._keep(draft, verdict, scores[place]):
@@ -214,7 +214,9 @@ class Request:
     async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
         """The target reads the segments in one pass."""
         config, sampling = self.config, None
-        distributions = (config.rule.needs_distributions or config.keeps_prefix) and not config.bonus_token
+        distributions = (
+            config.rule.needs_distributions or config.accepts_partially
+        ) and not config.bonus_token
         if config.bonus_token:
             sampling = Sampling(config.bonus_temperature, config.sampling.top_p)
         elif distributions:
@@ -265,7 +267,7 @@ class Request:
         self.num_rejected += not verdict.accepted
         return segment
 
-    async def _keep_prefix(self, draft: Draft, verdict: Verdict, score: Score) -> Verdict:
+    async def _partial_acceptance(self, draft: Draft, verdict: Verdict, score: Score) -> Verdict:
         """A rejection that keeps what token-level speculation would have: all of it at the most."""
         with self.clock.phase("verify"):
             if score.distributions is None:  # read for a bonus token, under other sampling settings

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
-from semanticspec.config import DEFAULT_LEVERS, DecodingConfig, with_levers
+from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_optimizations
 from semanticspec.decoding.adaptive import AlwaysSpeculate, Pacing
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
@@ -112,14 +112,14 @@ class Pair:
                     "tokens only; use the transformers engine for it"
                 )
 
-    def with_default_levers(self, config: DecodingConfig) -> DecodingConfig:
-        """The same request with the levers that are on by default; none if this pair cannot have them.
+    def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:
+        """The same request with the optimizations that are on by default; none if this pair cannot have them.
 
         They need one vocabulary and engines that give distributions.
         """
         engines = (self.target.engine, self.draft.engine)
         can = self.same_vocabulary and all(engine.info.capabilities.distributions for engine in engines)
-        return with_levers(config, DEFAULT_LEVERS if can and config.speculate else ())
+        return with_optimizations(config, DEFAULT_OPTIMIZATIONS if can and config.speculate else ())
 
     def pacing(self, config: DecodingConfig) -> Pacing:
         """What requests of this configuration have taught so far of whether speculating pays."""

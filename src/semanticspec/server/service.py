@@ -44,7 +44,7 @@ class Service:
         """Raises ConfigError or ProbeError if the pair cannot do what the settings say."""
         self.pair, self.settings = pair, settings
         config = settings.decoding()
-        self.config = pair.with_default_levers(config) if settings.default_levers else config
+        self.config = pair.with_default_optimizations(config) if settings.default_optimizations else config
         pair.check(self.config)
         self.model_name = settings.served_model_name or settings.target or pair.name
         self.max_model_len = self._max_model_len()

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semanticspec.config import AUTO_LEVERS, DecodingConfig, preset, with_options
+from semanticspec.config import AUTO_OPTIMIZATIONS, DecodingConfig, preset, with_options
 from semanticspec.engines.registry import DEFAULT_ENGINE, EngineChoice
 from semanticspec.errors import ConfigError
 
@@ -55,7 +55,7 @@ class ServerSettings(BaseModel):
     preset: str = "default"
     rule: str | None = None
     strictness: float | None = None
-    levers: str = AUTO_LEVERS
+    optimizations: str = AUTO_OPTIMIZATIONS
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -66,12 +66,12 @@ class ServerSettings(BaseModel):
         return self.target_engine or self.engine, self.draft_engine or self.engine
 
     @property
-    def default_levers(self) -> bool:
-        """Whether the pair decides which levers are on."""
-        return self.levers == AUTO_LEVERS and self.preset == "default"
+    def default_optimizations(self) -> bool:
+        """Whether the pair decides which optimizations are on."""
+        return self.optimizations == AUTO_OPTIMIZATIONS and self.preset == "default"
 
     def decoding(self) -> DecodingConfig:
-        """How requests are decoded that do not ask for something else; with levers only if they are named.
+        """How requests are decoded that do not ask for something else; with optimizations only if they are named.
 
         Raises:
             ConfigError: a setting cannot work.
@@ -83,7 +83,7 @@ class ServerSettings(BaseModel):
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
-            levers=self.levers,
+            optimizations=self.optimizations,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from semanticspec.config import DecodingConfig, RuleConfig, with_levers
+from semanticspec.config import DecodingConfig, RuleConfig, with_optimizations
 from semanticspec.decoding.acceptance import Evidence
 from semanticspec.decoding.drafter import Draft
 from semanticspec.decoding.loop import Request, result_of
@@ -66,7 +66,7 @@ class SpecReason:
         self.name = "specreason"
         self.lossy = True
         self._pair = pair
-        plain = with_levers(config, ())
+        plain = with_optimizations(config, ())
         self._config = replace(plain, rule=RuleConfig(name="always"), bonus_token=False, speculate=True)
         pair.check(self._config)
         prompt = ScoringPrompt.of(pair.target.vocabulary)

@@ -1,4 +1,4 @@
-"""What is compared in a replay: the target alone, the plain loop, and the loop with levers on."""
+"""What is compared in a replay: the target alone, the plain loop, and the loop with optimizations on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from semanticspec.benchmark.folder import BenchFolder
 from semanticspec.benchmark.replay.options import ReplayOptions
-from semanticspec.benchmark.replay.plan import Counts, Plan, lever_names, loop_plan, target_plan
+from semanticspec.benchmark.replay.plan import Counts, Plan, loop_plan, optimization_names, target_plan
 from semanticspec.benchmark.replay.trace import Synthetic, Trace, recorded, synthetic, token_acceptance
 from semanticspec.errors import ConfigError
 
@@ -65,30 +65,32 @@ def read_source(options: ReplayOptions) -> Source:
 
 
 def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
-    """The target alone and the plain loop, then the loop with each combination of levers.
+    """The target alone and the plain loop, then the loop with each combination of optimizations.
 
     Raises:
-        ConfigError: a lever is unknown, or the acceptance of proposed tokens is needed and not known.
+        ConfigError: a optimization is unknown, or the acceptance of proposed tokens is needed and not known.
     """
     least = next(iter(source.traces.values()))  # outputs are of one length, whatever is kept
     cases = [Case(TARGET, tuple(map(target_plan, least))), Case(PLAIN, _loop(least, (), source, options))]
-    for text in options.levers:
-        levers = lever_names(text)
+    for text in options.optimizations:
+        optimizations = optimization_names(text)
         for share, traces in source.traces.items():
-            kept = f", {share:.0%} kept" if "prefix" in levers and share is not None else ""
-            cases.append(Case(f"{PLAIN}+{text}{kept}", _loop(traces, levers, source, options)))
+            kept = (
+                f", {share:.0%} kept" if "partial-acceptance" in optimizations and share is not None else ""
+            )
+            cases.append(Case(f"{PLAIN}+{text}{kept}", _loop(traces, optimizations, source, options)))
             if not kept:
                 break
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
-        raise ConfigError("a combination of levers, or a kept share, is named twice; name it once")
+        raise ConfigError("a combination of optimizations, or a kept share, is named twice; name it once")
     return cases
 
 
 def _loop(
-    traces: Sequence[Trace], levers: Sequence[str], source: Source, options: ReplayOptions
+    traces: Sequence[Trace], optimizations: Sequence[str], source: Source, options: ReplayOptions
 ) -> tuple[Plan, ...]:
-    return tuple(loop_plan(trace, levers, source.acceptance, options.seed) for trace in traces)
+    return tuple(loop_plan(trace, optimizations, source.acceptance, options.seed) for trace in traces)
 
 
 def _recorded(options: ReplayOptions) -> Source:

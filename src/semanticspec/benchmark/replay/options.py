@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PLAYED_LEVERS = ("prefix", "tokens", "overlap")
-"""Levers that leave the decisions as they are; the others make decisions of their own, which were not recorded."""
+REPLAYED_OPTIMIZATIONS = ("partial-acceptance", "token-speculation", "overlap")
+"""Optimizations that do not change the recorded decisions."""
 
-DEFAULT_LEVERS = ("prefix+tokens", "prefix+tokens+overlap")
+DEFAULT_OPTIMIZATIONS = (
+    "partial-acceptance+token-speculation",
+    "partial-acceptance+token-speculation+overlap",
+)
 DEFAULT_KEPT_SHARES = (0.0, 0.25, 0.5)
 """Of a rejected segment, in a made-up trace."""
 
@@ -22,7 +25,7 @@ class ReplayOptions:
         folder: of a benchmark, whose decisions are replayed; None = a made-up trace.
         method: whose decisions of those in the folder.
         synthetic: settings of the made-up trace that differ from the defaults, see `trace.Synthetic`.
-        levers: combinations such as `prefix+tokens`, each played beside the target alone and the plain loop.
+        optimizations: combinations such as `overlap`, each played beside the target alone and the plain loop.
         target, draft: names of shapes or paths of a `config.json`.
         num_requests: of the folder, the first so many (None = all); of made-up traces, so many (None = 1).
         token_acceptance: share of proposed tokens that the target keeps, where it is not recorded.
@@ -34,7 +37,7 @@ class ReplayOptions:
     synthetic: dict[str, Any]
     target: str
     draft: str
-    levers: tuple[str, ...] = DEFAULT_LEVERS
+    optimizations: tuple[str, ...] = DEFAULT_OPTIMIZATIONS
     kept_shares: tuple[float, ...] = DEFAULT_KEPT_SHARES
     num_requests: int | None = None
     token_acceptance: float | None = None

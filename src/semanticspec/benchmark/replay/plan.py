@@ -1,4 +1,4 @@
-"""From decisions to calls: what the two engines are asked for, given the levers that are on."""
+"""From decisions to calls: what the two engines are asked for, given the optimizations that are on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 
-from semanticspec.benchmark.replay.options import PLAYED_LEVERS
+from semanticspec.benchmark.replay.options import REPLAYED_OPTIMIZATIONS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
-from semanticspec.config import DecodingConfig, with_levers
+from semanticspec.config import DecodingConfig, with_optimizations
+from semanticspec.config import optimization_names as known_names
 from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.errors import ConfigError
 
@@ -70,7 +71,7 @@ class Plan:
 
     Attributes:
         with_draft: whether the draft takes part at all.
-        distributions: whether drafting has to keep them, as the loop's `keep_prefix` does.
+        distributions: whether drafting has to keep them, as the loop's `partial_acceptance` does.
         overlap: whether the draft writes the next segment while the target reads one.
     """
 
@@ -94,16 +95,16 @@ class Plan:
         )
 
 
-def lever_names(text: str) -> tuple[str, ...]:
-    """The levers of `prefix+tokens`, in that order.
+def optimization_names(text: str) -> tuple[str, ...]:
+    """The optimizations of `partial-acceptance+token-speculation`, in that order.
 
     Raises:
         ConfigError: one is unknown or named twice.
     """
-    names = tuple(text.split("+"))
-    if not set(names) <= set(PLAYED_LEVERS) or len(set(names)) < len(names):
+    names = known_names(text.split("+"))
+    if not set(names) <= set(REPLAYED_OPTIMIZATIONS) or len(set(names)) < len(names):
         raise ConfigError(
-            f"{text!r} are no levers to replay; expected any of {', '.join(PLAYED_LEVERS)}, joined by +"
+            f"{text!r} cannot be replayed; expected any of {', '.join(REPLAYED_OPTIMIZATIONS)}, joined by +"
         )
     return names
 
@@ -113,10 +114,10 @@ def target_plan(trace: Trace) -> Plan:
     return Plan(trace.prompt_tokens, (Turn(streamed=trace.num_tokens),), with_draft=False)
 
 
-def loop_plan(trace: Trace, levers: Sequence[str], acceptance: float | None, seed: int) -> Plan:
-    """The loop with these levers. All plans of a trace give outputs of one length.
+def loop_plan(trace: Trace, optimizations: Sequence[str], acceptance: float | None, seed: int) -> Plan:
+    """The loop with these optimizations. All plans of a trace give outputs of one length.
 
-    Without the lever `prefix` nothing is kept of a rejected segment: the target writes that beginning too.
+    Without the optimization `prefix` nothing is kept of a rejected segment: the target writes that beginning too.
 
     Args:
         acceptance: probability of a proposed token to be kept, where the trace does not say; may be None if it does,
@@ -125,15 +126,15 @@ def loop_plan(trace: Trace, levers: Sequence[str], acceptance: float | None, see
     Raises:
         ConfigError: the acceptance is needed and not given.
     """
-    config = with_levers(DecodingConfig(), levers)
+    config = with_optimizations(DecodingConfig(), optimizations)
     proposer = _Proposer(config.num_speculative_tokens, acceptance, Random(f"{seed}:{trace.name}"))
     turns = tuple(_turn(step, config, proposer) for step in trace.steps)
-    return Plan(trace.prompt_tokens, turns, distributions=config.keep_prefix, overlap=config.overlap)
+    return Plan(trace.prompt_tokens, turns, distributions=config.partial_acceptance, overlap=config.overlap)
 
 
 def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
     rejected = step.accepted is False
-    checked = rejected and config.keep_prefix
+    checked = rejected and config.partial_acceptance
     kept = step.kept if step.accepted or checked else 0
     to_write = step.num_tokens - kept - step.bonus
     replaced = int(checked and to_write > 0)  # the check brings the token after what it keeps
@@ -177,7 +178,7 @@ class _Proposer:
         if self._acceptance is None:
             raise ConfigError(
                 "the folder does not say how many proposed tokens the target kept; give --token-acceptance, or leave "
-                "the lever tokens out"
+                "the optimization tokens out"
             )
         proposed = min(self._size.size, left)
         kept = next((n for n in range(proposed) if self._random.random() >= self._acceptance), proposed)
