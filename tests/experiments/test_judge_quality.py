@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from experiments.judge_quality.__main__ import judge_quality_command
 from experiments.judge_quality.quality import (
     KnownPair,
     collected_pairs,
@@ -16,9 +19,9 @@ from experiments.judge_quality.quality import (
     measure,
     read_pairs,
 )
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
-from semanticspec.training.labels.judges.exact import ExactJudge
 from semanticspec.training.labels.judges.numeric import NumericJudge
 from tests.support.judging import ask
 
@@ -93,3 +96,14 @@ def test_pair_files(tmp_path: Path) -> None:
         read_pairs(path, 2)
     with pytest.raises(ConfigError, match="no pairs can be read"):
         read_pairs(tmp_path / "none", 2)
+
+
+def test_the_command_writes_its_figures(tmp_path: Path) -> None:
+    out = tmp_path / "quality.json"
+    app = typer.Typer()
+    app.command()(judge_quality_command)
+    result = CliRunner().invoke(app, ["--judge", "exact", "--num-pairs", "40", "--out", str(out)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    report = json.loads(out.read_text())
+    assert report["accuracy"] == [1.0, 1.0, 1.0]
+    assert (report["judge"], report["num_pairs"], report["pairs"]) == ("exact", 40, "demo")

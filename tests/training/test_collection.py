@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
 from semanticspec.decoding.loop import decode
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.features import (
     FEATURES,
@@ -39,7 +40,6 @@ from semanticspec.training.data.collect import collect
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
-from semanticspec.training.labels.judges.exact import ExactJudge
 from semanticspec.training.labels.label import label
 from semanticspec.training.train import TrainConfig, train
 from tests.support.collecting import CONFIG, PROBLEMS, make_pair, next_probabilities
@@ -281,7 +281,7 @@ def test_traces_of_problem_files(tmp_path: Path) -> None:
     path.write_text("{\n")
     with pytest.raises(ConfigError, match="line 1: not JSON"):
         read_problems(str(path))
-    with pytest.raises(ConfigError, match="demo's problems have no traces"):
+    with pytest.raises(ConfigError, match="problems of 'demo' have no traces"):
         read_problems("demo", trace_field="solution")
 
 

@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, choose
@@ -29,7 +30,6 @@ from semanticspec.training.data.examples import split_of
 from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
-from semanticspec.training.labels.judges.exact import ExactJudge
 from semanticspec.training.labels.label import label
 from semanticspec.training.metrics import (
     ProblemBootstrap,

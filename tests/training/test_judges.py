@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError
-from semanticspec.training.labels.judges import JUDGES, Clustering, JudgeConfig, Question, cluster, make_judge
-from semanticspec.training.labels.judges.exact import ExactJudge
+from semanticspec.training.labels.judges import (
+    Clustering,
+    JudgeConfig,
+    Question,
+    cluster,
+    judge_names,
+    make_judge,
+    register_judge,
+)
 from semanticspec.training.labels.label import read_meanings
 from semanticspec.training.stages import run_label
 from tests.support.judging import Always, make_collection, make_nli
@@ -86,7 +93,7 @@ def test_exact() -> None:
 
 
 def test_judges_by_name(nli_folder: Path, tmp_path: Path) -> None:
-    for name in JUDGES:
+    for name in judge_names():
         model = {"llm": "m"}.get(name, str(nli_folder) if "nli" in name else None)
         judge = make_judge(
             JudgeConfig(name, model, "http://localhost:1/v1" if name == "llm" else None), tmp_path
@@ -95,12 +102,19 @@ def test_judges_by_name(nli_folder: Path, tmp_path: Path) -> None:
         assert bool(judge.identity) == (name not in ("exact", "numeric"))
 
 
+def test_a_registered_judge_is_made_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semanticspec.training.labels.judges._FACTORIES", {})
+    register_judge("always", lambda config, folder: Clustering(Always()))  # noqa: ARG005
+    assert judge_names() == ("always",)
+    assert make_judge(JudgeConfig("always")).keys("", "", ["a", "b"]) == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"name": "numbers"}, "unknown judge 'numbers'; expected one of exact, numeric"),
+        ({"name": "numbers"}, "unknown judge 'numbers'; expected one of numeric, nli, "),
         ({"name": "llm", "model": "m"}, "needs --judge-url"),
-        ({"name": "numeric", "model": "m"}, "has no model"),
+        ({"name": "numeric", "model": "m"}, "uses no model"),
         ({"name": "nli", "url": "http://x"}, "--judge-url is for the judge llm"),
     ],
 )
@@ -125,13 +139,3 @@ def test_label_command(tmp_path: Path, nli_folder: Path) -> None:
     assert isinstance(result.exception, ConfigError)
     run_label(collection, "exact")
     assert len(read_meanings(collection, "exact")) == 2
-
-
-def test_quality_command(tmp_path: Path) -> None:
-    out = tmp_path / "quality.json"
-    arguments = ["judge-quality", "--judge", "exact", "--num-pairs", "40", "--out", str(out)]
-    result = CliRunner().invoke(probe_app, arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    report = json.loads(out.read_text())
-    assert report["accuracy"] == [1.0, 1.0, 1.0]
-    assert (report["judge"], report["num_pairs"], report["pairs"]) == ("exact", 40, "demo")

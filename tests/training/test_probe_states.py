@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from semanticspec import demo
 from semanticspec.commands.probe import probe_app
 from semanticspec.decoding.pair import Model, Pair
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.errors import ConfigError, ProbeError
@@ -34,7 +35,6 @@ from semanticspec.training.data.examples import Examples, gather
 from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import judge_rows
-from semanticspec.training.labels.judges.exact import ExactJudge
 from semanticspec.training.labels.label import label, read_meanings
 from semanticspec.training.metrics import auroc
 from semanticspec.training.pipeline import run

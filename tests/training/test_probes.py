@@ -17,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
+from semanticspec.demo.judge import ExactJudge
 from semanticspec.engines.base import Capabilities
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
@@ -26,7 +27,6 @@ from semanticspec.training.data.collect import ProblemText, collect
 from semanticspec.training.data.examples import gather, split_of
 from semanticspec.training.data.problems import read_problems
 from semanticspec.training.data.storage import Collection, Shard
-from semanticspec.training.labels.judges.exact import ExactJudge
 from semanticspec.training.labels.label import count_labels, label, meanings_of, paired_shares
 from semanticspec.training.metrics import auroc, errors
 from semanticspec.training.train import TrainConfig, fit, predict, train

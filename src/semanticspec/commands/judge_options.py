@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from semanticspec.training.labels.judges import JUDGES
-
 JudgeName = Annotated[
-    str, typer.Option(help=f"What decides which segments mean the same: {', '.join(JUDGES)}.")
+    str,
+    typer.Option(
+        help="Which judge decides what means the same: exact (bundled pair only), numeric, nli, numeric+nli or llm."
+    ),
 ]
 JudgeModel = Annotated[
     str | None,

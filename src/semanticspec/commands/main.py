@@ -12,6 +12,7 @@ import typer
 
 from semanticspec import __version__
 from semanticspec.commands.bench import bench_app
+from semanticspec.commands.bundled import register_bundled
 from semanticspec.commands.options import Device, Dtype, EngineName, EngineOfOne, ModelName
 from semanticspec.commands.probe import probe_app
 from semanticspec.commands.serve import serve_command
@@ -168,6 +169,7 @@ def main() -> None:
 
 def run(command: typer.Typer | Callable[..., None]) -> None:
     """Runs a command: expected errors end in one line and exit code 2."""
+    register_bundled()
     try:
         command(standalone_mode=True) if isinstance(command, typer.Typer) else typer.run(command)
     except SemanticSpecError as error:

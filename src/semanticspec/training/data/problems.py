@@ -1,9 +1,13 @@
-"""Where the problems to collect on come from: the bundled demo's grammar, a JSONL file, or the hub."""
+"""Reads the problems to collect on: from a registered source, a JSONL file, or the Hugging Face hub.
+
+To add a source, register a function under the name that `--problems` takes:
+`register_problem_source("my-problems", make_my_problems)`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +15,17 @@ from typing import Any, NamedTuple
 from semanticspec.errors import ConfigError
 
 DEMO_PROBLEMS = "demo"
+"""The source of the bundled demo's problems, registered by `semanticspec.commands.bundled`."""
 PROMPT_FIELDS = ("prompt", "problem", "question")
 
 
 class ProblemText(NamedTuple):
-    """A problem to collect on: its id decides its split, so keep it stable.
+    """A problem to collect on.
 
-    `trace` is a reasoning that somebody wrote; where there is one, the target does not write its own.
+    Attributes:
+        problem_id: decides the split (training, validation or test), so it must stay the same.
+        prompt: what the models are asked.
+        trace: a given reasoning, used instead of one by the target; empty if there is none.
     """
 
     problem_id: str
@@ -25,28 +33,44 @@ class ProblemText(NamedTuple):
     trace: str = ""
 
 
+ProblemSource = Callable[[int | None], list[ProblemText]]
+"""Returns the first `count` problems of a source; None asks for the source's default number."""
+
+_SOURCES: dict[str, ProblemSource] = {}
+
+
+def register_problem_source(name: str, source: ProblemSource) -> None:
+    """Makes problems available under a name; replaces an earlier source of that name."""
+    _SOURCES[name] = source
+
+
+def problem_source_names() -> tuple[str, ...]:
+    """Returns the names of all registered sources."""
+    return tuple(_SOURCES)
+
+
 def read_problems(
     source: str, count: int | None = None, trace_field: str | None = None, config: str | None = None
 ) -> list[ProblemText]:
-    """Problems by where they are: `demo`, a JSONL file, or a data set on the hub, `org/name` or `org/name:split`.
+    """Reads problems from a registered source, a JSONL file, or the hub (`org/name` or `org/name:split`).
 
-    A problem has one of the fields `prompt`, `problem` and `question`, and an `id` if there is one (else its
-    number is its id). The demo's come from its training and validation splits, never from the test problems.
+    A row holds its prompt in the field `prompt`, `problem` or `question`. Its id is the field `id`, or else the
+    number of the row, starting with 1.
 
     Args:
-        count: the first so many only.
-        trace_field: name of the field that holds a given reasoning.
-        config: of a data set on the hub that has several.
+        count: reads only the first `count` problems.
+        trace_field: the field that holds a given reasoning.
+        config: the configuration of a hub data set that has several.
 
     Raises:
-        ConfigError: the source cannot be read or is empty, or a row is no problem or lacks the trace.
+        ConfigError: the source cannot be read or is empty, or a row has no prompt or no trace.
     """
     from semanticspec.training.data.hub_problems import hub_name, hub_rows
 
-    if source == DEMO_PROBLEMS:
+    if source in _SOURCES:
         if trace_field:
-            raise ConfigError("the demo's problems have no traces; leave --traces out")
-        return demo_problems(count or 100)
+            raise ConfigError(f"the problems of {source!r} have no traces; leave --traces out")
+        return _SOURCES[source](count)
     name = hub_name(source, config)
     if config and name is None:
         raise ConfigError(f"{source!r} is no data set on the hub, so it has no --config; leave it out")
@@ -59,18 +83,6 @@ def read_problems(
     if not found:
         raise ConfigError(f"{source} holds no problems")
     return found
-
-
-def demo_problems(count: int) -> list[ProblemText]:
-    """Problems of the demo, nine in ten of its training split, the others of its validation split."""
-    from semanticspec.demo.grammar import problems
-
-    from_validation = count // 10
-    chosen = [
-        *problems("train", count - from_validation, seed=1),
-        *problems("validation", from_validation, seed=1),
-    ]
-    return [ProblemText(problem.text, problem.text) for problem in chosen]
 
 
 def read_jsonl(path: str) -> Iterator[Any]:

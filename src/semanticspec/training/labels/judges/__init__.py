@@ -1,30 +1,48 @@
-"""Judges: what decides which segments of a context mean the same. One file a judge; importing this loads none."""
+"""Judges decide which segments of a context mean the same. Importing this package loads no model library.
+
+To add a judge, write a class with the interface of `Judge` (or of `PairJudge`, wrapped in `Clustering`) and register
+a factory under the name that `--judge` takes: `register_judge("my-judge", make_my_judge)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semanticspec.errors import ConfigError
 from semanticspec.training.labels.judges.base import Clustering, Judge, PairJudge, Question, cluster
 
-__all__ = ["JUDGES", "Clustering", "Judge", "JudgeConfig", "PairJudge", "Question", "cluster", "make_judge"]
+if TYPE_CHECKING:
+    from semanticspec.training.labels.judges.nli import EntailmentJudge
 
-JUDGES = ("exact", "numeric", "nli", "numeric+nli", "llm")
+__all__ = [
+    "Clustering",
+    "Judge",
+    "JudgeConfig",
+    "JudgeFactory",
+    "PairJudge",
+    "Question",
+    "cluster",
+    "judge_names",
+    "make_judge",
+    "register_judge",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """Which judge, and what it needs.
+    """The name of a judge and its options.
 
     Attributes:
-        name: one of `JUDGES`.
-        model: a hub name or folder for `nli` (None: the paper's), the endpoint's name for `llm`; others have none.
-        url: of the endpoint, for `llm` alone.
-        device: for `nli`: auto, cpu, cuda, cuda:N or mps.
-        batch_size: pairs in a pass of `nli`, >= 1.
-        concurrency: requests of `llm` at once, >= 1.
-        max_tokens: of an answer of `llm`, >= 1.
+        name: one of `judge_names()`.
+        model: `nli`, `numeric+nli`: hub name or folder (None: the paper's model); `llm`: the endpoint's model name.
+        url: base URL of the endpoint; `llm` only.
+        device: auto, cpu, cuda, cuda:N or mps; `nli` and `numeric+nli` only.
+        batch_size: sentence pairs per forward pass, >= 1; `nli` and `numeric+nli` only.
+        concurrency: concurrent requests, >= 1; `llm` only.
+        max_tokens: length limit of an answer, >= 1; `llm` only.
     """
 
     name: str = "exact"
@@ -36,55 +54,83 @@ class JudgeConfig:
     max_tokens: int = 16
 
     def __post_init__(self) -> None:
-        if self.name not in JUDGES:
-            raise ConfigError(f"unknown judge {self.name!r}; expected one of {', '.join(JUDGES)}")
+        if self.name not in _FACTORIES:
+            raise ConfigError(f"unknown judge {self.name!r}; expected one of {', '.join(_FACTORIES)}")
         if self.name == "llm" and not (self.model and self.url):
             raise ConfigError("the judge llm needs --judge-url and --judge-model")
         if self.url is not None and self.name != "llm":
-            raise ConfigError(f"--judge-url is for the judge llm, not for {self.name}")
-        if self.model is not None and self.name in ("exact", "numeric"):
-            raise ConfigError(f"the judge {self.name} has no model; leave --judge-model out")
+            raise ConfigError(f"--judge-url is for the judge llm, got the judge {self.name}; leave it out")
+        if self.model is not None and self.name not in _MODEL_JUDGES:
+            raise ConfigError(f"the judge {self.name} uses no model; leave --judge-model out")
+
+
+JudgeFactory = Callable[[JudgeConfig, Path | None], Judge]
+"""Makes a judge from its options and the folder for cached verdicts (None: keep them in memory)."""
+
+_FACTORIES: dict[str, JudgeFactory] = {}
+_MODEL_JUDGES = ("nli", "numeric+nli", "llm")
+
+
+def register_judge(name: str, factory: JudgeFactory) -> None:
+    """Makes a judge available under a name; replaces an earlier judge of that name."""
+    _FACTORIES[name] = factory
+
+
+def judge_names() -> tuple[str, ...]:
+    """Returns the names of all registered judges."""
+    return tuple(_FACTORIES)
 
 
 def make_judge(config: JudgeConfig, folder: Path | None = None) -> Judge:
-    """The judge that a configuration describes.
+    """Makes the judge that `config` describes.
 
     Args:
-        folder: where models' verdicts are kept; None forgets them.
+        folder: where a model's verdicts are cached; None keeps them in memory.
 
     Raises:
-        ConfigError: its model is no judge, or a setting cannot work. ModelError: there is no such model.
+        ConfigError: the model cannot serve as a judge, or an option is out of range.
+        ModelError: the model cannot be found.
+        EngineError: a required package is missing.
     """
-    if config.name == "exact":
-        from semanticspec.training.labels.judges.exact import ExactJudge
-
-        return ExactJudge()
-    if config.name == "numeric":
-        from semanticspec.training.labels.judges.numeric import NumericJudge
-
-        return NumericJudge()
-    return Clustering(_pair_judge(config, folder))
+    return _FACTORIES[config.name](config, folder)
 
 
-def _pair_judge(config: JudgeConfig, folder: Path | None) -> PairJudge:
-    from semanticspec.training.labels.judges.cache import VerdictCache
+def _numeric(config: JudgeConfig, folder: Path | None) -> Judge:  # noqa: ARG001
+    from semanticspec.training.labels.judges.numeric import NumericJudge
 
-    kind = "llm" if config.name == "llm" else "nli"
-    cache = VerdictCache(folder / f"verdicts-{kind}.jsonl" if folder else None)
-    if kind == "llm":
-        from semanticspec.training.labels.judges.llm import Endpoint, LanguageModelJudge
+    return NumericJudge()
 
-        assert config.url
-        assert config.model
-        endpoint = Endpoint(
-            config.url, config.model, concurrency=config.concurrency, max_tokens=config.max_tokens
-        )
-        return LanguageModelJudge(endpoint, cache)
-    from semanticspec.training.labels.judges.nli import DEFAULT_NLI_MODEL, EntailmentJudge
 
-    judge = EntailmentJudge(config.model or DEFAULT_NLI_MODEL, config.device, config.batch_size, cache)
-    if config.name == "nli":
-        return judge
+def _nli(config: JudgeConfig, folder: Path | None) -> Judge:
+    return Clustering(_entailment(config, folder))
+
+
+def _numeric_nli(config: JudgeConfig, folder: Path | None) -> Judge:
     from semanticspec.training.labels.judges.numeric_nli import NumericAndEntailmentJudge
 
-    return NumericAndEntailmentJudge(judge)
+    return Clustering(NumericAndEntailmentJudge(_entailment(config, folder)))
+
+
+def _entailment(config: JudgeConfig, folder: Path | None) -> EntailmentJudge:
+    from semanticspec.training.labels.judges.cache import VerdictCache
+    from semanticspec.training.labels.judges.nli import DEFAULT_NLI_MODEL, EntailmentJudge
+
+    cache = VerdictCache(folder / "verdicts-nli.jsonl" if folder else None)
+    return EntailmentJudge(config.model or DEFAULT_NLI_MODEL, config.device, config.batch_size, cache)
+
+
+def _llm(config: JudgeConfig, folder: Path | None) -> Judge:
+    from semanticspec.training.labels.judges.cache import VerdictCache
+    from semanticspec.training.labels.judges.llm import Endpoint, LanguageModelJudge
+
+    cache = VerdictCache(folder / "verdicts-llm.jsonl" if folder else None)
+    endpoint = Endpoint(
+        config.url or "", config.model or "", concurrency=config.concurrency, max_tokens=config.max_tokens
+    )
+    return Clustering(LanguageModelJudge(endpoint, cache))
+
+
+register_judge("numeric", _numeric)
+register_judge("nli", _nli)
+register_judge("numeric+nli", _numeric_nli)
+register_judge("llm", _llm)
