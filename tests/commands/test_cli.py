@@ -29,7 +29,7 @@ def test_generate_solves_the_readmes_example():
     assert answer_of(done.stdout) is not None
     assert "</think>" in done.stdout
     assert "\x1b" not in done.stdout
-    assert "segments kept" in done.stderr
+    assert "segments accepted" in done.stderr
     assert "lossy" in done.stderr
     assert "warning" not in done.stderr
 

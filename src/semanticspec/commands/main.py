@@ -104,8 +104,9 @@ def generate(
     )
     if not prompt.strip():
         raise PromptError("the prompt is empty; give some text to answer")
+    from semanticspec.commands.view import closing_line, result_json
     from semanticspec.loading import load_pair
-    from semanticspec.output.console import closing_line, messages, result_json
+    from semanticspec.output.console import messages
 
     pair = load_pair(
         target,
@@ -181,9 +182,9 @@ def run(command: typer.Typer | Callable[..., None]) -> None:
 
 async def _show(pair: Any, prompt: str, config: DecodingConfig, *, stream: bool, quiet: bool) -> Result:
     """Decodes one request, printing events unless quiet."""
+    from semanticspec.commands.view import RequestView
     from semanticspec.decoding.loop import decode
     from semanticspec.loading import BUNDLED
-    from semanticspec.output.console import RequestView
     from semanticspec.records import Finished
 
     view = RequestView(stream=stream)

@@ -1,0 +1,81 @@
+"""Prints a request in the terminal: its text as it is decided, its statistics, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.text import Text
+
+from semanticspec.records import Event, Finished, Result, SegmentDecided, TextWritten
+
+AUTHOR_STYLE = {"draft": "green", "target": "cyan"}
+REJECTED_STYLE = "dim strike red"
+
+
+class RequestView:
+    """Prints the text of a request from its events, colored by author."""
+
+    def __init__(self, *, stream: bool) -> None:
+        """Creates a view.
+
+        Args:
+            stream: print text as soon as it is decided; otherwise all of it when the request has finished.
+        """
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._stream = stream
+
+    def show(self, event: Event) -> None:
+        """Prints the text that an event adds. Rejected segments are shown in a terminal only."""
+        if isinstance(event, TextWritten) and self._stream:
+            self._print(event.text, AUTHOR_STYLE[event.author])
+        elif isinstance(event, SegmentDecided) and self._stream and self._out.is_terminal:
+            if event.segment.accepted is False and event.num_kept == 0:
+                self._print(event.segment.text, REJECTED_STYLE)
+        elif isinstance(event, Finished):
+            if not self._stream:
+                for segment in event.result.segments:
+                    if segment.accepted is not False:
+                        self._print(segment.text, AUTHOR_STYLE[segment.author])
+            self._print("\n", "")
+
+    def _print(self, text: str, style: str) -> None:
+        self._out.print(Text(text, style=style), end="")
+        sys.stdout.flush()
+
+
+def closing_line(result: Result) -> str:
+    """Returns one line of statistics."""
+    stats = result.stats
+    judged = stats.segments_accepted + stats.segments_rejected
+    parts = [f"{stats.num_tokens} tokens in {stats.wall_s:.2f} s"]
+    if judged:
+        parts.append(f"{stats.draft_token_share:.0%} by the draft")
+        parts.append(f"{stats.segments_accepted} of {judged} segments accepted")
+        parts.append(
+            f"draft {stats.draft_s:.2f} s, verify {stats.verify_s:.2f} s, "
+            f"target decoding {stats.rewrite_s:.2f} s, probes {stats.probe_s:.2f} s"
+        )
+    parts.append("lossy" if result.lossy else "lossless")
+    if result.finish_reason == "length":
+        parts.append("truncated at the length limit")
+    return " · ".join(parts)
+
+
+def result_json(result: Result) -> str:
+    """Returns the object that `--json` prints."""
+    return json.dumps(
+        {
+            "text": result.text,
+            "reasoning": result.reasoning,
+            "answer": result.answer,
+            "finish_reason": result.finish_reason,
+            "lossy": result.lossy,
+            "segments": [asdict(segment) for segment in result.segments],
+            "stats": asdict(result.stats),
+        },
+        ensure_ascii=False,
+        indent=2,
+    )
