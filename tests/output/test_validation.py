@@ -62,7 +62,7 @@ def test_errors_name_file_field_value_and_expectation_in_one_line(text: str, mes
 
 def test_only_the_first_errors_are_listed() -> None:
     layers = ", ".join('{"width": "a"}' for _ in range(5))
-    with pytest.raises(ConfigError, match="and 2 more errors$"):
+    with pytest.raises(ConfigError, match=r"and 2 more errors$"):
         parse_json(Network, f'{{"name": "a", "layers": [{layers}]}}', "file")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from semanticspec.benchmark.costs import Costs, lost_seconds, verifying_methods
 from semanticspec.benchmark.folder import SUMMARY_FILE, BenchFolder
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.summary import BASELINES, PROPOSED, Comparison, summary_json
-from semanticspec.errors import BenchmarkError, ConfigError
+from semanticspec.errors import BenchmarkError
 from semanticspec.output.files import write_atomically
-from semanticspec.output.pages import draw, picture, render_page, table_section
+from semanticspec.output.pages import TableSection, Tile, check_report_libraries, draw, render_page
 
 REPORT_FILE, TABLE_FILE = "report.html", "table.md"
 METHOD = (
@@ -59,9 +57,8 @@ AT_ONCE: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
 
 
 def check_plotting() -> None:
-    """Raises ConfigError if the library for pictures is missing, before anything is computed."""
-    if find_spec("matplotlib") is None:
-        raise ConfigError("a report needs matplotlib: pip install 'semanticspec[bench]'")
+    """Raises ConfigError if a library for reports is missing, before anything is computed."""
+    check_report_libraries("bench")
 
 
 def write_report(
@@ -91,7 +88,7 @@ def write_report(
         title=f"Benchmark: {task}, pair {pair}",
         lead=_lead(comparison),
         tiles=_tiles(summary),
-        figures=[picture(name, themes) for name, themes in pictures.items()],
+        figures=pictures,
         tables=_tables(comparison, summary),
         method=METHOD,
         made=config,
@@ -236,7 +233,7 @@ def _lead(comparison: Comparison) -> str:
     return f"{comparison.num_problems} problems{samples}, each solved by every method: {names}."
 
 
-def _tiles(summary: Mapping[str, Any]) -> list[str]:
+def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
     """The figures of the semantic rule, or of the first method that has a limit."""
     methods = summary["methods"]
     name = (
@@ -246,36 +243,35 @@ def _tiles(summary: Mapping[str, Any]) -> list[str]:
         return []
     own = methods[name]
     tiles = [
-        (f"{own['speedup']:.2f}×", f"speed-up of {name}", interval(own["speedup_ci95"], ".2f")),
-        (f"{own['accuracy']:.1%}", f"accuracy of {name}", interval(own["accuracy_ci95"], ".1f", 100)),
-        (
+        Tile(f"{own['speedup']:.2f}×", f"speed-up of {name}", interval(own["speedup_ci95"], ".2f")),
+        Tile(f"{own['accuracy']:.1%}", f"accuracy of {name}", interval(own["accuracy_ci95"], ".1f", 100)),
+        Tile(
             f"{100 * own['accuracy_diff']:+.1f}",
             "points to the target",
             interval(own["accuracy_diff_ci95"], "+.1f", 100),
         ),
-        (f"{own['draft_token_share']:.1%}", "of the output by the draft", ""),
+        Tile(f"{own['draft_token_share']:.1%}", "of the output by the draft"),
     ]
     if "limit_share" in own:
         limit = f"limit {own['limit_speedup']:.2f}×"
-        tiles.append((f"{own['limit_share']:.0%}", "of the speed-up with everything accepted", limit))
-    return [
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}<br>{escape(extra)}</span></div>'
-        for value, what, extra in tiles
-    ]
+        tiles.append(Tile(f"{own['limit_share']:.0%}", "of the speed-up with everything accepted", limit))
+    return tiles
 
 
-def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
+def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[TableSection]:
     methods = summary["methods"]
     rows = {name: [cell(own) for _, cell in COLUMNS] for name, own in methods.items()}
     caption = f"Speed-up against {summary['baseline']}, the faster of target and hf-target in this run."
-    tables = [_table("Methods", caption if summary["baseline"] else "", [name for name, _ in COLUMNS], rows)]
+    tables = [
+        TableSection("Methods", caption if summary["baseline"] else "", [name for name, _ in COLUMNS], rows)
+    ]
     if comparison.concurrent:
         cells = {name: [cell(own) for _, cell in AT_ONCE] for name, own in methods.items()}
         caption = (
             f"{summary['concurrency']} requests of a method ran at once, in blocks; methods took turns block by block. "
             "The interval is over blocks. Latency is the whole of a request, from its own start."
         )
-        tables.append(_table("Several requests at once", caption, [name for name, _ in AT_ONCE], cells))
+        tables.append(TableSection("Several requests at once", caption, [name for name, _ in AT_ONCE], cells))
     costs = comparison.costs()
     if costs is None:
         return tables
@@ -290,7 +286,7 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
         f"Measured on {drafting} and {target}; segments of {costs.segment_tokens:.1f} tokens on average, "
         f"{costs.answer_share:.1%} of the target's output is the answer it writes itself. {limit_text(summary)}"
     )
-    tables.append(_table("Costs and limit", caption, ["milliseconds"], measured))
+    tables.append(TableSection("Costs and limit", caption, ["milliseconds"], measured))
     # What a optimization saves has no place among these terms.
     plain = [name for name in verifying_methods(comparison.rows) if "+" not in name]
     lost = {name: lost_seconds(comparison.rows[name], costs) for name in plain}
@@ -302,15 +298,5 @@ def _tables(comparison: Comparison, summary: Mapping[str, Any]) -> list[str]:
         "Seconds a request. Drafts kept and the answer are what the limit allows for; the rest is lost to rejections "
         "and overhead."
     )
-    tables.append(_table("What is lost", caption, list(next(iter(lost.values()))), cells))
+    tables.append(TableSection("What is lost", caption, list(next(iter(lost.values()))), cells))
     return tables
-
-
-def _table(title: str, caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    return table_section(title, caption, columns, {name: list(map(_cell, row)) for name, row in rows.items()})
-
-
-def _cell(text: str) -> str:
-    """A figure with its interval in small print."""
-    value, bracket, rest = text.partition(" [")
-    return f"{escape(value)} <small>[{escape(rest)}</small>" if bracket else escape(value)

@@ -108,10 +108,10 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Measure a probe on test problems beside cheap signals; write figures and an HTML report."""
+    from semanticspec.output.pages import check_report_libraries
     from semanticspec.probes.registry import locate
-    from semanticspec.training.charts import check_plotting
 
-    check_plotting()
+    check_report_libraries("probes", "sklearn")
     from semanticspec.probes.probe import Probe
     from semanticspec.training.data.storage import Collection
 

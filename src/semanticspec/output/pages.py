@@ -1,40 +1,69 @@
-"""What reports have in common: figures drawn by matplotlib for light and for dark pages, and the page itself."""
+"""HTML reports: figures drawn by matplotlib for light and dark pages, and the page itself."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from importlib import resources
+from importlib.util import find_spec
 from io import BytesIO
-from string import Template
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from semanticspec.errors import ConfigError
+from semanticspec.install_hints import install_hint
 
 Theme = Literal["light", "dark"]
 Painter = Callable[[Any, Mapping[str, str]], None]
-"""Draws on axes of matplotlib with the colours of a theme."""
+"""Draws on matplotlib axes with the colours of a theme."""
 
 COLOURS: dict[Theme, dict[str, str]] = {
     "light": {"page": "#ffffff", "ink": "#22272e", "grid": "#d8dee4", "main": "#0b62c4", "second": "#b3541e"},
     "dark": {"page": "#161b22", "ink": "#d7dde4", "grid": "#39424e", "main": "#6cb0ff", "second": "#f0a06a"},
 }
-"""Blue and orange differ for most kinds of colour blindness too."""
+"""Blue and orange stay apart for most kinds of colour blindness."""
 
-_RESOLUTION = 130  # dots an inch
+_DPI = 130
+
+
+class Tile(NamedTuple):
+    """A headline figure: its value, what it is, and a note such as its interval."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+class TableSection(NamedTuple):
+    """A table with a heading. `rows` maps a row's name to its cells; "0.9 [0.8, 1.0]" shows the interval small."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+
+
+def check_report_libraries(extra: str, *others: str) -> None:
+    """Checks that matplotlib, jinja2 and `others` (module names) are installed, before anything is computed.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    for module in ("matplotlib", "jinja2", *others):
+        if find_spec(module) is None:
+            raise ConfigError(f"a report needs the module {module}: {install_hint(extra)}")
 
 
 def draw(painter: Painter, size: tuple[float, float] = (5.0, 4.2)) -> dict[Theme, bytes]:
-    """One figure as PNG files, by theme; the same input gives the same bytes.
+    """Draws one figure as PNG, once per theme. Deterministic: the same input gives the same bytes.
 
     Args:
-        size: width and height, inches.
+        size: width and height in inches.
     """
     return {theme: _draw(painter, colours, size) for theme, colours in COLOURS.items()}
 
 
 def _draw(painter: Painter, colours: Mapping[str, str], size: tuple[float, float]) -> bytes:
-    """Touches no global state of matplotlib, so it works beside other plots."""
+    """Draws without pyplot, so no global matplotlib state changes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,64 +78,44 @@ def _draw(painter: Painter, colours: Mapping[str, str], size: tuple[float, float
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(colours["grid"])
     painter(axes, colours)
-    axes.title.set_color(colours["ink"])
-    axes.xaxis.label.set_color(colours["ink"])
-    axes.yaxis.label.set_color(colours["ink"])
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(colours["ink"])
     if axes.get_legend_handles_labels()[0] and axes.get_legend() is None:
         axes.legend(frameon=False, labelcolor=colours["ink"], fontsize=8)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def picture(name: str, themes: Mapping[Theme, bytes]) -> str:
-    """A figure as HTML, inlined for both themes."""
-    light, dark = (
-        f"data:image/png;base64,{b64encode(themes[theme]).decode()}" for theme in ("light", "dark")
-    )
-    label = escape(name.replace("_", " "))
-    return (
-        f'<figure><picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{light}" alt="{label}"></picture></figure>'
-    )
 
 
 def render_page(
     *,
     title: str,
     lead: str,
-    tiles: Sequence[str],
-    figures: Sequence[str],
-    tables: Sequence[str],
+    tiles: Sequence[Tile],
+    figures: Mapping[str, Mapping[Theme, bytes]],
+    tables: Sequence[TableSection],
     method: str,
     made: Mapping[str, Any],
 ) -> str:
-    """A report that needs nothing beside it.
+    """Renders a self-contained HTML report. All text is escaped.
 
     Args:
-        title, lead, method: plain text. tiles, figures, tables: HTML.
-        made: how it was made, shown as JSON.
+        figures: PNG files by name and theme; inlined.
+        made: how the report was made, shown as JSON.
     """
-    template = Template(resources.files("semanticspec.output").joinpath("report.html").read_text())
-    return template.substitute(
-        title=escape(title),
-        lead=escape(lead),
-        tiles="".join(tiles),
-        figures="".join(figures),
-        tables="".join(tables),
-        method=escape(method),
-        made=escape(json.dumps(made, indent=1)),
-    )
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def table_section(title: str, caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """A heading and a table as HTML. The cells of `rows` are HTML already, all else is text."""
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th scope=row>{escape(name)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        for name, cells in rows.items()
-    )
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    templates = PackageLoader("semanticspec.output", "")
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html").render(
+        title=title,
+        lead=lead,
+        tiles=tiles,
+        figures={
+            name.replace("_", " "): {theme: b64encode(png).decode() for theme, png in themes.items()}
+            for name, themes in figures.items()
+        },
+        tables=tables,
+        method=method,
+        made=json.dumps(made, indent=1),
     )

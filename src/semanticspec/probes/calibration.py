@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.install_hints import install_hint
 
 Kind = Literal["none", "platt", "isotonic"]
 CalibrationChoice = Literal["auto", "none", "platt", "isotonic"]
@@ -71,7 +72,7 @@ def check_choice(choice: str) -> None:
         )
     if choice != "none" and find_spec("sklearn") is None:
         raise ConfigError(
-            "fitting a calibration needs scikit-learn: pip install 'semanticspec[probes]', or choose none"
+            f"fitting a calibration needs scikit-learn: {install_hint('probes')}; or choose none"
         )
 
 

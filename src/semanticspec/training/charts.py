@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from semanticspec.errors import ConfigError
 from semanticspec.output.pages import Painter, Theme, draw
 from semanticspec.training.evaluate import Evaluation, JudgedRows
 from semanticspec.training.metrics import POSITIVE
-
-
-def check_plotting() -> None:
-    """Raises ConfigError if a library for figures is missing, before anything is computed."""
-    for module, package in (("matplotlib", "matplotlib"), ("sklearn", "scikit-learn")):
-        if find_spec(module) is None:
-            raise ConfigError(f"a report needs {package}: pip install 'semanticspec[probes]'")
 
 
 def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, bytes]]:

@@ -18,13 +18,13 @@ from typing import Any
 from semanticspec import demo
 from semanticspec.errors import ProbeError
 from semanticspec.output.files import write_atomically
+from semanticspec.output.pages import check_report_libraries
 from semanticspec.output.progress import say
 from semanticspec.probes.calibration import check_choice
 from semanticspec.probes.card import CARD_FILE
 from semanticspec.probes.probe import Probe
 from semanticspec.records import Author
 from semanticspec.training import stages
-from semanticspec.training.charts import check_plotting
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.disk_errors import storing
@@ -48,7 +48,7 @@ def run(settings: RunSettings, out: Path) -> None:
     for role, config in settings.train.items():
         check_choice(config.calibration)
         pooling_of(settings.pair.pooling, config.pooling, role)
-    check_plotting()
+    check_report_libraries("probes", "sklearn")
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
     with storing(out):

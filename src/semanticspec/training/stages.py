@@ -148,10 +148,10 @@ def run_evaluate(
 
     from semanticspec.training.ablations import SHARES, Retraining, num_variants
     from semanticspec.training.evaluate import evaluate, judge_rows
-    from semanticspec.training.report import how_made, write_report
+    from semanticspec.training.report import provenance, write_report
 
     rows = judge_rows(collection, probe, judge, draft_probe)
-    evaluation = replace(evaluate(rows, probe, judge), made=how_made(_command_line(), collection))
+    evaluation = replace(evaluate(rows, probe, judge), made=provenance(_command_line(), collection))
     steps = len(SHARES) * learning_curve + num_variants(collection, probe.card.role) * ablations
     if steps:
         with progress_bar("training again") as (progress, on_total):
