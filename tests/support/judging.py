@@ -1,4 +1,4 @@
-"""What the tests of judges share: tiny classifiers, an endpoint, a collection by hand."""
+"""Builders for tests of judges: tiny NLI classifiers, a fake endpoint, a collection written by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers import (
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.training.labels.judges import Question
 from semanticspec.training.labels.judges.cache import VerdictCache
-from semanticspec.training.labels.judges.llm import Endpoint, LanguageModelJudge
+from semanticspec.training.labels.judges.llm import LanguageModelJudge
 
 
 def ask(first: str, second: str, problem: str = "", context: str = "") -> Question:
@@ -34,7 +34,7 @@ NLI_LABELS = ("contradiction", "neutral", "entailment")
 
 
 def make_nli(folder: Path, labels: Sequence[str] = NLI_LABELS, max_positions: int = 64) -> Path:
-    """A tiny classifier with random weights, always the same ones: for the plumbing, its word means nothing."""
+    """Saves a tiny classifier with random but fixed weights; its verdicts are meaningless."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
@@ -56,7 +56,7 @@ def make_nli(folder: Path, labels: Sequence[str] = NLI_LABELS, max_positions: in
     )
     network = BertForSequenceClassification(config).eval()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
-    with torch.inference_mode():  # centred, so that no class wins everywhere
+    with torch.inference_mode():  # centre the logits, so that every class wins somewhere
         network.classifier.bias -= network(
             **tokenizer(*map(list, zip(*PAIRS, strict=True)), return_tensors="pt", padding=True)
         ).logits.mean(0)
@@ -66,7 +66,7 @@ def make_nli(folder: Path, labels: Sequence[str] = NLI_LABELS, max_positions: in
 
 
 class FakeEndpoint:
-    """Speaks chat completions on a local port. `answers` are given in order, then `then` for ever."""
+    """Serves chat completions on a local port: first `answers` in order, then always `then`."""
 
     def __init__(self, then: Any = "yes", answers: Sequence[Any] = (), delay_s: float = 0.0) -> None:
         self.answers, self.then, self.delay_s = list(answers), then, delay_s
@@ -81,7 +81,7 @@ class FakeEndpoint:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with lock:
                     endpoint.requests.append(body)
-                    endpoint.headers.append(dict(self.headers))
+                    endpoint.headers.append({name.lower(): text for name, text in self.headers.items()})
                     endpoint.at_once += 1
                     endpoint.most_at_once = max(endpoint.most_at_once, endpoint.at_once)
                     answer = endpoint.answers.pop(0) if endpoint.answers else endpoint.then
@@ -92,12 +92,12 @@ class FakeEndpoint:
                 status, headers, text = answer if isinstance(answer, tuple) else (200, {}, chat(answer))
                 try:
                     self.send_response(status)
-                    for name, value in headers.items():
+                    for name, value in {"Content-Type": "application/json", **headers}.items():
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(text.encode())
                 except OSError:
-                    pass  # the caller gave up
+                    pass  # the client closed the connection
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -119,11 +119,8 @@ def chat(content: str) -> str:
     return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
 
 
-def make_llm(
-    url: str, cache: VerdictCache | None = None, **options: Any
-) -> tuple[LanguageModelJudge, list[float]]:
-    waits: list[float] = []
-    return LanguageModelJudge(Endpoint(url, "some-model", **options), cache, waits.append), waits
+def make_llm(url: str, cache: VerdictCache | None = None, **options: Any) -> LanguageModelJudge:
+    return LanguageModelJudge(url, "some-model", cache, **options)
 
 
 def make_collection(folder: Path, num_problems: int = 6, seed: int = 0) -> Collection:
@@ -147,7 +144,7 @@ def make_collection(folder: Path, num_problems: int = 6, seed: int = 0) -> Colle
 
 
 class Always:
-    """A pair judge that finds everything the same, and counts its questions."""
+    """A pair judge that answers yes to every question and records it."""
 
     name, identity = "always", ""
 

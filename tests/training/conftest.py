@@ -1,4 +1,4 @@
-"""Fixtures that several files use."""
+"""Fixtures shared by the tests of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges: what is the same, clusters of it, and the commands."""
+"""Judges by name, clustering of pairwise verdicts, and the command `probe label`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.judging import Always, make_collection, make_nli
 
 
 def one_by_one(items: Sequence[str], same: Callable[[str, str], bool]) -> list[int]:
-    """Greedy clustering as one would tell it: the reference."""
+    """Greedy clustering item by item: the reference."""
     founders: list[str] = []
     numbers: list[int] = []
     for item in items:
@@ -44,7 +44,7 @@ def one_by_one(items: Sequence[str], same: Callable[[str, str], bool]) -> list[i
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=12), st.sets(st.tuples(st.sampled_from("abcdefgh"))))
-def test_clustering_is_greedy_and_asks_nothing_twice(items: list[str], marked: set[tuple[str]]) -> None:
+def test_clustering_is_greedy_and_asks_no_question_twice(items: list[str], marked: set[tuple[str]]) -> None:
     """`same` is symmetric and arbitrary: neither transitive nor sensible."""
     odd = {letter for (letter,) in marked}
 
@@ -67,19 +67,19 @@ def test_clustering_is_greedy_and_asks_nothing_twice(items: list[str], marked: s
 
 
 def test_clustering_overwrites_nothing() -> None:
-    """Neighbours are the same here. A member of the first cluster stays there."""
+    """Neighbours mean the same here; a member of the first cluster stays in it."""
     near = cluster(["1", "2", "3", "4"], lambda one, rest: [abs(int(one) - int(two)) <= 1 for two in rest])
     assert near == [0, 0, 1, 1]
 
 
-def test_a_segment_that_ends_the_thinking_is_another() -> None:
+def test_a_segment_that_ends_the_thinking_means_something_else() -> None:
     judge = Always()
     keys = Clustering(judge).keys("p", "c", ["a", "b</think>", "c", "d</think>", "a"])
     assert keys == [0, 1, 0, 1, 0]
     assert judge.asked[0] == Question("p", "c", "a", "c")
 
 
-def test_exact() -> None:
+def test_the_exact_judge_compares_parsed_meanings() -> None:
     texts = [
         "Ana starts with 5 pens.\n\n",
         "At the start, Ana has 5 pens.\n\n",
@@ -118,7 +118,7 @@ def test_a_registered_judge_is_made_by_its_name(monkeypatch: pytest.MonkeyPatch)
         ({"name": "nli", "url": "http://x"}, "--judge-url is for the judge llm"),
     ],
 )
-def test_bad_options(options: dict[str, Any], said: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         JudgeConfig(**options)
 

@@ -1,4 +1,4 @@
-"""The judge that asks an entailment model."""
+"""The judge `nli`, with tiny classifiers that have random weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from transformers import (
 
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.training.labels.judges.cache import VerdictCache
-from semanticspec.training.labels.judges.nli import EntailmentJudge, NliModel, entailment_label
+from semanticspec.training.labels.judges.nli import EntailmentJudge, entailment_label
 from semanticspec.training.labels.judges.numeric_nli import NumericAndEntailmentJudge
 from tests.support.judging import NLI_LABELS, PAIRS, Always, ask, make_nli
 
 
 @pytest.fixture(scope="module")
 def classes(nli_folder: Path) -> dict[tuple[str, str], int]:
-    """Each pair's most probable class, one pair at a time and without our code."""
+    """The most probable class of each pair, computed by transformers alone, one pair at a time."""
     network = BertForSequenceClassification.from_pretrained(nli_folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(nli_folder)
     with torch.inference_mode():
@@ -37,7 +37,7 @@ def classes(nli_folder: Path) -> dict[tuple[str, str], int]:
 def test_entailment_is_found_by_its_label(
     tmp_path: Path, order: tuple[int, ...], classes: dict[tuple[str, str], int]
 ) -> None:
-    """The same weights under labels in another order: another class is entailment."""
+    """With the labels in another order, the same weights have entailment at another index."""
     folder = make_nli(tmp_path / "model", [NLI_LABELS[i].upper() for i in order])
     place = order.index(2)
     judge = EntailmentJudge(str(folder), device="cpu", batch_size=7)
@@ -47,7 +47,7 @@ def test_entailment_is_found_by_its_label(
 
 
 def test_the_tiny_classifier_says_yes_and_no(classes: dict[tuple[str, str], int]) -> None:
-    """Else the test above would prove nothing."""
+    """Otherwise the test above would prove nothing."""
     for place in range(3):
         assert any((classes[pair] == place) != (classes[pair[::-1]] == place) for pair in PAIRS)
     assert any(classes[pair] == classes[pair[::-1]] for pair in PAIRS)
@@ -55,13 +55,13 @@ def test_the_tiny_classifier_says_yes_and_no(classes: dict[tuple[str, str], int]
 
 def test_entailment_is_asked_once(tmp_path: Path, nli_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
-    entails = NliModel.entails
+    classify = EntailmentJudge.classify
 
-    def counting(self: NliModel, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    def recording(self: EntailmentJudge, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         asked.extend(pairs)
-        return entails(self, pairs)
+        return classify(self, pairs)
 
-    monkeypatch.setattr(NliModel, "entails", counting)
+    monkeypatch.setattr(EntailmentJudge, "classify", recording)
     questions = [ask(*pair) for pair in PAIRS] + [ask("a b", "a b"), ask("a b ", "a b\n\n")]
     cache = tmp_path / "verdicts.jsonl"
     first = EntailmentJudge(str(nli_folder), cache=VerdictCache(cache)).same([*questions, *questions])
@@ -69,7 +69,7 @@ def test_entailment_is_asked_once(tmp_path: Path, nli_folder: Path, monkeypatch:
     assert ("a b", "a b") not in asked
     assert first[-2:] == [True, True]
     backward = [pair for pair in asked if pair[::-1] in asked]
-    assert len(asked) < 2 * len(PAIRS)  # the second way only where the first one held
+    assert len(asked) < 2 * len(PAIRS)  # the second direction only where the first one holds
     assert backward
     count = len(asked)
     again = EntailmentJudge(str(nli_folder), cache=VerdictCache(cache))
@@ -86,11 +86,11 @@ def test_entailment_is_asked_once(tmp_path: Path, nli_folder: Path, monkeypatch:
         ("not_entailment", "other"),
     ],
 )
-def test_a_model_that_is_no_nli_judge(tmp_path: Path, labels: Sequence[str]) -> None:
-    """Told from the configuration alone, before any weights are there."""
+def test_other_classifiers_are_refused(tmp_path: Path, labels: Sequence[str]) -> None:
+    """By their configuration, before any weights are loaded."""
     folder = make_nli(tmp_path / "model", labels)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match="is no NLI judge") as caught:
+    with pytest.raises(ConfigError, match="is not an NLI classifier") as caught:
         EntailmentJudge(str(folder))
     assert labels[0] in str(caught.value)
 
@@ -101,9 +101,9 @@ def test_labels_of_two_way_models() -> None:
 
 
 def test_broken_judges(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no model in"):
+    with pytest.raises(ModelError, match=r"cannot read the configuration of the judge .*none.*config\.json"):
         EntailmentJudge(str(tmp_path / "none"))
-    with pytest.raises(ModelError, match="cannot find"):
+    with pytest.raises(ModelError, match="cannot read the configuration of the judge 'nobody/no-such-judge'"):
         EntailmentJudge("nobody/no-such-judge")
     with pytest.raises(ConfigError, match="device"):
         EntailmentJudge(str(make_nli(tmp_path / "a")), device="cuda:99")
@@ -115,9 +115,9 @@ def test_broken_judges(tmp_path: Path) -> None:
         EntailmentJudge(str(headless)).same([ask("a", "b")])
 
 
-def test_long_pairs_are_cut_and_told(tmp_path: Path) -> None:
+def test_long_pairs_are_truncated_with_a_warning(tmp_path: Path) -> None:
     judge = EntailmentJudge(str(make_nli(tmp_path / "model", max_positions=16)))
-    with pytest.warns(UserWarning, match="reads 16 tokens"):
+    with pytest.warns(UserWarning, match="reads at most 16 tokens"):
         judge.same([ask("a " * 30, "b " * 30)])
 
 

@@ -121,13 +121,17 @@ def _entailment(config: JudgeConfig, folder: Path | None) -> EntailmentJudge:
 
 def _llm(config: JudgeConfig, folder: Path | None) -> Judge:
     from semanticspec.training.labels.judges.cache import VerdictCache
-    from semanticspec.training.labels.judges.llm import Endpoint, LanguageModelJudge
+    from semanticspec.training.labels.judges.llm import LanguageModelJudge
 
     cache = VerdictCache(folder / "verdicts-llm.jsonl" if folder else None)
-    endpoint = Endpoint(
-        config.url or "", config.model or "", concurrency=config.concurrency, max_tokens=config.max_tokens
+    judge = LanguageModelJudge(
+        config.url or "",
+        config.model or "",
+        cache,
+        concurrency=config.concurrency,
+        max_tokens=config.max_tokens,
     )
-    return Clustering(LanguageModelJudge(endpoint, cache))
+    return Clustering(judge)
 
 
 register_judge("numeric", _numeric)

@@ -1,4 +1,4 @@
-"""What a judge is, and how the word of a judge that compares two texts becomes a partition into meanings."""
+"""The interfaces of judges, and the clustering that turns pairwise verdicts into groups of equal meaning."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-THINK_END = "</think>"
+from semanticspec.text.vocabulary import THINK_END
 
 
 class Judge(Protocol):
-    """Says which segments mean the same.
+    """Decides which segments mean the same.
 
     Attributes:
-        name: for files and for the card of the probes trained on its word.
-        identity: what else decides its answers (a model and its revision); empty for judges that are code alone.
+        name: used in file names and in the cards of probes trained on its labels.
+        identity: whatever else its verdicts depend on (a model and its revision); empty if there is nothing.
     """
 
     @property
@@ -24,17 +24,19 @@ class Judge(Protocol):
     def identity(self) -> str: ...
 
     def keys(self, problem: str, context: str, segments: Sequence[str]) -> Sequence[Hashable]:
-        """One key for each segment; segments with equal keys mean the same.
+        """Returns one key per segment; segments with equal keys mean the same.
 
         Args:
-            problem: the prompt. context: the output so far. segments: texts of segments that may come next.
+            problem: the prompt.
+            context: the output so far.
+            segments: texts of candidates for the next segment.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether two segments that may come next, after the same prompt and output, mean the same."""
+    """Do two candidates for the next segment, given the same prompt and output so far, mean the same?"""
 
     problem: str
     context: str
@@ -43,7 +45,7 @@ class Question:
 
 
 class PairJudge(Protocol):
-    """Compares two segments at a time; its word need not be transitive. Attributes as of `Judge`."""
+    """Compares segments in pairs; its verdicts need not be transitive. `name` and `identity` as in `Judge`."""
 
     @property
     def name(self) -> str: ...
@@ -52,15 +54,15 @@ class PairJudge(Protocol):
     def identity(self) -> str: ...
 
     def same(self, questions: Sequence[Question]) -> list[bool]:
-        """An answer for each question. Many are asked at once, so that a model can answer them in a batch."""
+        """Answers each question; a model can answer them in batches."""
         ...
 
 
 class Clustering:
-    """A judge made of a pair judge, by greedy clustering.
+    """Makes a `Judge` of a `PairJudge` by greedy clustering.
 
-    A segment that ends the thinking is never the same as one that does not, whatever a pair judge reads into
-    the tag: what follows them differs. (The paper never judges segments with the tag.)
+    A segment that ends the thinking never means the same as one that does not, whatever the pair judge would say,
+    because different text follows. (Segments in the paper do not contain the tag.)
     """
 
     def __init__(self, pairs: PairJudge) -> None:
@@ -69,41 +71,49 @@ class Clustering:
         self.identity = pairs.identity
 
     def keys(self, problem: str, context: str, segments: Sequence[str]) -> list[Hashable]:
+        """Returns the cluster number of each segment."""
+
         def same_as(founder: str, others: Sequence[str]) -> list[bool]:
             asked = [other for other in others if ends_thinking(other) == ends_thinking(founder)]
-            said = self.pairs.same([Question(problem, context, founder, other) for other in asked])
-            verdicts = dict(zip(asked, said, strict=True))
+            answers = self.pairs.same([Question(problem, context, founder, other) for other in asked])
+            verdicts = dict(zip(asked, answers, strict=True))
             return [verdicts.get(other, False) for other in others]
 
         return list(cluster(segments, same_as))
 
 
 def cluster(items: Sequence[str], same_as: Callable[[str, Sequence[str]], Sequence[bool]]) -> list[int]:
-    """Numbers of clusters: each item joins the first cluster whose founder is the same, or founds one.
+    """Assigns each text to the first cluster whose founder means the same; otherwise it founds a new cluster.
 
-    All that wait are compared with a founder at once, which asks exactly what going item by item would ask, in
-    as many rounds as there are clusters. Equal texts are one and are asked about once. Deviation from the
-    authors' scripts: an assignment, once made, is never overwritten.
+    Each round compares one founder with all unassigned texts in one call. These are the comparisons that the
+    item-by-item algorithm makes, in as many rounds as there are clusters. Equal texts are compared once.
+    Deviation from the authors' scripts: an assignment is never overwritten.
 
     Args:
         items: texts.
-        same_as: for a founder and others, whether each of them is the same as the founder.
+        same_as: takes a founder and other texts, and tells for each of them whether it means the same.
+
+    Returns:
+        A cluster number for each text, counting from 0.
     """
     numbers: dict[str, int] = {}
-    waiting = list(dict.fromkeys(items))
+    unassigned = list(dict.fromkeys(items))
     number = 0
-    while waiting:
-        founder, *others = waiting
+    while unassigned:
+        founder, *others = unassigned
         numbers[founder] = number
         verdicts = same_as(founder, others) if others else []
-        numbers.update(
-            {other: number for other, verdict in zip(others, verdicts, strict=True) if verdict},
-        )
-        waiting = [other for other in others if other not in numbers]
+        numbers.update({other: number for other, same in zip(others, verdicts, strict=True) if same})
+        unassigned = [other for other in others if other not in numbers]
         number += 1
     return [numbers[item] for item in items]
 
 
 def ends_thinking(text: str) -> bool:
-    """Whether the segment closes the reasoning."""
+    """Returns whether a segment ends the thinking."""
     return THINK_END in text
+
+
+def without_think_end(text: str) -> str:
+    """Returns a segment as a model is shown it: without the tag and surrounding white space."""
+    return text.replace(THINK_END, " ").strip()

@@ -1,4 +1,4 @@
-"""Verdicts a model has given, kept on disk: no question is asked twice, not even after a kill."""
+"""A cache of a model's verdicts on disk: no question is asked twice, even after the process was killed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from semanticspec.output.journal import Journal
 
 
 class VerdictCache:
-    """Yes or no by question. The question's own text and whoever is asked are both part of its key."""
+    """Maps questions to verdicts. A question is a tuple of texts, including the identity of the judge."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Reads what is there.
+        """Reads existing verdicts.
 
         Args:
-            path: of a JSONL file that need not exist; None keeps verdicts in memory only.
+            path: a JSONL file, created by the first `add`; None keeps verdicts in memory.
 
         Raises:
             ProbeError: the file is broken.
@@ -28,21 +28,23 @@ class VerdictCache:
         try:
             self._verdicts = {str(record["key"]): bool(record["verdict"]) for record in records}
         except KeyError as error:
-            raise ProbeError(f"{path} holds no verdicts (no {error}); delete it and label again") from error
+            raise ProbeError(
+                f"{path} is not a cache of verdicts (a line has no {error}); delete it and label again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._verdicts)
 
     def get(self, *question: str) -> bool | None:
-        """The verdict on a question, None if it was never asked."""
+        """Returns the verdict on a question; None if there is none yet."""
         return self._verdicts.get(_key(question))
 
     def add(self, verdicts: Mapping[tuple[str, ...], bool]) -> None:
-        """Stores verdicts by their questions."""
-        fresh = {_key(question): verdict for question, verdict in verdicts.items()}
-        if self._journal and fresh:
-            self._journal.append({"key": key, "verdict": verdict} for key, verdict in fresh.items())
-        self._verdicts.update(fresh)
+        """Stores verdicts by question."""
+        new = {_key(question): verdict for question, verdict in verdicts.items()}
+        if self._journal and new:
+            self._journal.append({"key": key, "verdict": verdict} for key, verdict in new.items())
+        self._verdicts.update(new)
 
 
 def _key(question: tuple[str, ...]) -> str:

@@ -1,12 +1,12 @@
-"""Arithmetic found in text, in a form in which equal computations are equal values.
+"""Extracts equations from text in a canonical form: equal computations become equal values.
 
-`14 + 23 = 37`, `23 + 14 = 37` and `37 = 14 + 23` are one equation; `14 - 23` and `23 - 14` are two. What is
-*stated* is kept, right or wrong: nothing is evaluated, and `14 + 23 = 38` is an equation of its own. A
-chain `3 * 4 + 2 = 12 + 2 = 14` counts as its two ends, so that a step told in more detail stays the same.
+`14 + 23 = 37`, `23 + 14 = 37` and `37 = 14 + 23` are one equation; `14 - 23` and `23 - 14` are two. Equations are
+not evaluated, so the wrong `14 + 23 = 38` is kept as it is stated. Of a chain `3 * 4 + 2 = 12 + 2 = 14` only the
+two ends count, so that intermediate results make no difference.
 
-Parsing is Python's own (`ast`, which runs nothing). Why not sympy or math-verify: sympy's parser evaluates
-text as code, which a model's output must never be; and both decide whether two *values* are equal, where a
-step's meaning is what is computed from what: `4 + 3 = 7` and `9 - 2 = 7` have to differ.
+Python's own `ast.parse` does the parsing; it executes nothing. sympy and math-verify are no alternatives: sympy's
+parser evaluates its input as code, which is unsafe for the output of a model, and both compare *values*, while
+the meaning of a step is what is computed from what: `4 + 3 = 7` and `9 - 2 = 7` must differ.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fractions import Fraction
 from typing import Any
 
 Form = Any
-"""A canonical expression: a `Fraction`, a variable's letter, or a nested tuple that starts with + , * or ^."""
+"""A canonical expression: a `Fraction`, the letter of a variable, or a nested tuple that starts with +, * or ^."""
 
-# Letters read as variables when they stand beside an operator; the others are more often units (5 m, 3 h).
+# Letters that count as variables beside an operator; the others are more often units (5 m, 3 h).
 _VARIABLES = frozenset("abcknpqrtuvwxyz")
-_LONGEST = 200  # tokens of a side; longer is no step of a solution, and deep nesting would be a trap
-_TOKEN = re.compile(  # digits are bounded: Python refuses to read numbers of thousands
+_MAX_TOKENS = 200  # of an equation; bounds the parser's recursion
+_TOKEN = re.compile(  # the number of digits is bounded because Python refuses to parse very long numbers
     r"(?P<number>\d{1,99}(?:\.\d{1,99})?|\.\d{1,99})(?P<percent>\s*(?:%|percent\b|per cent\b))?"
     r"|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|(?P<operator>[-+*/^()=])|(?P<stop>\S)"
 )
@@ -34,7 +34,12 @@ _EQUATION = re.compile(r"[NV(][NV()+\-*/^]*(?:=-?[NV(][NV()+\-*/^]*)+")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text. `kind`: N number, V variable, W word, | end of a clause, or the operator itself."""
+    """A token of normalized text.
+
+    Attributes:
+        kind: N (number), V (variable), W (word), | (end of a clause), or the operator itself.
+        glued: no white space precedes the token.
+    """
 
     kind: str
     text: str
@@ -44,14 +49,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """Two canonical sides; the side that computes comes first."""
+    """Two canonical sides; a compound expression comes first."""
 
     left: Form
     right: Form
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Cuts normalised text into tokens; `-5` is a number where no difference can be meant."""
+    """Splits normalized text into tokens; `-5` is a number where it cannot be a subtraction."""
     found: list[Token] = []
     end = 0
     for match in _TOKEN.finditer(text):
@@ -70,7 +75,7 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def _is_sign(before: Sequence[Token], glued: bool) -> bool:
-    """Whether a minus stands directly before a number and behind nothing it could take away from."""
+    """Returns whether the last token is a minus sign of the number that follows, not a subtraction."""
     if not before or before[-1].kind != "-" or not glued:
         return False
     return (
@@ -79,27 +84,27 @@ def _is_sign(before: Sequence[Token], glued: bool) -> bool:
 
 
 def equations_of(tokens: Sequence[Token]) -> list[Equation]:
-    """The equations in a text, in order; those of two bare numbers (`23 = 37`) are misread text and left out."""
+    """Returns the equations of a text in order, without pairs of plain numbers (`23 = 37`), which are misread text."""
     joined = list(_join(_without_units(tokens)))
     shape = "".join(token.kind for token in joined)
     found = (
         _equation(joined[match.start() : match.end()])
         for match in _EQUATION.finditer(shape)
-        if match.end() - match.start() <= _LONGEST
+        if match.end() - match.start() <= _MAX_TOKENS
     )
     return [equation for equation in found if equation is not None]
 
 
 def implied_equation(numbers: Sequence[Fraction], factor: Fraction | None = None) -> Equation | None:
-    """The equation that a text without one tells, if its numbers give it: `4 and 3 make 7`.
+    """Returns the equation that a text states in words, judging by its numbers: `4 and 3 make 7`.
 
     Args:
         numbers: in the order of the text; the last one is the result.
-        factor: what the words multiply by ("doubles": 2), None for nothing.
+        factor: what the words multiply by ("doubles": 2); None if they do not.
 
     Returns:
-        The first that holds of sum, difference, product and quotient of two numbers; None if none does, or if
-        there are not two.
+        Sum, difference, product or quotient of the two operands, whichever first gives the result; None if none
+        does, or if the number of operands is another.
     """
     *operands, result = numbers if numbers else (Fraction(0),)
     if factor is not None and len(operands) == 1:
@@ -121,7 +126,7 @@ def implied_equation(numbers: Sequence[Fraction], factor: Fraction | None = None
 
 
 def _without_units(tokens: Sequence[Token]) -> Iterator[Token]:
-    """Drops words between a number and the operator behind it, and reads a lone letter as a word."""
+    """Drops units (words between a number and the next operator) and turns single letters in prose into words."""
     listed: list[Token] = []
     for place, token in enumerate(tokens):
         behind = tokens[place + 1].kind if place + 1 < len(tokens) else "|"
@@ -134,7 +139,7 @@ def _without_units(tokens: Sequence[Token]) -> Iterator[Token]:
 
 
 def _join(tokens: Iterator[Token]) -> Iterator[Token]:
-    """Writes out products that are implied (`2x`, `3(4 + 1)`) and ends a clause between other neighbours."""
+    """Inserts implied multiplications (`2x`, `3(4 + 1)`); other adjacent operands end a clause."""
     before = "|"
     for token in tokens:
         if before in "NV)" and token.kind in "NV(":
@@ -156,7 +161,7 @@ def _equation(tokens: Sequence[Token]) -> Equation | None:
     except (SyntaxError, ValueError, RecursionError):
         return None
     if len(forms) > 2 and isinstance(forms[0], str):
-        forms = forms[1:]  # "x = 14 + 23 = 37" says what 14 + 23 is
+        forms = forms[1:]  # "x = 14 + 23 = 37" only names the result
     left, right = forms[0], forms[-1]
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return None
@@ -164,10 +169,10 @@ def _equation(tokens: Sequence[Token]) -> Equation | None:
 
 
 def _read(side: Sequence[Token]) -> Form:
-    """Reads one side.
+    """Parses one side of an equation.
 
     Raises:
-        SyntaxError, ValueError: it is no expression.
+        SyntaxError, ValueError: it is not an arithmetic expression.
     """
     kept = _balanced(side)
     while kept and kept[-1].kind in "+-*/^(":
@@ -182,9 +187,9 @@ def _read(side: Sequence[Token]) -> Form:
 
 
 def _balanced(tokens: Sequence[Token]) -> list[Token]:
-    """Without brackets that lack their partner, as in `(14 + 23 = 37)`."""
+    """Removes unmatched brackets, as in one side of `(14 + 23 = 37)`."""
     opened: list[int] = []
-    lonely: set[int] = set()
+    unmatched: set[int] = set()
     for place, token in enumerate(tokens):
         if token.kind == "(":
             opened.append(place)
@@ -192,9 +197,9 @@ def _balanced(tokens: Sequence[Token]) -> list[Token]:
             if opened:
                 opened.pop()
             else:
-                lonely.add(place)
-    lonely.update(opened)
-    return [token for place, token in enumerate(tokens) if place not in lonely]
+                unmatched.add(place)
+    unmatched.update(opened)
+    return [token for place, token in enumerate(tokens) if place not in unmatched]
 
 
 def _canonical(node: ast.expr, values: dict[str, Fraction]) -> Form:
@@ -207,7 +212,7 @@ def _canonical(node: ast.expr, values: dict[str, Fraction]) -> Form:
         case ast.BinOp(left=left, op=operation, right=right):
             first, second = _canonical(left, values), _canonical(right, values)
         case _:
-            raise ValueError(f"no arithmetic: {ast.dump(node)[:80]}")
+            raise ValueError(f"not arithmetic: {ast.dump(node)[:80]}")
     match operation:
         case ast.Add():
             return _sum([(1, first), (1, second)])
@@ -219,11 +224,11 @@ def _canonical(node: ast.expr, values: dict[str, Fraction]) -> Form:
             return _product([first], [second])
         case ast.Pow():
             return ("^", first, second)
-    raise ValueError(f"no arithmetic: {operation}")
+    raise ValueError(f"not arithmetic: {operation}")
 
 
 def _sum(terms: Sequence[tuple[int, Form]]) -> Form:
-    """A sum with its signs, nested sums opened, in an order of its own."""
+    """Returns a canonical sum of signed terms: nested sums are flattened, terms sorted."""
     flat: list[tuple[int, Form]] = []
     for sign, form in terms:
         nested = form[1] if isinstance(form, tuple) and form[0] == "+" else [(1, form)]
@@ -238,7 +243,7 @@ def _sum(terms: Sequence[tuple[int, Form]]) -> Form:
 
 
 def _product(above: Sequence[Form], below: Sequence[Form]) -> Form:
-    """A product and what it is divided by, nested ones opened; 0.5 is 1 / 2, and factors of 1 say nothing."""
+    """Returns a canonical quotient of products: flattened, sorted, 0.5 as 1 / 2, without factors of 1."""
     top: list[Form] = []
     bottom: list[Form] = []
     for forms, same, other in ((above, top, bottom), (below, bottom, top)):

@@ -1,20 +1,22 @@
-"""A language model as judge, behind any endpoint that speaks OpenAI's chat completions."""
+"""The judge `llm`: asks a language model behind an OpenAI-compatible chat completions endpoint."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING
 
-from semanticspec.errors import ConfigError, EngineError
-from semanticspec.training.labels.judges.base import THINK_END, Question
+from pydantic import HttpUrl, TypeAdapter, ValidationError
+
+from semanticspec.errors import ConfigError, EngineError, first_line
+from semanticspec.install_hints import install_hint
+from semanticspec.training.labels.judges.base import Question, without_think_end
 from semanticspec.training.labels.judges.cache import VerdictCache
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _INSTRUCTION = (
@@ -23,192 +25,148 @@ _INSTRUCTION = (
     "Wording, order and style do not matter. If one states anything that the other does not, or contradicts it, "
     "they do not mean the same. Answer with one word, yes or no."
 )
-_PROMPT_VERSION = "1"  # part of the cache's keys: a new prompt is a new question
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_PROMPT_VERSION = "1"  # part of the cache key: verdicts on another prompt are not reused
+_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 _ANSWER = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
-_LONGEST_WAIT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where and how to ask.
-
-    Attributes:
-        url: up to and including the version, such as http://localhost:8000/v1.
-        model: the name the endpoint knows it by.
-        concurrency: requests at once, >= 1.
-        timeout_s: of one request.
-        max_tokens: of an answer; a model that thinks first needs more.
-        attempts: at most so many for one question, >= 1.
-        first_wait_s: before the second attempt; doubled before each further one, at most a minute.
-    """
-
-    url: str
-    model: str
-    concurrency: int = 4
-    timeout_s: float = 120.0
-    max_tokens: int = 16
-    attempts: int = 6
-    first_wait_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not re.match(r"https?://\S+$", self.url):
-            raise ConfigError(f"--judge-url is {self.url!r}; expected one such as http://localhost:8000/v1")
-        if not self.model:
-            raise ConfigError("--judge-model is empty; expected the name the endpoint knows its model by")
-        if min(self.concurrency, self.max_tokens, self.attempts) < 1 or self.timeout_s <= 0:
-            raise ConfigError("an endpoint needs concurrency, max_tokens, attempts and timeout_s above 0")
+_RESUME = "verdicts so far are kept; rerun the same command to resume"
 
 
 class LanguageModelJudge:
-    """Asks yes or no, greedily, with prompt and context; the two segments go in an order of their own, so that
-    an answer does not depend on which came first."""
+    """Asks for yes or no with greedy decoding, given the prompt and the output so far.
+
+    The two segments are sorted before they are shown, so the verdict does not depend on their order.
+    """
 
     name = "llm"
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        url: str,
+        model: str,
         cache: VerdictCache | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        *,
+        concurrency: int = 4,
+        max_tokens: int = 16,
+        max_retries: int = 5,
+        timeout_s: float = 120.0,
     ) -> None:
-        """Raises EngineError where httpx2 is missing. The key comes from the environment, `OPENAI_API_KEY`."""
-        self._endpoint = endpoint
-        self._cache = VerdictCache() if cache is None else cache
-        self._sleep = sleep
-        self._http = _httpx()
-        key = os.environ.get(KEY_VARIABLE, "")
-        self._client = self._http.Client(
-            timeout=endpoint.timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {}
-        )
-        self._reached = False
-        self.identity = f"{endpoint.model}, prompt {_PROMPT_VERSION}"  # wherever it is served
+        """Sends nothing yet. The API key is read from the environment variable `OPENAI_API_KEY`.
 
-    def same(self, questions: Sequence[Question]) -> list[bool]:
-        """An answer for each question; every answer is stored as it comes in.
+        Args:
+            url: base URL including the version, such as http://localhost:8000/v1.
+            model: the endpoint's name for its model.
+            cache: verdicts given before; None keeps them in memory.
+            concurrency: concurrent requests, >= 1.
+            max_tokens: length limit of an answer, >= 1; reasoning models need more than the default.
+            max_retries: retries of a request that failed (busy, server error, no connection), with backoff.
+            timeout_s: time limit of one request.
 
         Raises:
-            EngineError: the endpoint cannot be reached, refuses, or says neither yes nor no.
+            ConfigError: an argument is out of range.
+            EngineError: the openai package is missing.
+        """
+        try:
+            TypeAdapter(HttpUrl).validate_python(url)
+        except ValidationError as error:
+            raise ConfigError(
+                f"--judge-url is {url!r}; expected a URL such as http://localhost:8000/v1"
+            ) from error
+        if min(concurrency, max_tokens) < 1 or max_retries < 0 or timeout_s <= 0:
+            raise ConfigError(
+                f"concurrency is {concurrency}, max_tokens {max_tokens}, max_retries {max_retries}, timeout_s "
+                f"{timeout_s}; expected at least 1, 1 and 0, and a timeout above 0"
+            )
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise EngineError(f"the judge llm needs the openai package: {install_hint('probes')}") from error
+        self._url, self._model = url, model
+        self._cache = VerdictCache() if cache is None else cache
+        self._concurrency, self._max_tokens = concurrency, max_tokens
+        self._client = OpenAI(
+            base_url=url,
+            api_key=os.environ.get(KEY_VARIABLE) or "none",
+            max_retries=max_retries,
+            timeout=timeout_s,
+        )
+        self.identity = f"{model}, prompt {_PROMPT_VERSION}"  # the same model may be served elsewhere
+
+    def same(self, questions: Sequence[Question]) -> list[bool]:
+        """Answers each question; stores every verdict as soon as it arrives.
+
+        Raises:
+            EngineError: the endpoint cannot be reached, refuses a request, or answers neither yes nor no.
         """
         keys = [self._key(question) for question in questions]
         asked = [key for key in dict.fromkeys(keys) if self._cache.get(*key) is None]
-        stopped = Event()  # one failure ends all: no further request is sent
-
-        def ask(key: tuple[str, ...]) -> bool | None:
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            futures = {pool.submit(self._ask, key): key for key in asked}
             try:
-                return None if stopped.is_set() else self._ask(key)
+                for future in as_completed(futures):
+                    self._cache.add({futures[future]: future.result()})
             except BaseException:
-                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)  # send no further requests
                 raise
-
-        pool = ThreadPoolExecutor(self._endpoint.concurrency)
-        futures = {pool.submit(ask, key): key for key in asked}
-        try:
-            for future in as_completed(futures):
-                if not future.exception() and (said := future.result()) is not None:
-                    self._cache.add({futures[future]: said})
-        finally:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-        for future in futures:
-            future.result()  # raises what went wrong
         return [bool(self._cache.get(*key)) for key in keys]
 
     def _key(self, question: Question) -> tuple[str, ...]:
-        first, second = sorted(_plain(text) for text in (question.first, question.second))
+        first, second = sorted(map(without_think_end, (question.first, question.second)))
         return (self.identity, question.problem, question.context, first, second)
 
     def _ask(self, key: tuple[str, ...]) -> bool:
         _, problem, context, first, second = key
         if first == second:
             return True
-        body = {
-            "model": self._endpoint.model,
-            "messages": [
-                {"role": "system", "content": _INSTRUCTION},
-                {"role": "user", "content": _task(problem, context, first, second)},
-            ],
-            "temperature": 0,
-            "max_tokens": self._endpoint.max_tokens,
-        }
-        return self._read(self._post(body))
+        return self._parse(self._request(_user_message(problem, context, first, second)))
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        """The response to a request, tried again while the endpoint is busy, ill or slow.
+    def _request(self, user_message: str) -> ChatCompletion:
+        import openai
 
-        Raises:
-            EngineError: it stays so, refuses the request, or was never there.
-        """
-        url = self._endpoint.url.rstrip("/") + "/chat/completions"
-        trouble, wait_s = "", self._endpoint.first_wait_s
-        for attempt in range(self._endpoint.attempts):
-            if attempt:
-                self._sleep(min(wait_s, _LONGEST_WAIT_S))
-                wait_s *= 2
-            try:
-                response = self._client.post(url, json=body)
-            except self._http.TransportError as error:
-                trouble = f"{type(error).__name__} {error}".strip()
-                if isinstance(error, self._http.TimeoutException) or self._reached:
-                    continue
-                raise EngineError(
-                    f"no endpoint answers at {url} ({trouble}); start one there, or check --judge-url"
-                ) from error
-            except self._http.InvalidURL as error:
-                raise EngineError(f"{url!r} is no address ({error}); check --judge-url") from error
-            self._reached = True
-            if response.status_code == 429 or response.status_code >= 500:
-                trouble = f"status {response.status_code}"
-                wait_s = max(wait_s, _seconds(response.headers.get("Retry-After", "")))
-                continue
-            if response.status_code != 200:
-                said = " ".join(response.text.split())[:200]
-                raise EngineError(
-                    f"{url} refuses with status {response.status_code}: {said}; check --judge-model, --judge-url "
-                    f"and {KEY_VARIABLE}"
-                )
-            return response
-        raise EngineError(
-            f"{url} gave no answer in {self._endpoint.attempts} attempts ({trouble}); answers so far are kept, "
-            "the same command goes on"
-        )
-
-    def _read(self, response: Any) -> bool:
         try:
-            said = str(response.json()["choices"][0]["message"]["content"] or "")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            text = " ".join(response.text.split())[:100]
+            return self._client.chat.completions.create(
+                model=self._model,
+                messages=[
+                    {"role": "system", "content": _INSTRUCTION},
+                    {"role": "user", "content": user_message},
+                ],
+                temperature=0,
+                max_tokens=self._max_tokens,
+            )
+        except openai.APIConnectionError as error:
+            cause = first_line(error.__cause__ or error)
             raise EngineError(
-                f"{self._endpoint.url} does not answer like a chat completion: {text!r}; check --judge-url"
+                f"no answer from {self._url} ({cause}); check --judge-url and the endpoint; {_RESUME}"
             ) from error
-        answer = _ANSWER.match(_THOUGHT.sub("", said))
+        except openai.APIStatusError as error:
+            retryable = error.status_code == 429 or error.status_code >= 500
+            fix = _RESUME if retryable else f"check --judge-model, --judge-url and {KEY_VARIABLE}"
+            said = " ".join(error.response.text.split())[:200]
+            raise EngineError(
+                f"{self._url} answers with status {error.status_code}: {said}; {fix}"
+            ) from error
+        except (openai.APIError, ValueError) as error:
+            raise self._not_a_completion(error) from error
+
+    def _parse(self, completion: ChatCompletion) -> bool:
+        """Raises EngineError for anything but yes or no."""
+        try:
+            text = completion.choices[0].message.content or ""
+        except (AttributeError, IndexError, TypeError) as error:  # the client does not validate answers
+            raise self._not_a_completion(completion) from error
+        answer = _ANSWER.match(_THINKING.sub("", text))
         if answer is None:
             raise EngineError(
-                f"the judge {self._endpoint.model} said {said[:100]!r}, neither yes nor no; use a model that follows "
-                "instructions, and for one that thinks first a higher --judge-max-tokens"
+                f"the judge {self._model} answered {text[:100]!r}; expected yes or no; use a model that follows "
+                "instructions, or raise --judge-max-tokens for a reasoning model"
             )
         return answer.group(1).lower() == "yes"
 
+    def _not_a_completion(self, got: object) -> EngineError:
+        text = " ".join(str(got).split())[:100]
+        return EngineError(f"{self._url} does not return a chat completion, but {text!r}; check --judge-url")
 
-def _task(problem: str, context: str, first: str, second: str) -> str:
+
+def _user_message(problem: str, context: str, first: str, second: str) -> str:
     parts = [("Problem", problem), ("Solution so far", context), ("Step A", first), ("Step B", second)]
-    told = "\n\n".join(f"{name}:\n{text.strip()}" for name, text in parts if text.strip() or "Step" in name)
-    return f"{told}\n\nDo step A and step B mean the same? Answer yes or no."
-
-
-def _plain(text: str) -> str:
-    return text.replace(THINK_END, " ").strip()
-
-
-def _seconds(header: str) -> float:
-    """What `Retry-After` asks for; 0 for none, or for a date."""
-    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header.strip()) else 0.0
-
-
-def _httpx() -> Any:
-    try:
-        return importlib.import_module("httpx2")
-    except ImportError as error:
-        raise EngineError(
-            "the judge llm needs the package httpx2: pip install 'semanticspec[probes]'"
-        ) from error
+    shown = "\n\n".join(f"{name}:\n{text.strip()}" for name, text in parts if text.strip() or "Step" in name)
+    return f"{shown}\n\nDo step A and step B mean the same? Answer yes or no."

@@ -1,8 +1,7 @@
-"""The paper's judge: two segments mean the same when a model of natural language inference says that each
-entails the other.
+"""The judge `nli`, the paper's: two segments mean the same if a classifier says that each entails the other.
 
-As in the paper the model sees the texts of the two segments alone, neither prompt nor context: such models know
-pairs of sentences, and most of them read 512 tokens.
+As in the paper, the classifier reads the two segments only, without the prompt and the output so far: models for
+natural language inference (NLI) are trained on pairs of sentences, and most of them are limited to 512 tokens.
 """
 
 from __future__ import annotations
@@ -10,20 +9,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from semanticspec.errors import ConfigError, ModelError, first_line
-from semanticspec.training.labels.judges.base import THINK_END, Question
+from semanticspec.install_hints import install_hint
+from semanticspec.training.labels.judges.base import Question, without_think_end
 from semanticspec.training.labels.judges.cache import VerdictCache
 
 DEFAULT_NLI_MODEL = "microsoft/deberta-v2-xlarge-mnli"
 """Source: the paper."""
-_LONGEST_PAIR = 512  # tokens; what these models were trained on
+_MAX_PAIR_TOKENS = 512  # the length these models are trained on
 
 
 class EntailmentJudge:
-    """Entailment both ways. The second way is asked only where the first one holds."""
+    """Tests entailment in both directions; the second direction only where the first one holds."""
 
     name = "nli"
 
@@ -34,89 +35,80 @@ class EntailmentJudge:
         batch_size: int = 32,
         cache: VerdictCache | None = None,
     ) -> None:
-        """Reads the model's configuration; the weights are loaded when the first question is not in the cache.
+        """Reads the model's configuration. The weights are loaded when the first question is not in the cache.
+
+        Args:
+            model: hub name or folder of a sequence classifier with a label for entailment.
+            device: auto, cpu, cuda, cuda:N or mps.
+            batch_size: pairs per forward pass, >= 1.
+            cache: verdicts given before; None keeps them in memory.
 
         Raises:
-            ConfigError: the model is no NLI judge, or the device is not there.
-            ModelError: there is no such model.
+            ConfigError: the model is not an NLI classifier, or an argument is out of range.
+            ModelError: the model cannot be found.
         """
-        self._model = NliModel(model, device, batch_size)
-        self._cache = VerdictCache() if cache is None else cache
-        self.identity = self._model.identity
+        from transformers import AutoConfig
 
-    def same(self, questions: Sequence[Question]) -> list[bool]:
-        """An answer for each question, the same whichever segment comes first."""
-        pairs = [(_plain(question.first), _plain(question.second)) for question in questions]
-        forward = self._entails(pairs)
-        kept = [pair[::-1] for pair, holds in zip(pairs, forward, strict=True) if holds]
-        backward = iter(self._entails(kept))
-        return [holds and next(backward) for holds in forward]
-
-    def _entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether each premise entails its hypothesis; only what is not in the cache is asked, once."""
-        asked = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1] and self._known(pair) is None]
-        asked.sort(key=lambda pair: len(pair[0]) + len(pair[1]))  # alike lengths share a batch
-        for start in range(0, len(asked), self._model.batch_size):
-            batch = asked[start : start + self._model.batch_size]
-            said = self._model.entails(batch)
-            self._cache.add({(self.identity, *pair): yes for pair, yes in zip(batch, said, strict=True)})
-        return [first == second or bool(self._known((first, second))) for first, second in pairs]
-
-    def _known(self, pair: tuple[str, str]) -> bool | None:
-        return self._cache.get(self.identity, *pair)
-
-
-class NliModel:
-    """A sequence classifier by hub name or folder, and which of its labels says "entailment"."""
-
-    def __init__(self, model: str, device: str, batch_size: int) -> None:
         from semanticspec.engines.transformers.loading import resolve_device
 
         if batch_size < 1:
-            raise ConfigError(f"the batch size is {batch_size}; expected at least 1")
-        self.model = model
-        self._name = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-        self.batch_size = batch_size
-        self.device = resolve_device(device)
-        config = _read_config(model)
-        self.entailment = entailment_label(model, config.id2label, config.label2id)
-        self.identity = f"{model}@{_revision(model, config)}"
+            raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+        folder = Path(model).expanduser()
+        self.model, self.batch_size, self.device = model, batch_size, resolve_device(device)
+        self._path = str(folder) if folder.is_dir() else model
+        self._cache = VerdictCache() if cache is None else cache
+        try:
+            config = AutoConfig.from_pretrained(self._path)
+        except Exception as error:
+            raise ModelError(
+                f"cannot read the configuration of the judge {model!r} ({first_line(error)}); expected a folder "
+                "with a config.json, or a hub name"
+            ) from error
+        self._entailment = entailment_label(model, config.id2label, config.label2id)
+        revision = _folder_digest(folder) if folder.is_dir() else getattr(config, "_commit_hash", None) or ""
+        self.identity = f"{model}@{revision}"
 
-    def entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether the most probable label of each (premise, hypothesis) is entailment, in one batch."""
+    def same(self, questions: Sequence[Question]) -> list[bool]:
+        """Answers each question; the order of its two segments does not matter."""
+        pairs = [(without_think_end(one.first), without_think_end(one.second)) for one in questions]
+        forward = self._entails(pairs)
+        backward = iter(self._entails([pair[::-1] for pair, yes in zip(pairs, forward, strict=True) if yes]))
+        return [yes and next(backward) for yes in forward]
+
+    def _entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Returns whether each premise entails its hypothesis; the model sees only pairs that are not cached."""
+        asked = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1] and self._cached(pair) is None]
+        asked.sort(key=lambda pair: len(pair[0]) + len(pair[1]))  # less padding
+        for start in range(0, len(asked), self.batch_size):
+            batch = asked[start : start + self.batch_size]
+            verdicts = zip(batch, self.classify(batch), strict=True)
+            self._cache.add({(self.identity, *pair): yes for pair, yes in verdicts})
+        return [first == second or bool(self._cached((first, second))) for first, second in pairs]
+
+    def _cached(self, pair: tuple[str, str]) -> bool | None:
+        return self._cache.get(self.identity, *pair)
+
+    def classify(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Returns whether entailment is the most probable label of each (premise, hypothesis), in one batch."""
         import torch
 
-        tokenizer, network = self._loaded
-        premises, hypotheses = zip(*pairs, strict=True)
+        tokenizer, network, max_tokens = self._loaded
+        premises, hypotheses = map(list, zip(*pairs, strict=True))
         encoded = tokenizer(
-            list(premises),
-            list(hypotheses),
-            padding=True,
-            truncation=True,
-            max_length=self._max_length,
-            return_tensors="pt",
+            premises, hypotheses, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
         )
-        if encoded["input_ids"].shape[1] >= self._max_length:
+        if encoded["input_ids"].shape[1] >= max_tokens:
             warnings.warn(
-                f"{self.model} reads {self._max_length} tokens; pairs of segments that are longer are cut there",
+                f"{self.model} reads at most {max_tokens} tokens; longer pairs of segments are truncated",
                 stacklevel=2,
             )
         with torch.inference_mode():
-            logits = network(**encoded.to(self.device)).logits
-        return [bool(label == self.entailment) for label in logits.argmax(-1).tolist()]
+            labels = network(**encoded.to(self.device)).logits.argmax(-1)
+        return [label == self._entailment for label in labels.tolist()]
 
     @cached_property
-    def _max_length(self) -> int:
-        tokenizer, network = self._loaded
-        known = (
-            tokenizer.model_max_length,
-            getattr(network.config, "max_position_embeddings", _LONGEST_PAIR),
-        )
-        return min(_LONGEST_PAIR, *map(int, known))
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
-        """Tokenizer and network.
+    def _loaded(self) -> tuple[Any, Any, int]:
+        """The tokenizer, the network, and the maximum length of a pair in tokens.
 
         Raises:
             ModelError: files are missing or broken, or the classifier has no trained weights.
@@ -124,74 +116,46 @@ class NliModel:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self._name)
+            tokenizer = AutoTokenizer.from_pretrained(self._path)
             network, report = AutoModelForSequenceClassification.from_pretrained(
-                self._name, output_loading_info=True
+                self._path, output_loading_info=True
             )
         except Exception as error:
             raise ModelError(
-                f"cannot load the judge {self.model}: {first_line(error)}; if a tokenizer's package is missing: "
-                "pip install 'semanticspec[probes]'"
+                f"cannot load the judge {self.model}: {first_line(error)}; if its tokenizer needs a package: "
+                f"{install_hint('probes')}"
             ) from error
-        if missing := sorted(report["missing_keys"]):
-            # transformers would go on with random numbers in their place.
+        if missing := sorted(report["missing_keys"]):  # transformers initializes these at random
             raise ModelError(f"{self.model} lacks {len(missing)} of its weights, among them {missing[0]}")
-        return tokenizer, network.to(self.device).eval()
+        max_positions = getattr(network.config, "max_position_embeddings", _MAX_PAIR_TOKENS)
+        max_tokens = min(_MAX_PAIR_TOKENS, tokenizer.model_max_length, max_positions)
+        return tokenizer, network.to(self.device).eval(), int(max_tokens)
 
 
 def entailment_label(model: str, id2label: Mapping[int, str], label2id: Mapping[str, int]) -> int:
-    """The place of "entailment" among a model's labels, whatever their order.
+    """Returns the index of the label "entailment", whatever the order of the labels.
 
     Raises:
-        ConfigError: there is none, or not just one: the model is no NLI judge.
+        ConfigError: there is not exactly one such label.
     """
-    named = {int(place): str(label) for place, label in id2label.items()}
-    found = {place for place, label in named.items() if _says_entailment(label)}
-    found = found or {int(place) for label, place in label2id.items() if _says_entailment(label)}
-    if len(found) != 1 or len(named) < 2:
-        labels = ", ".join(named.values()) or "none"
+    labels = {int(index): str(label) for index, label in id2label.items()}
+    found = {index for index, label in labels.items() if _means_entailment(label)}
+    found = found or {int(index) for label, index in label2id.items() if _means_entailment(label)}
+    if len(found) != 1 or len(labels) < 2:
         raise ConfigError(
-            f"{model} is no NLI judge: its labels are {labels}; expected one that says entailment, "
-            f"as of {DEFAULT_NLI_MODEL}"
+            f"{model} is not an NLI classifier: its labels are {', '.join(labels.values()) or 'none'}; expected "
+            f"exactly one that starts with 'entail', as in {DEFAULT_NLI_MODEL}"
         )
     return found.pop()
 
 
-def _says_entailment(label: str) -> bool:
-    """`entailment`, `ENTAILMENT` or `entails`, and not `not_entailment`."""
+def _means_entailment(label: str) -> bool:
+    """Accepts `entailment`, `ENTAILMENT` and `entails`, but not `not_entailment`."""
     return label.strip().lower().startswith("entail")
 
 
-def _plain(text: str) -> str:
-    return text.replace(THINK_END, " ").strip()
-
-
-def _read_config(model: str) -> Any:
-    from transformers import AutoConfig
-
-    path = Path(model).expanduser()
-    if model.startswith((".", "/", "~")) and not (path / "config.json").is_file():
-        raise ModelError(
-            f"there is no model in {model!r}; expected a folder with a config.json, or a hub name"
-        )
-    try:
-        return AutoConfig.from_pretrained(str(path) if path.is_dir() else model)
-    except OSError as error:
-        raise ModelError(
-            f"cannot find the judge {model!r}: no such folder here, and the hub does not give it out; "
-            "check the name and the network"
-        ) from error
-    except Exception as error:
-        raise ModelError(f"{model} is no model transformers knows: {first_line(error)}") from error
-
-
-def _revision(model: str, config: Any) -> str:
-    """The hub's commit; for a folder a digest of its configuration and of its weights' names and sizes."""
-    from hashlib import sha256
-
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return str(getattr(config, "_commit_hash", None) or "")
+def _folder_digest(folder: Path) -> str:
+    """Hashes the configuration and the names and sizes of the weight files."""
     digest = sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name}:{path.stat().st_size}\n".encode())

@@ -1,4 +1,4 @@
-"""The judge of mathematical text: compares equations, results and numbers, and is blind to everything else."""
+"""The judge `numeric` for mathematical text: compares equations and numbers, and ignores everything else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
 
-from semanticspec.training.labels.judges.base import THINK_END, ends_thinking
+from semanticspec.text.vocabulary import THINK_END
+from semanticspec.training.labels.judges.base import ends_thinking
 from semanticspec.training.labels.judges.equations import Token, equations_of, implied_equation, tokens_of
 
 _NUMBER_WORDS = {
@@ -28,7 +29,7 @@ _FACTORS = (
 )
 _SUPERSCRIPTS = str.maketrans({"²": "^2", "³": "^3"})
 
-# Applied in order, each to what the ones before it left.
+# Applied in this order.
 _LATEX: tuple[tuple[str, str], ...] = (
     (r"\\\\", " ; "),
     (r"\\(?:left|right|bigl|bigr|big|quad|qquad|displaystyle)(?![a-z])|\\[,;!: ]|(?<=\d)\{,\}(?=\d)", ""),
@@ -40,18 +41,18 @@ _LATEX: tuple[tuple[str, str], ...] = (
     (r"\^\{([^{}]*)\}", r"^(\1)"),
     (r"\\[dtc]?frac\s*(?:(\d)\s*(\d)|\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\})", r" (\1\3/\2\4)"),
 )
-# Repeated until nothing changes, since they nest.
+# Applied until nothing changes, because they nest.
 _LATEX_NESTED: tuple[tuple[str, str], ...] = (
     (r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))"),
     (r"\\(?:text\w*|math\w*|boxed|fbox|operatorname)\s*\{([^{}]*)\}", r" \1 "),
 )
 _PLAIN: tuple[tuple[str, str], ...] = (
     (r"\\[a-z]+|[{}]", " "),
-    (r"<<[^<>]*>>", ""),  # calculator notes of GSM8K's solutions
+    (r"<<[^<>]*>>", ""),  # calculator annotations of GSM8K
     (
         r"(?m)^\s*(?:[*•#>-]+\s+)*(?:(?:step\s*)?\d+\s*[.):]\s+(?=\S))?",
         "",
-    ),  # bullets and numbers of list items
+    ),  # markers of list items
     (r"\bstep\s+\d+\b", " step "),
     (r"(?<=\d)\s*\*\*\s*(?=\d)", "^"),
     (r"\*\*|__|`", " "),
@@ -79,24 +80,24 @@ _PLAIN: tuple[tuple[str, str], ...] = (
 
 
 class NumericJudge:
-    """Segments mean the same when they state the same equations; without equations, the same numbers.
+    """Segments mean the same if they state the same set of equations or, without equations, the same set of numbers.
 
-    An equation may also be told in words: three numbers of which the last is the sum, difference, product or
-    quotient of the others (`4 and 3 make 7`). Equations and numbers are *sets*: to say one twice adds nothing.
-    Segments without any number mean the same when their words are equal but for case and punctuation. Who
-    or what is counted is not read: combine it with `nli` where that matters.
+    Words can state an equation too: three numbers of which the last one is the sum, difference, product or quotient
+    of the others (`4 and 3 make 7`). Segments without numbers mean the same if their words are equal, ignoring case
+    and punctuation. Who or what is counted is ignored; use `numeric+nli` where that matters.
     """
 
     name = "numeric"
     identity = ""
 
     def keys(self, problem: str, context: str, segments: Sequence[str]) -> list[Hashable]:  # noqa: ARG002
+        """Returns the figures of each segment, or else its words, and whether it ends the thinking."""
         return [(figures_of(text) or words_of(text), ends_thinking(text)) for text in segments]
 
 
 def figures_of(text: str) -> frozenset[Hashable] | None:
-    """The equations a text states, else the numbers; None where there are none."""
-    plain = normalise(text)
+    """Returns the equations that a text states, or else its numbers; None if it has neither."""
+    plain = normalize(text)
     tokens = tokens_of(plain)
     if equations := equations_of(tokens):
         return frozenset(equations)
@@ -107,15 +108,15 @@ def figures_of(text: str) -> frozenset[Hashable] | None:
 
 
 def words_of(text: str) -> str:
-    """A text's words in lower case, without punctuation."""
+    """Returns the words of a text in lower case, without punctuation."""
     return " ".join(re.findall(r"\w+", text.replace(THINK_END, " ").lower()))
 
 
-def normalise(text: str) -> str:
-    r"""Text in which the same arithmetic is written in one way.
+def normalize(text: str) -> str:
+    r"""Rewrites text so that equal arithmetic is written equally.
 
-    Currency signs, thousands separators, LaTeX, calculator notes and list numbers go; `\frac{1}{2}`, `×`, `x`,
-    "plus", "50 % of" become operators; number words become digits.
+    Removes currency signs, thousands separators, LaTeX markup, calculator annotations and list markers; turns
+    `\frac{1}{2}`, `×`, `x`, "plus" and "50 % of" into operators, and number words into digits.
     """
     plain = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text.replace(THINK_END, " ").translate(_SUPERSCRIPTS))
     plain = unicodedata.normalize("NFKC", plain).lower()
@@ -133,7 +134,7 @@ def normalise(text: str) -> str:
 
 
 def _numbers(tokens: Sequence[Token]) -> list[Fraction]:
-    """All numbers in order; fractions such as 1/2 are one, and a result said again at the end counts once."""
+    """Returns all numbers in order; a fraction such as 1/2 is one number, and a repeated final result counts once."""
     found: list[Fraction] = []
     place = 0
     while place < len(tokens):

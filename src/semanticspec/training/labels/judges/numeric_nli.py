@@ -1,4 +1,4 @@
-"""Numbers and wording together: the same figures, and entailment both ways."""
+"""The judge `numeric+nli`: the same figures, and entailment both ways."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from semanticspec.training.labels.judges.numeric import figures_of
 
 
 class NumericAndEntailmentJudge:
-    """Asks the entailment judge only about pairs with the same figures (see `numeric`), or with none at all.
+    """Asks the entailment judge only about pairs with equal figures (see `numeric`), or without any.
 
-    NLI models are weak on numbers, `numeric` is blind to who does what: each one mends the other's weakness.
+    NLI models are weak on numbers, and `numeric` ignores who does what; each covers the other's weakness.
     """
 
     def __init__(self, entailment: PairJudge) -> None:
@@ -20,7 +20,7 @@ class NumericAndEntailmentJudge:
         self.identity = entailment.identity
 
     def same(self, questions: Sequence[Question]) -> list[bool]:
-        """An answer for each question."""
-        agreed = [figures_of(question.first) == figures_of(question.second) for question in questions]
-        said = iter(self._entailment.same([q for q, equal in zip(questions, agreed, strict=True) if equal]))
-        return [equal and next(said) for equal in agreed]
+        """Answers each question."""
+        equal = [figures_of(question.first) == figures_of(question.second) for question in questions]
+        answers = iter(self._entailment.same([q for q, yes in zip(questions, equal, strict=True) if yes]))
+        return [yes and next(answers) for yes in equal]
