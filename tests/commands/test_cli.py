@@ -114,7 +114,7 @@ def target_and_draft(folder: Path) -> list[str]:
             "nobody/no-such-model",
         ),
         (["generate", MIA, "--target", "nobody/no-such-model"], "no draft"),
-        (["generate", MIA, "--target-probe", "/no/such/probe"], "no folder"),
+        (["generate", MIA, "--target-probe", "/no/such/probe"], "neither a folder"),
         (["generate", MIA, "--device", "cuda:99"], "cuda:99"),
         (["generate", MIA, "--dtype", "float7"], "float7"),
         (["generate", "word " * 3000], "context holds"),

@@ -21,11 +21,12 @@ from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.pages import check_report_libraries
 from semanticspec.probes import Probe
-from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, choose
+from semanticspec.probes.calibration import NO_CALIBRATION, Calibration
 from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Author
 from semanticspec.training.ablations import NUM_VARIANTS, Retraining, config_of
+from semanticspec.training.calibrate import choose
 from semanticspec.training.data.examples import split_of
 from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
@@ -398,7 +399,7 @@ def test_too_few_problems_are_told(tmp_path: Path, probes: dict[str, Probe]) -> 
 
 
 def test_missing_libraries_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semanticspec.probes.calibration.find_spec", lambda _: None)
+    monkeypatch.setattr("semanticspec.training.calibrate.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install .*\[probes\]"):
         train(Collection(tmp_path), "target", "exact", TrainConfig())
     for missing in ("matplotlib", "jinja2", "sklearn"):

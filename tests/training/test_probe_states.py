@@ -145,7 +145,7 @@ def test_states_that_no_engine_has_pooled_are_pooled_by_the_probe(pooling: Probe
 
 
 def test_attention_needs_every_state() -> None:
-    with pytest.raises(ProbeError, match=r"every state of a segment.*StateSpec\(layer=-1, pooling='none'\)"):
+    with pytest.raises(ProbeError, match=r"every state of a segment.*StateSpec\(pooling='none'\)"):
         make_probe(pooling="attention").estimate(make_reading())
     with pytest.raises(ProbeError, match="size 6"):
         make_probe().estimate(replace(make_reading(), pooled_state=torch.zeros(3, HIDDEN + 1)))

@@ -137,14 +137,19 @@ def test_broken_folders_are_told(tmp_path: Path) -> None:
 
     for changed, said in (
         ({"format": 2}, "update semanticspec"),
-        ({"colour": "red"}, "unknown: colour"),
-        ({"widths": "wide"}, "bad value"),
-        ({"features": ["smell"]}, "bad value"),
+        ({"colour": "red"}, "unknown key colour; expected one of role, model_id"),
+        ({"widths": "wide"}, "widths is 'wide'; expected a valid array"),
+        ({"widths": [0]}, "widths.0 is 0; expected greater than or equal to 1"),
+        ({"num_samples": 1}, "num_samples is 1; expected greater than or equal to 2"),
+        ({"role": "judge"}, "role is 'judge'; expected 'draft' or 'target'"),
+        ({"features": ["smell"]}, "unknown probe feature 'smell'"),
         ({"widths": [9, 4]}, "does not hold the network"),
         ({"weights_digest": "0"}, "not the file"),
     ):
-        with pytest.raises(ProbeError, match=said):
+        with pytest.raises(ProbeError, match=said) as caught:
             load_with(**changed)
+        assert str(folder) in str(caught.value)
+        assert "\n" not in str(caught.value)
     load_with()
     (folder / "model.safetensors").write_bytes(weights[:100])
     with pytest.raises(ProbeError, match="broken or replaced"):

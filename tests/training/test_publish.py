@@ -147,11 +147,17 @@ def test_a_hub_that_refuses_is_told_in_one_line(probe: Path, monkeypatch: pytest
 
 @pytest.fixture
 def pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A packaged pair of probes beside the bundled one."""
+    """Packaged pairs beside the bundled one; the second shares the draft's probe of the first."""
     folder = tmp_path / "pretrained"
+    pairs = {"bundled": json.loads(finding.PAIRS_FILE.read_text())["bundled"]}
     for role in ("target", "draft"):
         make_probe(role=role, model_names=("Maker/Some-Model",)).save(folder / "some-pair" / role)
-    monkeypatch.setattr(finding, "PRETRAINED", folder)
+    make_probe(model_names=("Maker/Other-Model",)).save(folder / "other-pair" / "target")
+    draft = str(folder / "some-pair" / "draft")
+    pairs["some-pair"] = {"target": str(folder / "some-pair" / "target"), "draft": draft}
+    pairs["other-pair"] = {"target": str(folder / "other-pair" / "target"), "draft": draft}
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    monkeypatch.setattr(finding, "PAIRS_FILE", tmp_path / "pairs.json")
     return folder
 
 
@@ -161,6 +167,8 @@ def test_packaged_probes_are_listed(pretrained: Path) -> None:
         ("bundled", "draft"),
         ("some-pair", "target"),
         ("some-pair", "draft"),
+        ("other-pair", "target"),
+        ("other-pair", "draft"),
     ]
     runner = CliRunner()
     listed = json.loads(runner.invoke(probe_app, ["list", "--json"]).stdout)
@@ -189,11 +197,13 @@ def test_folders_packaged_names_and_the_hub(
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert locate(str(probe), "target") == probe
     assert locate("some-pair", "draft") == pretrained / "some-pair" / "draft"
+    assert locate("other-pair", "draft") == pretrained / "some-pair" / "draft"
+    assert locate("other-pair", "target") == pretrained / "other-pair" / "target"
     assert locate("me/my-probe", "target") == locate("me/my-probe@v1.2", "target") == probe
     assert asked == [("me/my-probe", None), ("me/my-probe", "v1.2")]
-    with pytest.raises(ProbeError, match="there are: bundled, some-pair"):
+    with pytest.raises(ProbeError, match=r"nor a packaged pair \(bundled, other-pair, some-pair\)"):
         locate("another-pair", "target")
-    with pytest.raises(ProbeError, match="no folder"):
+    with pytest.raises(ProbeError, match="neither a folder nor a packaged pair"):
         locate("./me/my-probe", "target")
     assert len(asked) == 2
 
@@ -211,7 +221,7 @@ def test_what_the_hub_does_not_give_is_told_in_one_line(
             raise RepositoryNotFoundError.__new__(RepositoryNotFoundError, "404\n\nRepository Not Found")
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", missing)
-    with pytest.raises(ProbeError, match="cannot be had from the hub") as caught:
+    with pytest.raises(ProbeError, match="cannot be downloaded from the hub") as caught:
         locate("nobody/none-such", "target")
     assert "\n" not in str(caught.value)
     with pytest.raises(ProbeError, match="nobody/none-such"):
@@ -231,6 +241,23 @@ def test_probes_that_fit_are_named_not_used(pretrained: Path) -> None:
     with pytest.raises(ProbeError) as caught:
         make_pair().check(DecodingConfig())
     assert "come with" not in str(caught.value)
+
+
+def test_every_listed_pair_is_in_the_package() -> None:
+    listed = json.loads(finding.PAIRS_FILE.read_text())
+    assert {(probe.pair, probe.role) for probe in packaged_probes()} == {
+        (pair, role) for pair, probes in listed.items() for role in probes
+    }
+    assert list(listed) == ["bundled", "qwen2.5-coder-1.5b-0.5b", "qwen2.5-coder-1.5b-0.5b-portable"]
+    portable, other = (locate(pair, "draft") for pair in list(listed)[1:])
+    assert portable == other
+
+
+def test_no_pictures_in_the_package() -> None:
+    package = Path(finding.__file__).parents[1]
+    assert not list(package.rglob("*.png"))
+    for readme in package.rglob("README.md"):
+        assert "figures/" not in readme.read_text()
 
 
 @pytest.mark.parametrize("packaged", packaged_probes(), ids=lambda p: f"{p.pair}-{p.role}")

@@ -1,8 +1,6 @@
-"""Probes: small networks that read a model's semantic probability off its own pass over a segment.
+"""Probes: small networks that estimate a model's semantic probability of a segment from its own forward pass.
 
-One stage a file: `collect` (what both models say in many contexts), `label` (which of it means the same),
-`train` and `evaluate`; `probe` is what decoding loads and asks. Importing this package loads no torch; the
-names below load it when they are first used.
+This package holds what serving needs; `semanticspec.training` makes probes. Importing it loads no torch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Features of a segment's tokens that a probe may use beside the pooled state.
+"""Features of a segment's tokens that a probe can read beside the pooled state.
 
-They cost no pass of a model: every `Reading` carries the log-probabilities already, and a `Score` ranks and
-entropies too. What a segment *says* and
-how it is *worded* surprise a model at different places: the wording is mostly settled by the first tokens, a
-wrong number is one late, deep dip. So there are features of single places beside those of the whole.
+They need no extra forward pass: every `Reading` has log-probabilities, and a `Score` has ranks and entropies too.
+The meaning and the wording of a segment surprise a model at different positions: the first tokens mostly settle the
+wording, while a wrong number is a single late, deep dip. So there are features of single positions, not only of the
+whole segment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from types import MappingProxyType
 from semanticspec.errors import ConfigError
 from semanticspec.records import Author, Reading, Score
 
+LOWEST_LOGPROB = -20.0
+"""Lower bound of log-probabilities (nats), so that a token with probability 0 stays finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
@@ -23,8 +26,8 @@ class TokenSignals:
 
     Attributes:
         logprobs: raw log-probabilities, nats; at least one.
-        ranks: 1 = the model's favourite. Empty where the pass was the writer's own.
-        entropies: of the raw distributions, nats. Empty as above, or where the engine cannot say.
+        ranks: 1 = the model's most probable token. Empty if the model generated the segment itself.
+        entropies: of the raw distributions, nats. Empty as for ranks, or if the engine does not give them.
     """
 
     logprobs: tuple[float, ...]
@@ -33,60 +36,53 @@ class TokenSignals:
 
 
 def signals_of(reading: Reading) -> TokenSignals:
-    """The signals of a pass; a generation has no ranks and entropies."""
+    """Returns the signals of a pass; a generation has neither ranks nor entropies."""
     if isinstance(reading, Score):
         return TokenSignals(reading.logprobs, reading.ranks, reading.entropies)
     return TokenSignals(reading.logprobs)
 
 
-LOWEST_LOGPROB = -20.0
-"""Log-probabilities (nats) are clipped here, so that a token held impossible stays a number."""
-
-_LOG_HALF = math.log(0.5)
-_LOG_TENTH = math.log(0.1)
-_LOG_HUNDREDTH = math.log(0.01)
+def _nth_lowest(n: int) -> Callable[[Sequence[float]], float]:
+    """The n-th lowest value (1 = the lowest); 0.0, a certain token, if there are fewer."""
+    return lambda logprobs: sorted(logprobs)[n - 1] if len(logprobs) >= n else 0.0
 
 
-def _lowest(logprobs: Sequence[float], rank: int) -> float:
-    """The rank-th lowest value (1 = the lowest); 0.0, a sure token, where there are not so many."""
-    return sorted(logprobs)[rank - 1] if len(logprobs) >= rank else 0.0
+def _count_below(probability: float) -> Callable[[Sequence[float]], float]:
+    return lambda logprobs: sum(value < math.log(probability) for value in logprobs)
 
 
-def _lowest_in_quarter(logprobs: Sequence[float], quarter: int) -> float:
-    """The lowest value in one quarter (0..3) of the segment; 0.0 where the quarter is empty."""
-    start, end = quarter * len(logprobs) // 4, (quarter + 1) * len(logprobs) // 4
-    return min(logprobs[start:end], default=0.0)
+def _minimum_of_quarter(quarter: int) -> Callable[[Sequence[float]], float]:
+    """The lowest value in one quarter (1..4) of the segment; 0.0 if the quarter is empty."""
 
+    def minimum(logprobs: Sequence[float]) -> float:
+        start, end = (quarter - 1) * len(logprobs) // 4, quarter * len(logprobs) // 4
+        return min(logprobs[start:end], default=0.0)
 
-def _share_of_lowest(logprobs: Sequence[float]) -> float:
-    """Where in the segment the lowest value is: 0.0 its first token, towards 1.0 its last."""
-    return logprobs.index(min(logprobs)) / len(logprobs)
+    return minimum
 
 
 _OF_LOGPROBS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda logprobs: sum(logprobs) / len(logprobs),
     "sum": sum,
     "minimum": min,
-    "second_lowest": lambda logprobs: _lowest(logprobs, 2),
-    "third_lowest": lambda logprobs: _lowest(logprobs, 3),
+    "second_lowest": _nth_lowest(2),
+    "third_lowest": _nth_lowest(3),
     "length": lambda logprobs: math.log(len(logprobs)),
-    "below_half": lambda logprobs: sum(value < _LOG_HALF for value in logprobs),
-    "below_tenth": lambda logprobs: sum(value < _LOG_TENTH for value in logprobs),
-    "below_hundredth": lambda logprobs: sum(value < _LOG_HUNDREDTH for value in logprobs),
+    "below_half": _count_below(0.5),
+    "below_tenth": _count_below(0.1),
+    "below_hundredth": _count_below(0.01),
     "first": lambda logprobs: logprobs[0],
     "last": lambda logprobs: logprobs[-1],
-    "place_of_minimum": _share_of_lowest,
-    "minimum_quarter_1": lambda logprobs: _lowest_in_quarter(logprobs, 0),
-    "minimum_quarter_2": lambda logprobs: _lowest_in_quarter(logprobs, 1),
-    "minimum_quarter_3": lambda logprobs: _lowest_in_quarter(logprobs, 2),
-    "minimum_quarter_4": lambda logprobs: _lowest_in_quarter(logprobs, 3),
+    # Relative position of the lowest value: 0.0 = the first token, towards 1.0 = the last.
+    "place_of_minimum": lambda logprobs: logprobs.index(min(logprobs)) / len(logprobs),
+    **{f"minimum_quarter_{quarter}": _minimum_of_quarter(quarter) for quarter in (1, 2, 3, 4)},
 }
 
 
 def _excess(signals: TokenSignals) -> list[float]:
-    """How much less surprising each token is than the model expected: log-probability plus entropy, nats.
+    """Log-probability plus entropy of each token, nats: how much less surprising it is than the model expected.
 
-    Below zero where the model was sure of something else, around zero where it did not care.
+    Below zero where the model was certain of another token, around zero where it had no preference.
     """
     return [a + b for a, b in zip(signals.logprobs, signals.entropies, strict=True)]
 
@@ -97,6 +93,7 @@ _OF_RANKS: dict[str, Callable[[TokenSignals], float]] = {
     "worst_rank": lambda signals: math.log(max(signals.ranks)),
 }
 _OF_ENTROPIES: dict[str, Callable[[TokenSignals], float]] = {
+    # The negated mean, so that higher is better as for the other signals.
     "entropy": lambda signals: -sum(signals.entropies) / len(signals.entropies),
     "highest_entropy": lambda signals: max(signals.entropies),
     "excess_sum": lambda signals: sum(_excess(signals)),
@@ -111,26 +108,25 @@ def _on_logprobs(function: Callable[[Sequence[float]], float]) -> Callable[[Toke
 FEATURES: Mapping[str, Callable[[TokenSignals], float]] = MappingProxyType(
     {name: _on_logprobs(function) for name, function in _OF_LOGPROBS.items()} | _OF_RANKS | _OF_ENTROPIES
 )
-"""All features by name. Each takes the signals of a segment's tokens, at least one; see `features_for`.
-
-`agreement`: share of tokens that are the model's favourite; `entropy`: its mean, negated, so that more is better.
-"""
+"""All features by name; each takes the signals of at least one token."""
 
 CHEAP_SIGNALS = ("mean", "minimum", "sum", "entropy", "agreement")
-"""Features that every probe is compared with, where they are recorded: a probe has to earn its place beside
-them."""
+"""Features that every probe is compared with: a probe must do better than these, which cost nothing."""
 
 
 def features_for(role: Author) -> tuple[str, ...]:
-    """The features a role's probe can use. The draft is asked about what it wrote itself, so its passes have
-    neither ranks nor entropies."""
+    """Returns the features that a role's probe can use.
+
+    The draft's probe reads the pass that generated the segment, which has neither ranks nor entropies.
+    """
     return tuple(FEATURES) if role == "target" else tuple(_OF_LOGPROBS)
 
 
 def named_features(text: str, role: Author) -> tuple[str, ...]:
-    """The features of a list by commas; `all` that the role can use, or the `portable` ones.
+    """Parses a comma-separated list of features.
 
-    Portable are those that every engine's readings have: all but those of entropies.
+    Args:
+        text: names, or `all` that the role can use, or `portable`: those that every engine provides (no entropies).
     """
     if text == "all":
         return features_for(role)
@@ -140,29 +136,33 @@ def named_features(text: str, role: Author) -> tuple[str, ...]:
 
 
 def needs_entropies(names: Sequence[str]) -> bool:
-    """Whether one of the features is made of entropies, which not every engine gives."""
+    """Whether one of the features is computed from entropies, which not every engine provides."""
     return any(name in _OF_ENTROPIES for name in names)
 
 
 def check_features(names: Sequence[str], role: Author | None = None) -> None:
-    """Raises ConfigError for a name that is no feature, is given twice, or is not there for the role."""
+    """Checks feature names.
+
+    Raises:
+        ConfigError: a name is unknown, duplicated, or not available for the role.
+    """
     for position, name in enumerate(names):
         if name not in FEATURES:
             raise ConfigError(f"unknown probe feature {name!r}; expected any of {', '.join(FEATURES)}")
         if name in names[:position]:
-            raise ConfigError(f"probe feature {name!r} is given twice")
+            raise ConfigError(f"probe feature {name!r} is given twice; list each feature once")
         if role is not None and name not in features_for(role):
             raise ConfigError(
-                f"the {role}'s probe cannot use the feature {name!r}, which is read off another model's text; "
-                f"expected any of {', '.join(features_for(role))}"
+                f"the {role}'s probe cannot use the feature {name!r}, which needs the pass of a model that did not "
+                f"write the segment; expected any of {', '.join(features_for(role))}"
             )
 
 
 def compute_features(names: Sequence[str], signals: TokenSignals) -> list[float]:
-    """The named features of one segment, in the order of the names.
+    """Computes the named features of one segment, in the order of the names.
 
     Raises:
-        ConfigError: a feature needs ranks or entropies, and the pass has none.
+        ConfigError: a feature needs ranks or entropies that the pass does not have.
     """
     for needed, recorded, of in (
         ("ranks", signals.ranks, _OF_RANKS),
@@ -170,7 +170,7 @@ def compute_features(names: Sequence[str], signals: TokenSignals) -> list[float]
     ):
         if not recorded and (missing := [name for name in names if name in of]):
             raise ConfigError(
-                f"the probe features {', '.join(missing)} need {needed}, which this pass of the model has not; "
+                f"the probe features {', '.join(missing)} need {needed}, which this pass of the model does not have; "
                 "leave them out, or use an engine (and a collection) that records them"
             )
     clipped = tuple(max(value, LOWEST_LOGPROB) for value in signals.logprobs)

@@ -1,4 +1,4 @@
-"""The probe's network: a perceptron from one pass's pooled state to the logit of a semantic probability."""
+"""The probe's network: a multilayer perceptron from a pooled state and features to a logit."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _LARGEST_INPUT = 10.0
 class ProbeNetwork(nn.Module):
     """Standardises its input, then inputs -> widths -> 1 with ReLU between; dropout after the first two layers.
 
-    With `components`, the first `num_state` inputs are first reduced to that many principal components, by a
-    linear layer that is fitted once and not trained. With `attention`, it reads all states of a segment and pools
-    them itself: weights are the softmax of the standardised states' products with one learnt query. The query
-    starts at zero, which is the mean.
+    With `components`, a fixed linear layer first reduces the `num_state` state inputs to principal components. With
+    `attention`, the network reads all states of a segment and pools them itself: the weights are the softmax of the
+    products of the standardised states with one learnt query. The query starts at zero, which gives the mean.
 
-    Source: the paper's probes (2048, 512, 256 for the target; 1024, 512, 256 for the draft). Deviations: the
-    scaler is part of the network, features may stand beside the state, and the output is a logit.
+    Source: the paper's probes (2048, 512, 256 for the target; 1024, 512, 256 for the draft). Deviations: the scaler
+    is part of the network, features can be added to the state, and the output is a logit.
 
     Attributes:
         mean, scale: of the training inputs, buffers `[inputs]`, float32.
@@ -49,7 +48,7 @@ class ProbeNetwork(nn.Module):
         super().__init__()
         if not 0 <= components <= num_state <= num_inputs:
             raise ConfigError(
-                f"a probe cannot keep {components} components of a state of {num_state} values; give fewer"
+                f"components is {components}; expected at most the size of the state that is read, {num_state}"
             )
         self.register_buffer("mean", torch.zeros(num_inputs))
         self.register_buffer("scale", torch.ones(num_inputs))
@@ -72,12 +71,10 @@ class ProbeNetwork(nn.Module):
 
     @torch.no_grad()
     def fit_scaler(self, inputs: Inputs) -> None:
-        """Sets mean and scale to those of `inputs`, `[rows, inputs]`, then the projection, if there is one.
+        """Fits mean and scale to `inputs`, `[rows, inputs]`, then the projection, if there is one.
 
-        States that are not pooled yet count with their segment's mean.
-
-        A constant input gets scale 1. The projection is onto the principal components of the standardised
-        state, each scaled to variance 1.
+        States that are not pooled yet count as the mean of their segment. A constant input gets scale 1. The
+        projection is onto the principal components of the standardised state, each scaled to variance 1.
         """
         if isinstance(inputs, RaggedInputs):
             inputs = torch.cat([inputs.states.mean(), inputs.features], dim=1)
@@ -87,16 +84,16 @@ class ProbeNetwork(nn.Module):
         if self.projection is None:
             return
         state = self._standardised(inputs)[:, : self.num_state]
-        # Eigenvectors of the covariance, [num_state, num_state], largest last.
+        # Eigenvectors of the covariance, [num_state, num_state], largest eigenvalue last.
         values, vectors = torch.linalg.eigh(state.T.double() @ state.double() / len(state))
         kept = self.projection.out_features
         values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
         self.projection.weight.copy_((vectors / values.clamp_min(1e-6).sqrt()).T.float())
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits `[...]` of inputs `[..., inputs]`, float32; `[rows]` of states that are not pooled yet.
+        """Returns logits `[...]` of inputs `[..., inputs]`, float32; `[rows]` for states that are not pooled yet.
 
-        Standardised inputs are clamped to +-10, so that one value unlike any in training cannot decide alone.
+        Standardised inputs are clamped to +-10, so that a single outlier cannot decide alone.
         """
         if isinstance(inputs, RaggedInputs):
             inputs = torch.cat([self._attended(inputs.states), inputs.features], dim=1)
@@ -108,8 +105,8 @@ class ProbeNetwork(nn.Module):
         return logits.squeeze(-1)
 
     def _attended(self, states: Ragged) -> Tensor:
-        """The pooled states `[rows, num_state]`, in the states' own scale."""
-        assert self.query is not None, "only a network with attention is given all states"
+        """The pooled states `[rows, num_state]`, in the scale of the states."""
+        assert self.query is not None, "only a network with attention gets all states"
         scaled = (states.values - self.mean[: self.num_state]) / self.scale[: self.num_state]
         return states.attended(scaled.clamp(-_LARGEST_INPUT, _LARGEST_INPUT) @ self.query)
 

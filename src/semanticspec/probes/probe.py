@@ -15,7 +15,6 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
-from semanticspec.engines.runtime.pooling import pooled
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
@@ -29,10 +28,9 @@ _CALIBRATION = "calibration"
 
 
 class Probe:
-    """Estimates P(the model's next segment has this segment's meaning) from the model's reading of the
-    segment.
+    """Estimates the probability that the model's next segment has the meaning of a given segment.
 
-    Holds no state between calls; the network stays in evaluation mode.
+    Reads the model's forward pass over the segment. Stateless between calls; the network is in evaluation mode.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class Probe:
                 f"the probe's network reads {network.num_inputs} values, its card says {expected}"
             )
         if (network.query is not None) != card.attends:
-            raise ProbeError(f"the probe's network does not pool as its card says, by {card.pooling}")
+            raise ProbeError(f"the probe's network does not pool states as its card says, by {card.pooling}")
         if calibration.kind != card.calibration:
             raise ProbeError(
                 f"the probe's calibration is {calibration.kind!r}, its card says {card.calibration!r}"
@@ -54,56 +52,46 @@ class Probe:
         self.network = network.eval().requires_grad_(False)
 
     def estimate(self, reading: Reading) -> float:
-        """The semantic probability of one segment, in [1 / (2 n), 1]. See `estimate_many`."""
+        """Estimates one segment; see `estimate_many`."""
         return self.estimate_many([reading])[0]
 
     @torch.inference_mode()
     def estimate_many(self, readings: Sequence[Reading]) -> list[float]:
-        """The semantic probabilities of segments, each in [1 / (2 n), 1], n being the card's number of
-        samples.
+        """Estimates the semantic probabilities of segments, each in [1 / (2 n), 1], n being the card's `num_samples`.
 
         Args:
-            readings: of the model the probe was made for, from an engine whose states serve it (see `check`).
+            readings: of the model the probe was made for, from an engine whose states fit (see `check`).
 
         Raises:
-            ProbeError: a pooled state has another size, or is one where the probe needs all of them.
+            ProbeError: the states have another size, or are pooled while the probe needs all of them.
         """
         if not readings:
             return []
         states: States = torch.zeros(len(readings), 0)
         if self.card.use_state:
-            states = self._states([reading.pooled_state for reading in readings])
-        probabilities = self.probabilities(states, [signals_of(reading) for reading in readings])
-        return [float(value) for value in probabilities.tolist()]
+            states = self._stacked([reading.pooled_state for reading in readings])
+        return self.probabilities(states, [signals_of(reading) for reading in readings]).tolist()
 
-    def _states(self, found: Sequence[Tensor]) -> States:
-        """The readings' states together, those that no engine has pooled pooled as the card says."""
-        card = self.card
-        for state in found:
-            if state.ndim not in (1, 2) or state.shape[-1] != card.hidden_size:
+    def _stacked(self, states: Sequence[Tensor]) -> States:
+        for state in states:
+            if state.ndim not in (1, 2) or state.shape[-1] != self.card.hidden_size:
                 raise ProbeError(
-                    f"the {card.role} probe reads states of size {card.hidden_size}, got {tuple(state.shape)}"
+                    f"the {self.card.role} probe reads states of size {self.card.hidden_size}, "
+                    f"got a tensor of shape {tuple(state.shape)}; load it with the model it was trained for"
                 )
-            if card.attends and state.ndim == 1:
-                raise ProbeError(
-                    f"the {card.role} probe reads every state of a segment, got a pooled one; load its engine "
-                    f"with states={card.states}"
-                )
-        states = [state.to(self.network.mean.device, torch.float32) for state in found]
-        if card.pooling == "attention":
-            return Ragged.of(states, card.hidden_size)
-        pooling = card.pooling
-        return torch.stack([pooled(state, pooling) if state.ndim == 2 else state for state in states])
+        moved = [state.to(self.network.mean.device, torch.float32) for state in states]
+        return torch.stack(moved) if moved[0].ndim == 1 else Ragged.of(moved, self.card.hidden_size)
 
     @torch.inference_mode()
     def probabilities(
         self, states: States, signals: Sequence[TokenSignals], *, calibrated: bool = True
     ) -> Tensor:
-        """The same for many rows at once, `[rows]`, float64, on the network's device.
+        """Estimates many rows at once, `[rows]`, float64, on the network's device; clamped as `estimate_many`.
 
         Args:
-            states: `[rows, hidden]`, or all of every row. signals: of every row's tokens.
-            calibrated: False leaves the calibration map out, to see what it does.
+            states: `[rows, hidden]`, or all states of every row.
+            signals: of every row's tokens.
+            calibrated: False skips the calibration map.
         """
         device = self.network.mean.device
         rows = [compute_features(self.card.features, values) for values in signals]
@@ -116,20 +104,18 @@ class Probe:
         return values.double().clamp(self.card.smallest_probability, 1.0)
 
     def check(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
-        """Says whether the probe was made for this model.
-
-        A folder's name may change, so another model id alone is no matter.
+        """Checks that the probe was made for a model. Another model id alone is fine: folders get renamed.
 
         Args:
-            info: of the engine whose readings the probe is to get.
+            info: of the engine whose readings the probe will get.
             fingerprint: of the engine's tokenizer.
 
         Returns:
-            Warnings, in words: the weights are others than the probe was trained with.
+            Warnings: the model's weights differ from those the probe was trained with.
 
         Raises:
-            ProbeError: role, hidden size, number of layers, norm state or tokenizer differ, or the engine reads
-                another layer's states or pools them so that the probe has no use for them, or gives no entropies.
+            ProbeError: role, shape or tokenizer differ, or the engine does not provide the states (layer, pooling)
+                or the entropies that the probe reads.
         """
         differences = self.card.mismatches(info, fingerprint, role)
         if differences == self.card.state_mismatches(info.layer, info.pooling) != []:
@@ -144,19 +130,19 @@ class Probe:
             )
         if not self.card.served_by(info):
             raise ProbeError(
-                f"the {role} probe reads entropies, which the engine of {info.model_id} does not give; train one that "
-                "every engine can serve (semanticspec probe train --features portable), or run the model on "
-                "transformers or llama-cpp"
+                f"the {role} probe reads entropies, which the engine of {info.model_id} does not give; train a "
+                "probe that works with every engine (semanticspec probe train --features portable), or run the model "
+                "on transformers or llama-cpp"
             )
         if self.card.revision and info.revision and self.card.revision != info.revision:
             return [
-                f"the {role} probe was trained with revision {self.card.revision} of {self.card.model_id}, "
-                f"the model at hand is {info.revision}: its estimates may be off"
+                f"the {role} probe was trained with revision {self.card.revision} of {self.card.model_id}, but the "
+                f"loaded revision is {info.revision}: its estimates may be off"
             ]
         return []
 
     def save(self, folder: Path | str) -> None:
-        """Writes `model.safetensors` and `config.json`; a reader sees each file old or new, never half."""
+        """Writes `model.safetensors` and `config.json`, each atomically."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
@@ -172,19 +158,27 @@ class Probe:
         """Reads a probe that `save` wrote.
 
         Args:
-            device: where the network works; states on other devices are moved there.
+            device: of the network; states on other devices are moved there.
 
         Raises:
-            ProbeError: the folder or a file is missing, broken, of a newer format, or they do not fit
-                together.
+            ProbeError: the folder or a file is missing, broken or of a newer format, or card and weights do not
+                belong together.
         """
         folder = Path(folder)
-        weights, card_text = _read(folder, WEIGHTS_FILE), _read(folder, CARD_FILE)
-        card = ProbeCard.from_json(card_text.decode(errors="replace"), str(folder / CARD_FILE))
+        if not folder.is_dir():
+            raise ProbeError(
+                f"there is no probe folder {folder}; train one with: semanticspec probe train --out {folder}"
+            )
+        card, path = ProbeCard.read(folder / CARD_FILE), folder / WEIGHTS_FILE
+        try:
+            weights = path.read_bytes()
+        except OSError as error:
+            raise ProbeError(
+                f"{path} cannot be read ({error.strerror}); train or copy the probe again"
+            ) from error
         if card.weights_digest != hashlib.sha256(weights).hexdigest():
             raise ProbeError(
-                f"{folder / WEIGHTS_FILE} is not the file its card describes (broken or replaced); "
-                "copy or train it again"
+                f"{path} is not the file that its card describes (broken or replaced); train or copy the probe again"
             )
         try:
             network = network_of(card)
@@ -193,14 +187,15 @@ class Probe:
             calibration = Calibration(cast(Kind, card.calibration), values)
             network.load_state_dict(tensors)
         except (SafetensorError, RuntimeError, ConfigError, ProbeError) as error:
+            reason = " ".join(str(error).split())
             raise ProbeError(
-                f"{folder / WEIGHTS_FILE} does not hold the network its card describes: {error}"
+                f"{path} does not hold the network that its card describes: {reason}; train or copy the probe again"
             ) from error
         return cls(card, network.to(device), calibration)
 
 
 def network_of(card: ProbeCard) -> ProbeNetwork:
-    """An untrained network of the shape the card describes."""
+    """Builds an untrained network of the shape that a card describes."""
     return ProbeNetwork(
         card.num_state + len(card.features),
         card.widths,
@@ -208,16 +203,3 @@ def network_of(card: ProbeCard) -> ProbeNetwork:
         components=card.components,
         attention=card.attends,
     )
-
-
-def _read(folder: Path, name: str) -> bytes:
-    if not folder.is_dir():
-        raise ProbeError(
-            f"there is no probe folder {folder}; train one with: semanticspec probe train --out {folder}"
-        )
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise ProbeError(
-            f"{folder} is no complete probe: {name} cannot be read ({error.strerror}); train or copy it again"
-        ) from error

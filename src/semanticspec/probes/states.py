@@ -1,4 +1,4 @@
-"""States of many segments: one each, pooled by the engine, or all those of every segment's predicting positions."""
+"""States of many segments: pooled by the engine, or all states at each segment's predicting positions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Rows = Tensor | Sequence[int] | slice
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Segments of unlike length, one after the other.
+    """Concatenated segments of different lengths.
 
     Attributes:
         values: `[total positions, hidden]`, float32.
-        lengths: `[rows]`, int64, on the same device: how many of them are each segment's.
+        lengths: `[rows]`, int64, same device: positions of each segment.
     """
 
     values: Tensor
@@ -29,7 +29,7 @@ class Ragged:
 
     @classmethod
     def of(cls, parts: Sequence[Tensor], hidden_size: int) -> Ragged:
-        """Rows of `[positions, hidden]` each."""
+        """Concatenates rows of `[positions, hidden]` each."""
         lengths = torch.tensor([len(part) for part in parts], dtype=torch.int64)
         values = torch.cat(list(parts)) if parts else torch.zeros(0, hidden_size)
         return cls(values, lengths.to(values.device))
@@ -38,43 +38,42 @@ class Ragged:
         return len(self.lengths)
 
     def __getitem__(self, rows: Rows) -> Ragged:
-        """The rows of a bool mask, of indices (in their order), or of a slice."""
+        """Selects rows by a bool mask, by indices (in their order), or by a slice."""
         device = self.lengths.device
         chosen = torch.arange(len(self), device=device)[cast(Tensor, rows)]
         lengths = self.lengths[chosen]
-        before = self.lengths.cumsum(0) - self.lengths  # where each row begins, here and in the result
-        shift = before[chosen] - (lengths.cumsum(0) - lengths)
-        places = torch.arange(int(lengths.sum()), device=device) + shift.repeat_interleave(lengths)
-        return Ragged(self.values[places], lengths)
+        starts = self.lengths.cumsum(0) - self.lengths
+        shift = starts[chosen] - (lengths.cumsum(0) - lengths)
+        positions = torch.arange(int(lengths.sum()), device=device) + shift.repeat_interleave(lengths)
+        return Ragged(self.values[positions], lengths)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Ragged:
-        """On another device, the values in another dtype."""
+        """Moves to a device and converts the values."""
         return Ragged(self.values.to(device, dtype), self.lengths.to(device))
 
     def mean(self) -> Tensor:
-        """`[rows, hidden]`."""
-        return self._weighted(torch.ones_like(self.values[:, 0]))
+        """The mean of each row, `[rows, hidden]`."""
+        return self._weighted_mean(torch.ones_like(self.values[:, 0]))
 
     def last(self) -> Tensor:
-        """The last position of every row, `[rows, hidden]`."""
+        """The last position of each row, `[rows, hidden]`."""
         return self.values[self.lengths.cumsum(0) - 1]
 
     def attended(self, scores: Tensor) -> Tensor:
-        """The means `[rows, hidden]` weighted with the softmax over each row of scores `[total positions]`."""
+        """Means `[rows, hidden]`, weighted by the softmax over each row of scores `[total positions]`."""
         highest = torch.full((len(self),), -torch.inf, device=scores.device)
-        highest = highest.scatter_reduce(0, self._owners, scores.detach(), "amax")
-        return self._weighted((scores - highest[self._owners]).exp())
+        highest = highest.scatter_reduce(0, self._row_of_position, scores.detach(), "amax")
+        return self._weighted_mean((scores - highest[self._row_of_position]).exp())
 
     @property
-    def _owners(self) -> Tensor:
-        """The row of every position."""
+    def _row_of_position(self) -> Tensor:
         return torch.arange(len(self), device=self.lengths.device).repeat_interleave(self.lengths)
 
-    def _weighted(self, weights: Tensor) -> Tensor:
-        owners = self._owners
+    def _weighted_mean(self, weights: Tensor) -> Tensor:
+        row = self._row_of_position
         sums = self.values.new_zeros(len(self), self.values.shape[1])
-        sums = sums.index_add(0, owners, weights[:, None] * self.values)
-        totals = self.values.new_zeros(len(self)).index_add(0, owners, weights)
+        sums = sums.index_add(0, row, weights[:, None] * self.values)
+        totals = self.values.new_zeros(len(self)).index_add(0, row, weights)
         return sums / totals[:, None]
 
 
@@ -84,7 +83,7 @@ States = Tensor | Ragged
 
 @dataclass(frozen=True, eq=False)
 class RaggedInputs:
-    """What an attending network reads: all states of every row, and features `[rows, features]`, float32."""
+    """Inputs of a network with attention: all states of every row, and features `[rows, features]`, float32."""
 
     states: Ragged
     features: Tensor
@@ -97,11 +96,11 @@ class RaggedInputs:
 
 
 Inputs = Tensor | RaggedInputs
-"""Of a probe's network: state first, then features, `[rows, inputs]`; or the states not pooled yet."""
+"""Inputs of a probe's network: state, then features, `[rows, inputs]`; or states that are not pooled yet."""
 
 
 def concatenated(parts: Sequence[States]) -> States:
-    """One after the other; all of one kind, at least one."""
+    """Concatenates states of one kind, at least one."""
     ragged = [part for part in parts if isinstance(part, Ragged)]
     if not ragged:
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
@@ -109,26 +108,26 @@ def concatenated(parts: Sequence[States]) -> States:
 
 
 def hidden_size_of(states: States) -> int:
-    """How many values a state has."""
+    """The size of one state."""
     return int((states.values if isinstance(states, Ragged) else states).shape[1])
 
 
 def joined(states: States | None, pooling: ProbePooling, features: Tensor) -> Inputs:
-    """A network's inputs.
+    """Builds a network's inputs; pools states that are not pooled yet.
 
     Args:
-        states: None for a probe that reads none. Pooled ones are taken as they are.
-        features: `[rows, features]`, maybe none.
+        states: None for a probe that reads no state.
+        features: `[rows, features]`; there may be 0 features.
 
     Raises:
-        ProbeError: pooled states for a network that pools itself.
+        ProbeError: the states are pooled already, and the network pools them itself.
     """
     if states is None:
         return features
     if pooling == "attention":
         if not isinstance(states, Ragged):
             raise ProbeError(
-                "a probe with attention reads every state of a segment, and these are pooled; collect with "
+                "a probe with attention reads every state of a segment, and these states are pooled; collect with "
                 "--pooling none, or load the engine with StateSpec(pooling='none')"
             )
         return RaggedInputs(states, features)

@@ -20,11 +20,11 @@ from semanticspec.errors import ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.output.pages import check_report_libraries
 from semanticspec.output.progress import say
-from semanticspec.probes.calibration import check_choice
 from semanticspec.probes.card import CARD_FILE
 from semanticspec.probes.probe import Probe
 from semanticspec.records import Author
 from semanticspec.training import stages
+from semanticspec.training.calibrate import check_choice
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.disk_errors import storing

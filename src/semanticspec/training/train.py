@@ -14,13 +14,14 @@ from torch import Tensor
 
 from semanticspec.engines.base import Pooling
 from semanticspec.errors import ConfigError, ProbeError
-from semanticspec.probes.calibration import Calibration, CalibrationChoice, check_choice, choose
+from semanticspec.probes.calibration import Calibration
 from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard, ProbePooling, serves
 from semanticspec.probes.features import check_features, compute_features, features_for
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.states import Inputs, hidden_size_of, joined
 from semanticspec.records import Author, Sampling
+from semanticspec.training.calibrate import CalibrationChoice, check_choice, choose
 from semanticspec.training.data.examples import Examples, gather, split_of
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.labels.label import read_meanings
