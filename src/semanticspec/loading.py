@@ -56,15 +56,12 @@ def load_pair(
         ProbeError: a probe cannot be read, was made for another model, or reads other states than asked for.
     """
     engines = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
-    if (target is None) != (draft is None):
-        given, missing = ("target", "draft") if draft is None else ("draft", "target")
-        raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
-    if target is None or draft is None:
-        target, draft, name = str(demo.target_path()), str(demo.draft_path()), BUNDLED
+    bundled = target is None and draft is None
+    target, draft = model_names(target, draft)
+    name = BUNDLED if bundled else f"{target} + {draft}"
+    if bundled:
         target_probe = target_probe or _bundled_probe(demo.target_probe_path())
         draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
-    else:
-        name = f"{target} + {draft}"
     _check_model_name(target, engines[0])
     _check_model_name(draft, engines[1])
     # Probes first: misspelt ones are told before minutes are spent loading models, and they say what to load.
@@ -84,6 +81,20 @@ def load_pair(
         name,
         _fitting_probes(target, target_model, draft, draft_model),
     )
+
+
+def model_names(target: str | None, draft: str | None) -> tuple[str, str]:
+    """Returns the names of both models; if neither is given, the folders of the bundled models.
+
+    Raises:
+        ConfigError: only one of them is given.
+    """
+    if target is not None and draft is not None:
+        return target, draft
+    if target is None and draft is None:
+        return str(demo.target_path()), str(demo.draft_path())
+    given, missing = ("target", "draft") if draft is None else ("draft", "target")
+    raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
 
 
 def load_model(

@@ -12,13 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from semanticspec.commands.probe import probe_app
+from semanticspec.demo import settings_path
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
 from semanticspec.training import pipeline as run_module
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.pipeline import _Run, run
-from semanticspec.training.settings import parse_settings, read_settings
+from semanticspec.training.settings import RunSettings, parse_settings, read_settings
 from semanticspec.training.train import train
 from tests.support.demo_problems import write_problems
 
@@ -120,8 +123,16 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
     assert capsys.readouterr().err.count("done before") == 8
 
 
+def test_demo_names_the_settings_of_the_bundled_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[RunSettings, Path]] = []
+    monkeypatch.setattr("semanticspec.training.pipeline.run", lambda *given: runs.append(given))
+    done = CliRunner().invoke(probe_app, ["run", "demo", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+    assert runs == [(read_settings(settings_path()), tmp_path)]
+
+
 def test_the_bundled_settings_and_their_saved_form() -> None:
-    settings = read_settings(Path("demo"))
+    settings = read_settings(settings_path())
     assert settings.problems.count == 120
     assert settings.collect.num_samples == 20
     assert settings.train["target"].widths == settings.train["draft"].widths == (256, 64)
@@ -184,19 +195,23 @@ def test_problem_files_lie_beside_the_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[colect]\n", "unknown colect"),
-        ("[collect]\nsamples = 3\n", "collect: unknown samples"),
-        ("[collect]\nnum_samples = 'many'\n", "num_samples is 'many'; expected int"),
-        ("[collect]\nnum_samples = 1\n", "num_samples is 1"),
-        ("[collect]\nnum_samples = true\n", "expected int"),
-        ("[collect.sampling]\nheat = 1\n", "sampling: unknown heat"),
+        ("[colect]\n", "unknown key colect; expected one of pair, problems, collect, label, train, evaluate"),
+        ("[collect]\nsamples = 3\n", "unknown key collect.samples; expected one of num_samples, sampling"),
+        ("[collect]\nnum_samples = 'many'\n", "collect.num_samples is 'many'; expected a valid integer"),
+        ("[collect]\nnum_samples = 1\n", "collect: num_samples is 1"),
+        ("[collect]\nnum_samples = true\n", "collect.num_samples is True; expected a valid integer"),
+        (
+            "[collect.sampling]\nheat = 1\n",
+            "unknown key collect.sampling.heat; expected one of temperature, top_p",
+        ),
         ("[[collect.loop_rules]]\nname = 'hope'\n", "loop_rules"),
-        ("[train]\nloss = 'hinge'\n", "expected one of bce, mse"),
-        ("[train.target]\nwidth = 3\n", "train.target: unknown width"),
-        ("[train.draft]\nfeatures = ['smell']\n", "unknown probe feature"),
-        ("[train]\nfeatures = 'some'\n", "expected a list"),
-        ("train = 3\n", "expected a table"),
-        ("[pair\n", "no TOML"),
+        ("[problems]\ncount = 0\n", "problems.count is 0; expected greater than or equal to 1"),
+        ("[train]\nloss = 'hinge'\n", "train.target.loss is 'hinge'; expected 'bce' or 'mse'"),
+        ("[train.target]\nwidth = 3\n", "unknown key train.target.width; expected one of estimator, widths"),
+        ("[train.draft]\nfeatures = ['smell']\n", "train.draft: unknown probe feature 'smell'"),
+        ("[train]\nfeatures = 'some'\n", "train.target.features is 'some'; expected a valid array"),
+        ("train = 3\n", "train is 3; expected an object"),
+        ("[pair\n", "not valid TOML"),
     ],
 )
 def test_bad_settings_are_told(tmp_path: Path, text: str, said: str) -> None:
@@ -205,6 +220,7 @@ def test_bad_settings_are_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         read_settings(path)
     assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_a_missing_settings_file_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from semanticspec.errors import ConfigError
 from semanticspec.output.progress import say
 from semanticspec.records import Author
 from semanticspec.training import stages
-from semanticspec.training.disk_errors import storing
 
 Data = Annotated[Path, typer.Option(help="Folder of the collection.")]
 ProbePath = Annotated[str, typer.Option(help="Folder of the probe, or a packaged or hub name.")]
@@ -142,7 +141,7 @@ def publish_command(
     if push:
         say(f"uploaded: {publish.push(folder, to, evaluation, private=private)}")
     else:
-        with storing(Path(to)):
+        with stages.storing(Path(to)):
             published = publish.publish(folder, Path(to), evaluation)
         say(f"probe and README in {published}")
 
@@ -186,9 +185,12 @@ def run_command(
     out: Annotated[Path, typer.Option(help="Folder for everything; an unfinished run is continued.")],
 ) -> None:
     """Run all stages from one file. A stage that is done, and whose inputs are the same, is not done again."""
+    from semanticspec.demo import settings_path
     from semanticspec.training.pipeline import run
     from semanticspec.training.settings import read_settings
 
+    if str(config) == "demo" and not config.exists():
+        config = settings_path()
     run(read_settings(config), out)
 
 

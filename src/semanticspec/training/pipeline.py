@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semanticspec import demo
 from semanticspec.errors import ProbeError
+from semanticspec.loading import model_names
 from semanticspec.output.files import write_atomically
 from semanticspec.output.pages import check_report_libraries
 from semanticspec.output.progress import say
@@ -27,7 +27,6 @@ from semanticspec.training import stages
 from semanticspec.training.calibrate import check_choice
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection
-from semanticspec.training.disk_errors import storing
 from semanticspec.training.evaluate import EVALUATION_FILE
 from semanticspec.training.publish import README_FILE, publish
 from semanticspec.training.settings import RunSettings
@@ -51,7 +50,7 @@ def run(settings: RunSettings, out: Path) -> None:
     check_report_libraries("probes", "sklearn")
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
-    with storing(out):
+    with stages.storing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
     _Run(settings, out, problems).all()
@@ -69,7 +68,7 @@ class _Run:
         """Every stage in order."""
         settings, out = self.settings, self.out
         pair = settings.pair
-        weights = [_files_of(name) for name in _model_names(settings)]
+        weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
         collected = self.stage(
             "collect",
             (asdict(pair), weights, self.problems, asdict(settings.collect)),
@@ -116,7 +115,7 @@ class _Run:
         say(f"{self.number}/{_NUM_STAGES} {name}")
         stamp.unlink(missing_ok=True)
         work()
-        with storing(stamp):
+        with stages.storing(stamp):
             stamp.parent.mkdir(exist_ok=True)
             write_atomically(stamp, (json.dumps({"inputs": digest}) + "\n").encode())
         return digest
@@ -155,7 +154,7 @@ class _Run:
 
     def _publish(self, role: Author) -> None:
         folder = self.out / "published" / role
-        with storing(folder):
+        with stages.storing(folder):
             publish(self.out / "probes" / role, folder, self.out / "reports" / role)
 
 
@@ -164,11 +163,6 @@ def _digest_in(stamp: Path) -> str:
         return str(json.loads(stamp.read_text())["inputs"])
     except (ValueError, KeyError, TypeError) as error:
         raise ProbeError(f"{stamp} is broken; delete it to do that stage again") from error
-
-
-def _model_names(settings: RunSettings) -> tuple[str, str]:
-    pair = settings.pair
-    return pair.target or str(demo.target_path()), pair.draft or str(demo.draft_path())
 
 
 def _files_of(model: str) -> list[tuple[str, int, int]]:

@@ -6,15 +6,16 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticspec.engines.base import StateSpec
+from semanticspec.errors import ProbeError
 from semanticspec.output.progress import progress_bar, say
 from semanticspec.records import Author
 from semanticspec.training.data.problems import ProblemText
-from semanticspec.training.disk_errors import storing
 from semanticspec.training.labels.judges import JudgeConfig
 
 if TYPE_CHECKING:
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
     from semanticspec.training.train import TrainConfig
 
 
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns a failure to write, such as a full disk, into an error of one line.
+
+    Raises:
+        ProbeError: something at or under `path` could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ProbeError(
+            f"{path} cannot be written: {error.strerror or error}; finished work is kept, free some space and rerun "
+            "the same command"
+        ) from error
+
+
 def load_models(
     target: str | None,
     draft: str | None,
@@ -34,12 +51,10 @@ def load_models(
     dtype: str = "auto",
     device: str = "auto",
 ) -> Pair:
-    """A pair without probes; without names the bundled models."""
-    from semanticspec import demo
-    from semanticspec.loading import load_pair
+    """Loads a pair without probes; if neither model is named, the bundled ones."""
+    from semanticspec.loading import load_pair, model_names
 
-    if target is None and draft is None:
-        target, draft = str(demo.target_path()), str(demo.draft_path())
+    target, draft = model_names(target, draft)
     return load_pair(
         target,
         draft,
