@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache
 
+from semanticspec.demo.gguf import write_gguf
 from semanticspec.engines.llama_cpp.context import LlamaContext
 from semanticspec.engines.llama_cpp.kv_cache import LlamaSequence
 from semanticspec.engines.runtime.engine import WorkerEngine
 from semanticspec.engines.transformers.kv_cache import CachedSequence
 from semanticspec.engines.transformers.network import Network
-from semanticspec.text.gguf_files import write_gguf
 from tests.support.subjects import (
     CONFIGS,
     VLLM_CONFIG,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from semanticspec.demo.gguf import write_gguf
 from semanticspec.records import Sampling, Stop
-from semanticspec.text.gguf_files import write_gguf
 from tests.support.subjects import CONTEXT_TOKENS, Subject, load
 
 

@@ -203,7 +203,7 @@ def test_files_that_are_none(tmp_path: Path, llama_file: Path) -> None:
     with pytest.raises(ModelError, match="there is no file"):
         load_llama_cpp(file)
     file.write_bytes(b"something else")
-    with pytest.raises(ModelError, match="is no GGUF file"):
+    with pytest.raises(ModelError, match="is not a GGUF file"):
         load_llama_cpp(file)
     file.write_bytes(llama_file.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"llama\.cpp cannot load"):

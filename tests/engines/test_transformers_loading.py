@@ -171,7 +171,7 @@ def test_broken_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lacking(monkeypatch, None)
     path = tmp_path / "model.gguf"
     path.write_bytes(b"something else")
-    refused(ModelError, path, "is no GGUF file")
+    refused(ModelError, path, "is not a GGUF file")
     path.write_bytes(b"GGUF" + bytes(40))
     refused(ModelError, path, "cannot load")
 

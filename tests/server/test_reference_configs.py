@@ -19,7 +19,8 @@ from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.records import GREEDY
 from semanticspec.server.settings import read_settings
 from semanticspec.text.segments import Segmenter
-from semanticspec.text.vocabulary import Translation, Vocabulary
+from semanticspec.text.translation import Translation
+from semanticspec.text.vocabulary import Vocabulary
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 MERGES = [("Ċ", "Ċ"), (".", "ĊĊ")]

@@ -1,4 +1,4 @@
-"""Small real tokenizers that many tests share."""
+"""Small tokenizers shared by many tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from semanticspec.text.vocabulary import Vocabulary
 
 LETTERS = ["a", "b", "c", "d"]
+A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
+"""Ids of `make_vocabulary()`."""
 
 
 def make_vocabulary(
@@ -19,7 +21,7 @@ def make_vocabulary(
     blank_line: bool = True,
     template: str | None = None,
 ) -> Vocabulary:
-    """A byte-level vocabulary: the letters, a line break, a blank line if wanted, then the added tokens."""
+    """Makes a byte-level vocabulary: letters, newline, blank line (optional), added tokens."""
     tokens = [*letters, "Ċ", *(["ĊĊ"] if blank_line else [])]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, [("Ċ", "Ċ")] if blank_line else [])
     backend = Tokenizer(model)

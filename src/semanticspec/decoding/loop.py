@@ -34,7 +34,7 @@ from semanticspec.records import (
     Stats,
     Verdict,
 )
-from semanticspec.text.vocabulary import Prompt
+from semanticspec.text.chat import Prompt
 
 T = TypeVar("T")
 

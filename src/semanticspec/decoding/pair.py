@@ -12,7 +12,8 @@ from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
 from semanticspec.records import Reading
 from semanticspec.text.segments import Segmenter
-from semanticspec.text.vocabulary import Translation, Vocabulary
+from semanticspec.text.translation import Translation
+from semanticspec.text.vocabulary import Vocabulary
 
 # A server's clients choose configurations: the oldest is forgotten beyond so many.
 _MAX_PACINGS = 64

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from semanticspec.decoding.pair import Pair
 from semanticspec.records import Author, Event, Stats, TextWritten, ThinkingEnded
-from semanticspec.text.vocabulary import THINK_END, THINK_START, Prompt
+from semanticspec.text.chat import THINK_END, THINK_START, Prompt
 
 
 class Transcript:

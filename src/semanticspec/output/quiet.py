@@ -1,4 +1,4 @@
-"""transformers without its talk: what is said on the terminal is ours to say."""
+"""Silences transformers on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars, reports and warnings off the terminal."""
+    """Suppresses progress bars, load reports and warnings of transformers within the context."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()

@@ -20,7 +20,7 @@ from semanticspec.server.metrics import Metrics
 from semanticspec.server.scheduling.admission import Admission, Place
 from semanticspec.server.scheduling.jobs import Job, Plan
 from semanticspec.server.settings import ServerSettings
-from semanticspec.text.vocabulary import PlainText, Prompt
+from semanticspec.text.chat import PlainText, Prompt
 
 _ID_PREFIX: dict[Endpoint, str] = {"chat": "chatcmpl", "text": "cmpl"}
 

@@ -1,1 +1,1 @@
-"""The text side of a model: tokenizer, chat template, segments."""
+"""Text handling for a model: tokenizer, chat template, segment boundaries, translation between vocabularies."""

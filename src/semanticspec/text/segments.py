@@ -1,8 +1,8 @@
-"""Where a segment (one reasoning step) ends: blank lines, `</think>`, end of text.
+"""Segment boundaries: a segment (one reasoning step) ends at a blank line, at `</think>` or at the end of the text.
 
-The boundary tokens are derived from the tokenizer: every token whose text contains a blank line. (The authors'
-scripts list eight ids of the Qwen-2 vocabulary by hand.) Tokenizers that write a blank line as two tokens get
-pairs instead.
+Boundary tokens are derived from the tokenizer: every token whose text contains a blank line. Tokenizers that encode a
+blank line as two tokens get pairs of tokens. Deviation from the paper: its scripts list eight ids of the Qwen2
+vocabulary.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semanticspec.records import Stop
-from semanticspec.text.vocabulary import THINK_END, Vocabulary
+from semanticspec.text.chat import THINK_END
+from semanticspec.text.vocabulary import Vocabulary
 
 BOUNDARY = "\n\n"
 _NEWLINE_MARKS = ("\n", "Ċ", "<0x0A>")  # plain, byte-level BPE, byte fallback
@@ -19,13 +20,12 @@ _NEWLINE_MARKS = ("\n", "Ċ", "<0x0A>")  # plain, byte-level BPE, byte fallback
 
 @dataclass(frozen=True, slots=True)
 class Segmenter:
-    """The segment ends of one vocabulary.
+    """Finds the segment boundaries of one vocabulary.
 
     Attributes:
-        vocabulary: whose ends these are.
         boundary_ids: tokens whose text contains a blank line.
-        stop: ends of one segment: boundaries, `</think>` and end of text.
-        text_stop: end of text alone.
+        stop: stop condition for one segment: boundaries, `</think>` and end of text.
+        text_stop: stop condition for the whole text: end of text only.
     """
 
     vocabulary: Vocabulary
@@ -35,13 +35,13 @@ class Segmenter:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> Segmenter:
-        """Derives the segment ends from a tokenizer."""
+        """Derives the boundary tokens from a tokenizer."""
         newline_tokens = _tokens_with_newline(vocabulary)
         boundary_ids = frozenset(i for i, text in newline_tokens.items() if BOUNDARY in text)
         ids = boundary_ids | vocabulary.end_ids
         if vocabulary.think_end_id is not None:
             ids |= {vocabulary.think_end_id}
-        if _writes_blank_line_as_one_token(vocabulary, boundary_ids):
+        if _encodes_blank_line_as_one_token(vocabulary, boundary_ids):
             stop = Stop(ids)
         else:
             first = frozenset(i for i, text in newline_tokens.items() if text.endswith("\n"))
@@ -51,11 +51,11 @@ class Segmenter:
 
     @property
     def needs_pair_stops(self) -> bool:
-        """Whether an engine must be able to stop at pairs of tokens."""
+        """Whether the engine must support stopping at pairs of tokens."""
         return bool(self.stop.pair_first)
 
     def think_end(self, ids: Sequence[int]) -> int | None:
-        """How many of these ids it takes until `</think>` is complete; None if it is not among them."""
+        """Returns the number of leading tokens up to and including `</think>`; None if it does not occur."""
         end_id = self.vocabulary.think_end_id
         if end_id is not None:
             return list(ids).index(end_id) + 1 if end_id in ids else None
@@ -64,7 +64,7 @@ class Segmenter:
         return next(n for n in range(1, len(ids) + 1) if THINK_END in self.vocabulary.decode(ids[:n]))
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
-        """Cuts a text into its segments; joined they are the text again."""
+        """Splits token ids into segments. Their concatenation equals the input."""
         segments: list[list[int]] = [[]]
         previous = -1
         for i in ids:
@@ -76,7 +76,7 @@ class Segmenter:
 
 
 def _tokens_with_newline(vocabulary: Vocabulary) -> dict[int, str]:
-    """Text of every ordinary token that contains a line break."""
+    """Returns id and text of every base token that contains a newline."""
     candidates = [
         i
         for token, i in vocabulary.tokenizer.get_vocab().items()
@@ -85,6 +85,6 @@ def _tokens_with_newline(vocabulary: Vocabulary) -> dict[int, str]:
     return {i: vocabulary.decode([i]) for i in candidates}
 
 
-def _writes_blank_line_as_one_token(vocabulary: Vocabulary, boundary_ids: frozenset[int]) -> bool:
+def _encodes_blank_line_as_one_token(vocabulary: Vocabulary, boundary_ids: frozenset[int]) -> bool:
     samples = (f"x.{BOUNDARY}Y", f"x{BOUNDARY}Y", f"3){BOUNDARY}1")
     return all(boundary_ids.intersection(vocabulary.encode(sample)) for sample in samples)

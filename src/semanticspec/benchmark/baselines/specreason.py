@@ -19,7 +19,8 @@ from semanticspec.decoding.loop import Request, result_of
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.records import GREEDY, Result, Sampling, Score, Segment, Stop, Verdict
-from semanticspec.text.vocabulary import THINK_START, Vocabulary
+from semanticspec.text.chat import THINK_START
+from semanticspec.text.vocabulary import Vocabulary
 
 Reading = Literal["greedy", "average"]
 THRESHOLD = 7.0

@@ -12,7 +12,7 @@ from semanticspec.engines.llama_cpp.library import LOG, bindings
 from semanticspec.engines.llama_cpp.options import DEFAULT_CONTEXT_TOKENS, LlamaOptions, LlamaSettings
 from semanticspec.engines.runtime.worker import threads_for
 from semanticspec.errors import ConfigError, ModelError
-from semanticspec.text.gguf_files import check_gguf
+from semanticspec.text.gguf_files import gguf_digest
 
 _ALL_LAYERS = 999
 
@@ -33,7 +33,7 @@ def load_context(model: str, options: LlamaOptions, states: StateSpec) -> tuple[
             f"layer is {states.layer}, but llama.cpp gives the last layer's states after the final norm only "
             "(layer -1); use the engine transformers, or a probe of the last layer"
         )
-    digest = check_gguf(model)
+    digest = gguf_digest(model)
     llama = bindings()
     on_gpu = llama.llama_supports_gpu_offload() and options.device != "cpu"
     if (options.device not in ("auto", "cpu") or options.gpu_layers) and not on_gpu:

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from semanticspec.errors import ConfigError, EngineError, ModelError, first_line
 from semanticspec.output.quiet import quiet
-from semanticspec.text.gguf_files import check_gguf
+from semanticspec.text.gguf_files import gguf_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
@@ -174,7 +174,7 @@ def _load_weights(model: str, name: str, device: torch.device, **options: Any) -
 
 
 def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Loaded:
-    digest = check_gguf(str(path))
+    digest = gguf_digest(str(path))
     for package in ("gguf", "accelerate"):  # transformers needs both to read such files
         if importlib.util.find_spec(package) is None:
             raise EngineError(f"GGUF files need the package {package}: pip install semanticspec[gguf]")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semanticspec.records import Author
-from semanticspec.text.vocabulary import THINK_END, THINK_START
+from semanticspec.text.chat import THINK_END, THINK_START
 
 Channel = Literal["reasoning", "content"]
 

@@ -27,7 +27,7 @@ from semanticspec.server.api.errors import ApiError, as_api_error
 from semanticspec.server.api.streaming import ChannelPiece, Piece, StopFinder, ThinkSplitter
 from semanticspec.server.metrics import Metrics
 from semanticspec.server.scheduling.admission import Place
-from semanticspec.text.vocabulary import Prompt
+from semanticspec.text.chat import Prompt
 
 
 @dataclass(frozen=True, slots=True)

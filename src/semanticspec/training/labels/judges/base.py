@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from semanticspec.text.vocabulary import THINK_END
+from semanticspec.text.chat import THINK_END
 
 
 class Judge(Protocol):

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
 
-from semanticspec.text.vocabulary import THINK_END
+from semanticspec.text.chat import THINK_END
 from semanticspec.training.labels.judges.base import ends_thinking
 from semanticspec.training.labels.judges.equations import Token, equations_of, implied_equation, tokens_of
 

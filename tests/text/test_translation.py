@@ -1,0 +1,39 @@
+"""Translation between vocabularies: by ids, by name, by role, or as text."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semanticspec.text.translation import Translation
+from tests.support.vocabularies import EOS, THINK, THINK_END, A, B, make_vocabulary
+
+ORDER = ("<think>", "</think>", "<tool>", "<eos>")  # added tokens under other ids, and one more
+
+
+def test_added_tokens_are_mapped_by_name_and_ends_by_role():
+    vocabulary, other = make_vocabulary(), make_vocabulary(added=ORDER)
+    there, back = Translation(vocabulary, other), Translation(other, vocabulary)
+    assert there.by_ids
+    assert there.ids([A, THINK, B, THINK_END, EOS]) == [A, 6, B, 7, 9]
+    assert back.unmapped == {8}
+    assert back.ids([A, 8, B]) == [A]
+    assert back.ids([A, 7, 9]) == [A, THINK_END, EOS]
+
+
+def test_columns_of_distributions_follow_their_tokens():
+    rows = torch.arange(1.0, 11.0)[None] / 55
+    moved = Translation(make_vocabulary(added=ORDER), make_vocabulary()).distributions(rows)
+    assert moved[0, EOS] == rows[0, 9]
+    assert moved[0, THINK] == rows[0, 6]
+    assert moved[0, A] == rows[0, A]
+    assert float(moved.sum()) == pytest.approx(1 - 9 / 55), "the unmapped token must lose its probability"
+
+
+def test_different_base_tokens_are_translated_as_text():
+    vocabulary, other = make_vocabulary(), make_vocabulary(["d", "c", "b", "a"])
+    there = Translation(vocabulary, other)
+    assert not there.by_ids
+    ids = there.ids([*vocabulary.encode("abd\n\n"), EOS])
+    assert other.decode(ids) == "abd\n\n"
+    assert ids[-1] == other.end_id
