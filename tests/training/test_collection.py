@@ -15,7 +15,6 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pyarrow.parquet
 import pytest
 import torch
@@ -279,7 +278,7 @@ def test_traces_of_problem_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 2: the field 'solution'"):
         read_problems(str(path), trace_field="solution")
     path.write_text("{\n")
-    with pytest.raises(ConfigError, match="line 1: not JSON"):
+    with pytest.raises(ConfigError, match="line 1: not valid JSON"):
         read_problems(str(path))
     with pytest.raises(ConfigError, match="problems of 'demo' have no traces"):
         read_problems("demo", trace_field="solution")
@@ -475,81 +474,113 @@ def test_a_real_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert_same(list(Collection(part)), list(Collection(whole)))
 
 
-# --- problems on the hub -----------------------------------------------------------------------------------
+# --- problems of data sets --------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two data sets of made-up problems as the hub keeps them, in a folder that stands in for it."""
+    """Data sets in folders `org/...`, read by the real library; the working directory stands in for the hub."""
 
-    def write(path: str, rows: list[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+    def write(path: str, *rows: dict[str, Any]) -> None:
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        table = pyarrow.Table.from_pylist(rows) if rows else pyarrow.table({name: [] for name in columns})
-        pyarrow.parquet.write_table(table, target)
+        target.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    write("org/sums/main/train/0001.parquet", [{"question": "three", "reasoning": "a\n\nb"}])
-    write("org/sums/main/train/0000.parquet", [{"question": q, "reasoning": "a"} for q in ("one", "two")])
-    write("org/sums/main/test/0000.parquet", [{"id": 7, "question": "four", "reasoning": "a"}])
-    write("org/sums/main/none/0000.parquet", [], ["question"])
-    write("org/sums/other/partial-test/0000.parquet", [{"text": "five"}])
-    write("org/many/first/test/0000.parquet", [{"problem": "six"}])
-    write("org/many/second/a/0000.parquet", [{"problem": "seven"}])
-    write("org/many/second/b/0000.parquet", [{"problem": "eight"}])
+    def write_card(repo: str, configs: dict[str, list[str]]) -> None:
+        lines = ["---", "configs:"]
+        for config, splits in configs.items():
+            lines += [f"- config_name: {config}", "  data_files:"]
+            for split in splits:
+                lines += [f"  - split: {split}", f"    path: {config}/{split}*.jsonl"]
+        (tmp_path / repo / "README.md").write_text("\n".join([*lines, "---", ""]))
 
-    def repository(repo: str, repo_type: str, revision: str) -> Path:
-        assert (repo_type, revision) == ("dataset", "refs/convert/parquet")
-        if not (tmp_path / repo).is_dir():
-            raise huggingface_hub.errors.OfflineModeIsEnabled(f"{repo}: no way\nsecond line")
-        return tmp_path / repo
-
-    def list_repo_files(repo: str, *, repo_type: str, revision: str) -> list[str]:
-        root = repository(repo, repo_type, revision)
-        return [path.relative_to(root).as_posix() for path in root.rglob("*.*")] + [".gitattributes"]
-
-    def download(repo: str, filename: str, *, repo_type: str, revision: str) -> str:
-        return str(repository(repo, repo_type, revision) / filename)
-
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    write("org/sums/main/train1.jsonl", {"question": "three", "reasoning": "a\n\nb"})
+    write("org/sums/main/train0.jsonl", *({"question": q, "reasoning": "a"} for q in ("one", "two")))
+    write("org/sums/main/test.jsonl", {"question": "four", "reasoning": "a"})
+    write("org/sums/other/test.jsonl", {"text": "five"})
+    write_card("org/sums", {"main": ["train", "test"], "other": ["test"]})
+    write("org/named/test.jsonl", {"id": 7, "prompt": "with"}, {"prompt": "without"})
+    write("org/many/first/test.jsonl", {"problem": "six"})
+    write("org/many/second/a.jsonl", {"problem": "seven"})
+    write("org/many/second/b.jsonl", {"problem": "eight"})
+    write_card("org/many", {"first": ["test"], "second": ["a", "b"]})
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.usefixtures("hub")
-def test_problems_of_the_hub() -> None:
+def test_problems_of_data_sets() -> None:
     assert read_problems("org/sums") == [("1", "one", ""), ("2", "two", ""), ("3", "three", "")]
-    assert read_problems("org/sums:test") == [("7", "four", "")]
+    assert read_problems("org/sums:test") == [("1", "four", "")]
+    assert read_problems("org/named") == [("7", "with", ""), ("2", "without", "")]
     assert read_problems("org/sums", 2, "reasoning") == [("1", "one", "a"), ("2", "two", "a")]
     assert read_problems("org/many", config="first") == [("1", "six", "")]
     assert read_problems("org/many:b", config="second") == [("1", "eight", "")]
+
+
+def test_a_data_set_without_a_card_is_read_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"problem": "nine"}\n')
+    assert read_problems(f"{tmp_path}:test") == read_problems(str(tmp_path)) == [("1", "nine", "")]
+
+
+def test_the_hub_is_asked_for_a_name_and_streams_the_first_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def load_dataset(repo: str, config: str | None, *, split: str | None, streaming: bool) -> Any:
+        calls.append((repo, config, split, streaming))
+        return iter([{"problem": "a"}, {"problem": "b"}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda _: ["main", "socratic"])
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "")]
+    assert len(read_problems("openai/gsm8k:train", config="socratic")) == 2
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "")]
+    assert calls == [
+        ("openai/gsm8k", "main", "train", True),
+        ("openai/gsm8k", "socratic", "train", False),
+        ("openai/gsm8k", "main", "train", False),
+    ]
 
 
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("source", "config", "said"),
     [
-        ("org/unknown", None, r"org/unknown cannot be had from the hub \(OfflineModeIsEnabled: .*no way\)"),
-        ("org/sums:validation", None, "no split 'validation'.* org/sums:none, org/sums:test, org/sums:train"),
-        ("org/sums", "third", "no configuration 'third'.* main, other with --config"),
-        ("org/many", None, "several configurations; choose one of first, second"),
+        ("org/unknown", None, r"org/unknown cannot be read \(ConnectionError: .*Offline"),
+        ("org/sums:validation", None, r"Bad split: validation.*'train', 'test'.*org/sums:SPLIT"),
+        ("org/sums", "third", "'third' not found.*'main', 'other'.*--config"),
+        ("org/many", None, r"Config name is missing.*'first', 'second'.*--config"),
         ("org/many", "second", "several splits; choose one of org/many:a, org/many:b"),
-        ("org/sums", "other", "row 1: expected one of the fields prompt, problem, question; it has text"),
-        ("org/sums:none", None, "holds no problems"),
-        ("demo.jsonl", "main", "no data set on the hub"),
-        ("no-such-file", None, "expected demo, a JSONL file, or the name"),
-        ("nowhere/problems.jsonl", None, "no problems can be read"),
+        ("org/sums", "other", "row 1: expected one of the fields prompt, problem, question; got text"),
+        ("demo.jsonl", "main", "not a data set"),
+        ("no-such-file", None, "expected demo, a JSONL file, a folder with a data set, or the name"),
+        ("nowhere/problems.jsonl", None, "cannot read problems from"),
     ],
 )
-def test_hub_errors_say_what_to_choose(source: str, config: str | None, said: str) -> None:
+def test_errors_of_data_sets_name_the_choices(source: str, config: str | None, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         read_problems(source, config=config)
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_copy_that_is_no_parquet(hub: Path) -> None:
-    (hub / "org/sums/main/test/0000.parquet").write_bytes(b"half")
-    with pytest.raises(ConfigError, match=r"main/test/0000\.parquet of the data set org/sums cannot be read"):
-        read_problems("org/sums:test")
+@pytest.mark.parametrize("count", [None, 1])
+def test_a_broken_or_empty_data_set_ends_in_one_line(hub: Path, count: int | None) -> None:
+    path = hub / "org/sums/main/test.jsonl"
+    path.write_text("{half")
+    with pytest.raises(ConfigError, match="org/sums cannot be read") as caught:
+        read_problems("org/sums:test", count)
+    assert "\n" not in str(caught.value)
+    path.write_text("")
+    with pytest.raises(ConfigError, match=r"holds no problems|cannot be read"):
+        read_problems("org/sums:test", count)
+
+
+def test_without_the_datasets_package_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ProbeError, match=r"pip install .*probes"):
+        read_problems("org/name")
 
 
 # --- the command -------------------------------------------------------------------------------------------

@@ -52,13 +52,13 @@ def problem_source_names() -> tuple[str, ...]:
 def read_problems(
     source: str, count: int | None = None, trace_field: str | None = None, config: str | None = None
 ) -> list[ProblemText]:
-    """Reads problems from a registered source, a JSONL file, or the hub (`org/name` or `org/name:split`).
+    """Reads problems from a registered source, a JSONL file, or a data set (`org/name[:split]` or a local folder).
 
     A row holds its prompt in the field `prompt`, `problem` or `question`. Its id is the field `id`, or else the
     number of the row, starting with 1.
 
     Args:
-        count: reads only the first `count` problems.
+        count: reads only the first `count` problems; the rows of a data set on the hub are streamed then.
         trace_field: the field that holds a given reasoning.
         config: the configuration of a hub data set that has several.
 
@@ -73,8 +73,8 @@ def read_problems(
         return _SOURCES[source](count)
     name = hub_name(source, config)
     if config and name is None:
-        raise ConfigError(f"{source!r} is no data set on the hub, so it has no --config; leave it out")
-    rows = hub_rows(name) if name else read_jsonl(source)
+        raise ConfigError(f"{source!r} is not a data set, so it has no configuration; leave --config out")
+    rows = hub_rows(name, streaming=count is not None) if name else read_jsonl(source)
     what = "row" if name else "line"
     found = [
         _problem(row, f"{source}, {what} {number}", str(number), trace_field)
@@ -86,39 +86,43 @@ def read_problems(
 
 
 def read_jsonl(path: str) -> Iterator[Any]:
-    """The objects of a JSONL file; blank lines are left out.
+    """Yields the values of a JSONL file, skipping blank lines.
 
     Raises:
-        ConfigError: there is no such file, or a line is no JSON.
+        ConfigError: the file cannot be read, or a line is not valid JSON.
     """
     try:
         lines = Path(path).read_text().splitlines()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text in UTF-8 ({error.reason}); expected JSONL") from error
+        raise ConfigError(f"{path} is not UTF-8 text ({error.reason}); expected JSONL") from error
     except OSError as error:
+        known = ", ".join((*_SOURCES, "a JSONL file"))
         raise ConfigError(
-            f"no problems can be read from {path!r}: {error.strerror}; expected demo, a JSONL file, or the name of "
-            "a data set on the hub, such as openai/gsm8k:train"
+            f"cannot read problems from {path!r} ({error.strerror}); expected {known}, "
+            "a folder with a data set, or the name of one on the hub, such as openai/gsm8k:train"
         ) from error
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
+            raise ConfigError(f"{path}, line {number}: not valid JSON ({error})") from error
 
 
 def _problem(entry: Any, where: str, default_id: str, trace_field: str | None) -> ProblemText:
-    """One problem of a mapping of fields.
+    """Makes a problem of a row.
 
     Raises:
-        ConfigError: there is no prompt in it, or not the trace that was asked for.
+        ConfigError: the prompt is missing, or the trace that was asked for.
     """
     fields: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
     prompt = next((fields[name] for name in PROMPT_FIELDS if fields.get(name)), None)
     if prompt is None:
         listed = ", ".join(map(str, fields)) or "none"
-        raise ConfigError(f"{where}: expected one of the fields {', '.join(PROMPT_FIELDS)}; it has {listed}")
+        raise ConfigError(f"{where}: expected one of the fields {', '.join(PROMPT_FIELDS)}; got {listed}")
     trace = fields.get(trace_field) if trace_field else ""
     if trace_field and not (isinstance(trace, str) and trace.strip()):
-        raise ConfigError(f"{where}: the field {trace_field!r} with the trace is missing or empty")
-    return ProblemText(str(fields.get("id", default_id)), str(prompt), str(trace))
+        raise ConfigError(
+            f"{where}: the field {trace_field!r}, which should hold the trace, is missing or empty"
+        )
+    problem_id = default_id if fields.get("id") is None else fields["id"]  # a data set fills gaps with None
+    return ProblemText(str(problem_id), str(prompt), str(trace))
