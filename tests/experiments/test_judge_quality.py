@@ -1,4 +1,4 @@
-"""How good a judge is, on pairs whose truth is known."""
+"""Measuring a judge on pairs with a known answer: sources of pairs, figures, the command."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.training.labels.judges.numeric import NumericJudge
+from tests.support.collecting import make_manifest
 from tests.support.judging import ask
 
 
@@ -60,7 +61,7 @@ def test_demo_pairs_are_what_they_say() -> None:
 
 def test_pairs_that_models_wrote(tmp_path: Path) -> None:
     collection = Collection(tmp_path)
-    collection.open({})
+    collection.open(make_manifest())
     texts = ("Ana starts with 5 pens.", "At the start, Ana has 5 pens.", "Ben starts with 5 pens.", "no step")
     segments = tuple(SegmentRecord("0", "target", text, (1,), 2, "stop", (-1.0,)) for text in texts)
     states = torch.zeros(len(segments), 2)

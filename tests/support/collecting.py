@@ -20,8 +20,10 @@ from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.records import Reading, Sampling
 from semanticspec.text.vocabulary import Vocabulary
-from semanticspec.training.data.collect import ProblemText, collect
+from semanticspec.training.data.collect import collect
 from semanticspec.training.data.examples import Examples
+from semanticspec.training.data.manifest import CollectedModel, Manifest
+from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, SegmentRecord
 
@@ -65,6 +67,11 @@ def info(**changes: Any) -> EngineInfo:
     return replace(made, **changes)
 
 
+def make_manifest(seed: int = 0, fingerprint: str = "f00d") -> Manifest:
+    model = CollectedModel.of(info(), fingerprint)
+    return Manifest(target=model, draft=model, config={"seed": seed})
+
+
 def segment(author: str, text: str, count: int = 1, context_id: str = "0") -> SegmentRecord:
     logprobs = (-0.5, -1.0)
     return SegmentRecord(
@@ -80,7 +87,7 @@ def segment(author: str, text: str, count: int = 1, context_id: str = "0") -> Se
 
 
 def synthetic(num_problems: int, rows_each: int = 8) -> Examples:
-    """A label that depends on the first two values of the state."""
+    """Examples whose label depends on the first two values of the state."""
     generator = torch.Generator().manual_seed(0)
     rows = num_problems * rows_each
     states = torch.randn(rows, HIDDEN, generator=generator) * 4 + 2
@@ -113,7 +120,7 @@ def make_vocabulary() -> Vocabulary:
 
 
 def next_probabilities(share_of_a: float) -> Any:
-    """One letter a segment; after three segments the thinking may end, then the text does."""
+    """A model that writes one letter per segment; after three segments the thinking may end, and then the text."""
 
     def of(ids: Sequence[int]) -> list[float]:
         if THINK_END in ids:

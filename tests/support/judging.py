@@ -22,6 +22,7 @@ from semanticspec.training.data.storage import Collection, ContextRecord, Segmen
 from semanticspec.training.labels.judges import Question
 from semanticspec.training.labels.judges.cache import VerdictCache
 from semanticspec.training.labels.judges.llm import LanguageModelJudge
+from tests.support.collecting import make_manifest
 
 
 def ask(first: str, second: str, problem: str = "", context: str = "") -> Question:
@@ -125,7 +126,7 @@ def make_llm(url: str, cache: VerdictCache | None = None, **options: Any) -> Lan
 
 def make_collection(folder: Path, num_problems: int = 6, seed: int = 0) -> Collection:
     collection = Collection(folder)
-    collection.open({"seed": seed})
+    collection.open(make_manifest(seed))
     for number in range(num_problems):
         segments = tuple(
             SegmentRecord(str(place), author, text, (1,), 2, "stop", (-1.0,), drafted, (1,), (0.5,))

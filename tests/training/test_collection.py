@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -34,14 +35,14 @@ from semanticspec.probes.features import (
     signals_of,
 )
 from semanticspec.records import Reading
-from semanticspec.training.data import contexts, storage
+from semanticspec.training.data import contexts
 from semanticspec.training.data.collect import collect
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.training.labels.label import label
 from semanticspec.training.train import TrainConfig, train
-from tests.support.collecting import CONFIG, PROBLEMS, make_pair, next_probabilities
+from tests.support.collecting import CONFIG, PROBLEMS, make_manifest, make_pair, next_probabilities
 
 # --- rows --------------------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ def shard_of(problem_id: str = "one", **changes: Any) -> Shard:
 
 def opened(folder: Path, **manifest: Any) -> Collection:
     collection = Collection(folder)
-    collection.open({"config": {"seed": 0}, **manifest})
+    collection.open(make_manifest(**manifest))
     return collection
 
 
@@ -209,13 +210,13 @@ def test_rows_can_be_read_by_anyone(tmp_path: Path) -> None:
     }
 
 
-def test_broken_and_foreign_files_are_told_by_name(tmp_path: Path) -> None:
+def test_errors_name_the_file_that_is_broken_or_foreign(tmp_path: Path) -> None:
     collection = opened(tmp_path / "data")
     collection.write(shard_of())
     (path,) = (collection.folder / "problems").glob("*.parquet")
     rows, states = path.read_bytes(), path.with_suffix(".safetensors").read_bytes()
 
-    def said() -> str:
+    def message() -> str:
         with pytest.raises(ProbeError) as caught:
             list(Collection(collection.folder))
         assert path.name in str(caught.value)
@@ -223,46 +224,73 @@ def test_broken_and_foreign_files_are_told_by_name(tmp_path: Path) -> None:
         return str(caught.value)
 
     path.write_bytes(rows[: len(rows) // 2])
-    assert "is broken" in said()
+    assert "is broken" in message()
     pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), path)
-    assert "no shard of format 2 (its format is unknown)" in said()
+    assert "another format (None, expected '2')" in message()
     table = pyarrow.parquet.read_table(pyarrow.BufferReader(rows))
     pyarrow.parquet.write_table(
         table.replace_schema_metadata({**table.schema.metadata, b"format": b"3"}), path
     )
-    assert "its format is 3" in said()
-    other = opened(tmp_path / "other", target="another model")
+    assert "another format ('3', expected '2')" in message()
+    pyarrow.parquet.write_table(table.drop_columns("count"), path)
+    assert "other columns or types than context_id, " in message()
+    other = opened(tmp_path / "other", fingerprint="another model")
     other.write(shard_of())
     path.write_bytes((other.folder / "problems" / path.name).read_bytes())
-    assert "of another collection" in said()
+    assert "belongs to another collection" in message()
     path.write_bytes(rows)
     shard = shard_of("two")
     collection.write(shard)
     path.with_suffix(".safetensors").write_bytes(states[:50])
-    assert "is broken" in said()
+    assert "is broken" in message()
     collection.write(shard_of(target_states=torch.zeros(3, 6)))
-    assert "differ in length" in said()
+    assert "differ in length" in message()
     path.with_suffix(".safetensors").write_bytes(states)
     path.write_bytes(next(p for p in path.parent.glob("*.parquet") if p != path).read_bytes())
-    assert "another problem" in said()
+    assert "belongs into another file" in message()
 
 
-def test_a_collection_of_an_older_format_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 1}, "format is 1; expected 2; collect into a new folder"),
+        ({"layers": 3}, "unknown key layers; expected one of format, target, draft"),
+        ({"draft": {}}, "draft.model_id is missing"),
+    ],
+)
+def test_an_unusable_manifest_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     opened(tmp_path)
     manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
-    with pytest.raises(
-        ProbeError, match=r"manifest\.json is of format 1.* reads 2; collect into a new folder"
-    ):
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+    with pytest.raises(ProbeError, match=rf"manifest\.json: {said}"):
         opened(tmp_path)
+    manifest.write_text("{")
+    with pytest.raises(ProbeError, match=r"manifest\.json: not valid JSON"):
+        opened(tmp_path)
+    manifest.unlink()
+    with pytest.raises(ProbeError, match="holds no collection; make one with"):
+        list(Collection(tmp_path))
 
 
-def test_without_pyarrow_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
+def test_a_collection_of_earlier_versions_can_be_read(tmp_path: Path) -> None:
+    """Written before manifests had `layer` and `pooling`, and before probes were among them."""
+    model = {"model_id": "some/model", "revision": "abc", "hidden_size": 6, "num_layers": 2}
+    model |= {"norm_state": "post", "fingerprint": "f00d"}
+    manifest = {"format": 2, "target": model, "draft": model, "config": {"seed": 0, "loop_rules": []}}
+    (tmp_path / "problems").mkdir()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    collection = Collection(tmp_path)
+    assert collection.digest == hashlib.blake2b(json.dumps(manifest).encode(), digest_size=10).hexdigest()
+    collection.write(shard_of())
+    assert len(list(Collection(tmp_path))) == 1
+    assert (collection.manifest.target.layer, collection.pooling("draft")) == (-1, "mean")
 
-    monkeypatch.setattr(storage.importlib, "import_module", missing)
-    with pytest.raises(ProbeError, match=r"pip install 'semanticspec\[probes\]'"):
+
+def test_without_pyarrow_the_install_command_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ProbeError, match=r"need pyarrow: pip install .*probes"):
         opened(tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -363,7 +391,7 @@ def test_a_full_disk_keeps_what_is_finished(
     said = str(caught.value)
     assert "No space left on device" in said
     assert "2 finished problems are kept" in said
-    assert "same command again" in said
+    assert "rerun the same command to resume" in said
     assert sorted(path.suffix for path in (data / "problems").iterdir()) == [
         ".parquet",
         ".parquet",
@@ -604,7 +632,7 @@ def test_the_command_takes_traces_and_tells_what_it_did(
     shards = list(Collection(data))
     origins = {context.origin for shard in shards for context in shard.contexts}
     assert origins == {"loop", "given"}
-    assert Collection(data).manifest["config"]["one_trace"] is True
+    assert Collection(data).manifest.config["one_trace"] is True
     result = CliRunner().invoke(probe_app, [*command.split(), "--traces", "proof"])
     assert isinstance(result.exception, ConfigError)
     assert "'proof'" in str(result.exception)

@@ -112,14 +112,16 @@ def test_labels_of_something_else_are_refused(tmp_path: Path) -> None:
     collection = make_collection(tmp_path / "data")
     label(collection, Stopping(identity="model one"))
     file = collection.folder / "meanings-numeric.parquet"
-    with pytest.raises(ProbeError, match="made with 'model one', the judge is now 'model two'"):
+    with pytest.raises(
+        ProbeError, match=r"belongs to another identity \('model one', expected 'model two'\)"
+    ):
         label(collection, Stopping(identity="model two"))
     other = make_collection(tmp_path / "other", seed=1)
     (other.folder / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ProbeError, match="about another collection"):
+    with pytest.raises(ProbeError, match="belongs to another collection"):
         read_meanings(other, "numeric")
     (collection.folder / "meanings-exact.parquet").write_bytes(file.read_bytes())
-    with pytest.raises(ProbeError, match="made by the judge numeric"):
+    with pytest.raises(ProbeError, match=r"belongs to another judge \('numeric', expected 'exact'\)"):
         read_meanings(collection, "exact")
     file.write_bytes(b"no Parquet")
     with pytest.raises(ProbeError, match="is broken"):

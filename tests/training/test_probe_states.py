@@ -340,14 +340,14 @@ def test_more_or_fewer_states_than_tokens_are_told(
 ) -> None:
     shard = next(iter(collections["none"]))
     copy = Collection(tmp_path)
-    copy.open({key: value for key, value in collections["none"].manifest.items() if key != "format"})
+    copy.open(collections["none"].manifest)
     copy.write(shard)
     (found,) = copy
     assert torch.equal(found.target_states.values, shard.target_states.values)  # type: ignore[union-attr]
     assert isinstance(shard.draft_states, Ragged)
     short = Ragged(shard.draft_states.values[1:], shard.draft_states.lengths)
     copy.write(replace(shard, draft_states=short))
-    with pytest.raises(ProbeError, match=r"is broken \(\d+ states of the draft for \d+ tokens\)"):
+    with pytest.raises(ProbeError, match=r"file is broken \(\d+ states of the draft for \d+ tokens\)"):
         list(copy)
 
 
@@ -460,7 +460,7 @@ def test_from_problems_to_a_pair_with_attention(tmp_path: Path) -> None:
         result = CliRunner().invoke(probe_app, command)
         assert result.exit_code == 0, (result.output, result.exception)
     manifest = Collection(data).manifest
-    assert [(manifest[role]["layer"], manifest[role]["pooling"]) for role in ("target", "draft")] == [
+    assert [(model.layer, model.pooling) for model in (manifest.target, manifest.draft)] == [
         (8, "none"),
         (-1, "none"),
     ]

@@ -23,9 +23,9 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
 from semanticspec.probes.features import FEATURES, TokenSignals, compute_features
 from semanticspec.records import Reading
-from semanticspec.training.data.collect import ProblemText, collect
+from semanticspec.training.data.collect import collect
 from semanticspec.training.data.examples import gather, split_of
-from semanticspec.training.data.problems import read_problems
+from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection, Shard
 from semanticspec.training.labels.label import count_labels, label, meanings_of, paired_shares
 from semanticspec.training.metrics import auroc, errors
@@ -373,7 +373,7 @@ def test_problem_files(tmp_path: Path) -> None:
     path.write_text('{"text": 1}\n')
     with pytest.raises(ConfigError, match="line 1"):
         read_problems(str(path))
-    with pytest.raises(ConfigError, match="no problems can be read"):
+    with pytest.raises(ConfigError, match="cannot read problems from"):
         read_problems(str(tmp_path / "none"))
 
 

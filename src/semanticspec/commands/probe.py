@@ -89,9 +89,9 @@ def collect_command(
     device: Device = "auto",
 ) -> None:
     """Sample both models in contexts of every problem. Ctrl-C stops it; the same command goes on."""
-    from semanticspec.training.data.storage import check_parquet
+    from semanticspec.training.data.parquet import require_pyarrow
 
-    check_parquet()
+    require_pyarrow()
     kept = cast(Pooling, pooling)
     states: dict[Author, StateSpec] = {
         "target": StateSpec(target_layer, kept),

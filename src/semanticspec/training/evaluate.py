@@ -214,18 +214,18 @@ def estimate_figures(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) 
 def check_collection(collection: Collection, probe: Probe) -> None:
     """Raises ProbeError if a collection was made with another model than the probe's, or other states of it."""
     card = probe.card
-    model = collection.manifest[card.role]
+    model = collection.manifest.model_of(card.role)
     names = ("hidden_size", "num_layers", *(("norm_state",) if card.use_state else ()), "fingerprint")
     differing = [
-        f"{name} {getattr(card, name)} instead of {model[name]}"
+        f"{name} {getattr(card, name)} instead of {getattr(model, name)}"
         for name in names
-        if getattr(card, name) != model[name]
+        if getattr(card, name) != getattr(model, name)
     ]
-    differing += card.state_mismatches(model["layer"], model["pooling"])
+    differing += card.state_mismatches(model.layer, model.pooling)
     if differing:
         raise ProbeError(
             f"the probe was made for {card.names[0]}, the collection {collection.folder} with "
-            f"{model['model_id']} as {card.role}: {', '.join(differing)}"
+            f"{model.model_id} as {card.role}: {', '.join(differing)}"
         )
 
 

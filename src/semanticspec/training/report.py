@@ -123,7 +123,7 @@ def provenance(command: str, collection: Collection) -> dict[str, Any]:
     return {
         "command": command,
         "versions": {name: version(name) for name in ("semanticspec", "torch", "scikit-learn")},
-        "collection": {name: manifest.get(name) for name in ("config", "versions")},
+        "collection": {"config": manifest.config, "versions": manifest.versions},
     }
 
 

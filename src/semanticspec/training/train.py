@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from semanticspec.probes.states import Inputs, hidden_size_of, joined
 from semanticspec.records import Author, Sampling
 from semanticspec.training.calibrate import CalibrationChoice, check_choice, choose
 from semanticspec.training.data.examples import Examples, gather, split_of
+from semanticspec.training.data.manifest import Manifest
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.labels.label import read_meanings
 from semanticspec.training.metrics import card_metrics
@@ -373,31 +374,31 @@ def _metrics(probe: Probe, rows: Examples) -> dict[str, float]:
 
 
 def _card(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     role: Author,
     judge_name: str,
     config: TrainConfig,
     rows: Examples,
 ) -> ProbeCard:
-    model = manifest[role]
+    model = manifest.model_of(role)
     train_ids: Sequence[str] = [name for name in rows.problem_ids if split_of(name) == "train"]
     return ProbeCard(
         role=role,
-        model_id=model["model_id"],
-        revision=model["revision"],
-        hidden_size=model["hidden_size"],
-        num_layers=model["num_layers"],
-        norm_state=model["norm_state"],
-        fingerprint=model["fingerprint"],
-        sampling=Sampling(**manifest["config"]["sampling"]),
-        num_samples=manifest["config"]["num_samples"],
+        model_id=model.model_id,
+        revision=model.revision,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        norm_state=model.norm_state,
+        fingerprint=model.fingerprint,
+        sampling=Sampling(**manifest.config["sampling"]),
+        num_samples=manifest.config["num_samples"],
         judge=judge_name,
         counting=config.counting,
         widths=DEFAULT_WIDTHS[role] if config.widths is None else config.widths,
         features=config.features,
         use_state=config.use_state,
         components=config.components,
-        layer=model["layer"],
+        layer=model.layer,
         pooling=config.pooling or "mean",
         training=asdict(config),
         num_rows=len(train_ids),

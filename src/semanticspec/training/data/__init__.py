@@ -1,1 +1,1 @@
-"""Collecting: what target and draft say in each context."""
+"""First stage: collects segments that target and draft write in each context, with their hidden states."""

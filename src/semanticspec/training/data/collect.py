@@ -1,10 +1,11 @@
-"""First stage: what target and draft say, many times over, in contexts as they occur in use.
+"""First stage: samples target and draft in contexts as they occur in use.
 
-For every problem the target writes one reasoning (unless one is given), the speculative loop another; both are
-cut at segment ends. In each of these contexts both models write the next segment `num_samples` times, and the
-target reads all that was written, its own segments too: what it says of both kinds comes from the same kind of
-pass. Source: the paper's data collection. Deviations: it has no contexts from the loop, and its target's probe
-never sees a segment that the draft wrote, which is all it judges in use.
+For each problem the target and the speculative loop write one reasoning trace each (or one is given), see `contexts`.
+At the ends of their segments both models write the next segment `num_samples` times, and the target scores every
+distinct segment, its own included, so that all of its states and log-probabilities come from the same kind of pass.
+
+Source: the paper's data collection. Deviations: the paper takes no contexts from the loop, and trains the target's
+probe on segments by the target only, although in use it judges segments by the draft.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,11 +25,13 @@ from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
 from semanticspec.probes.states import Ragged, States
 from semanticspec.records import Author, Generation, Score, Stop
 from semanticspec.training.data.contexts import ContextFinder, check_trace, loop_config
-from semanticspec.training.data.problems import ProblemText as ProblemText
+from semanticspec.training.data.manifest import CollectedModel, Manifest
+from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 
-_LOWEST_STORED = -1e4  # nats; tokens held impossible stay numbers
+_MIN_LOGPROB = -1e4  # nats; keeps the log-probability of impossible tokens finite
+_Row = tuple[SegmentRecord, Tensor, Tensor]  # a segment, its target state, its draft state
 
 
 async def collect(
@@ -41,24 +43,26 @@ async def collect(
     concurrency: int = 4,
     on_progress: Callable[[Shard | None], None] = lambda _: None,
 ) -> Collection:
-    """Collects on every problem that is not finished yet.
+    """Collects on all problems that are not finished yet, and stores each as it is finished.
 
-    The rows of a problem depend on the models, the configuration and its id only, not on what ran before or
-    beside it (as far as the engine's arithmetic does not depend on its batches).
+    The rows of a problem depend on the models, the configuration and the problem only, not on the other problems (as
+    far as the engine's arithmetic does not depend on the batch).
 
     Args:
-        concurrency: problems at work at once; engines batch their calls.
-        on_progress: told every problem's shard as it is finished, None for one that was already there.
+        pair: the models.
+        problems: with distinct ids.
+        config: the settings.
+        folder: the folder of the collection; an unfinished collection with the same models and settings is resumed.
+        concurrency: number of problems in progress at once; engines batch their calls.
+        on_progress: called with each finished shard, and with None for each problem that was finished before.
 
     Raises:
-        ProbeError: the folder holds a collection made in another way, or a problem could not be stored.
-        ConfigError: two problems have the same id, or a given trace cannot be cut.
+        ProbeError: the folder holds a collection of other models or settings, or cannot be written to.
+        ConfigError: two problems have the same id, or a given trace cannot be split into segments.
     """
     listed = list(problems)
     if len({problem.problem_id for problem in listed}) < len(listed):
-        raise ConfigError(
-            "two problems have the same id; ids decide the split, so give every problem its own"
-        )
+        raise ConfigError("two problems have the same id; give each its own, because ids decide the split")
     for problem in listed:
         check_trace(pair.target, problem)
     for rule in config.loop_rules:
@@ -81,21 +85,22 @@ async def collect(
             for _ in range(max(1, concurrency)):
                 group.create_task(work())
     except ExceptionGroup as group:
-        if isinstance(group.exceptions[0], SemanticSpecError):
-            raise group.exceptions[0] from group.exceptions[0].__cause__
+        first = group.exceptions[0]
+        if isinstance(first, SemanticSpecError):
+            raise first from first.__cause__
         raise
     return collection
 
 
 class _Collector:
-    """The work on one problem."""
+    """Collects on one problem."""
 
     def __init__(self, pair: Pair, config: CollectConfig, problem: ProblemText) -> None:
         self.pair, self.config, self.problem = pair, config, problem
         self.seed = derived_seed(config.seed, "collect", problem.problem_id)
 
     async def run(self) -> Shard:
-        """Traces, contexts, samples, readings. A prompt that no model can answer gives an empty shard."""
+        """Returns the shard of the problem, which is empty if the prompt leaves no room for an answer."""
         try:
             contexts = await ContextFinder(self.pair, self.config, self.problem, self.seed).find()
         except PromptError as error:
@@ -105,7 +110,7 @@ class _Collector:
             for model in (self.pair.target, self.pair.draft)
         ]
         records: list[ContextRecord] = []
-        rows: list[tuple[SegmentRecord, Tensor, Tensor]] = []
+        rows: list[_Row] = []
         for index, context in enumerate(contexts):
             written = [i for segment in context.segments for i in segment]
             draft_ids = [
@@ -113,18 +118,17 @@ class _Collector:
                 *(i for s in context.segments for i in self.pair.to_draft.context_ids(s)),
             ]
             found = await self._rows(str(index), [*prompts[0], *written], draft_ids)
-            if found:  # else there is no room left for another segment
+            if found:  # otherwise there is no room for another segment
                 text = self.pair.target.vocabulary.decode(written)
                 records.append(ContextRecord(str(index), context.origin, text))
                 rows += found
         return self._shard(records, rows, "" if rows else "the prompt leaves no room for a segment")
 
-    async def _rows(
-        self, context_id: str, target_ids: list[int], draft_ids: list[int]
-    ) -> list[tuple[SegmentRecord, Tensor, Tensor]]:
-        """Samples of both models in one context, with their states under target and draft."""
+    async def _rows(self, context_id: str, target_ids: list[int], draft_ids: list[int]) -> list[_Row]:
+        """Samples both models in one context; returns segments with their target and draft states."""
         pair = self.pair
         draft_stop = pair.draft.segmenter.stop
+        # The draft also stops at tokens that the target's vocabulary lacks.
         draft_stop = replace(draft_stop, ids=draft_stop.ids | pair.to_target.unmapped)
         by_target, by_draft = await asyncio.gather(
             self._sample(pair.target, target_ids, pair.target.segmenter.stop, f"target {context_id}"),
@@ -136,10 +140,10 @@ class _Collector:
             (_record(context_id, "target", pair.target, own, count), own.token_ids, no_state)
             for own, count in _distinct(by_target)
         ] + [
-            (_record(context_id, "draft", pair.draft, own, count), tuple(ids), _stored(own.pooled_state))
+            (_record(context_id, "draft", pair.draft, own, count), tuple(ids), _to_cpu(own.pooled_state))
             for own, count in _distinct(by_draft)
             if (ids := pair.to_target.ids(own.token_ids))
-            and len(target_ids) + len(ids) <= _room_of(pair.target)
+            and len(target_ids) + len(ids) <= _max_context_tokens(pair.target)
         ]
         continuations = list(dict.fromkeys(ids for _, ids, _ in written))
         if not continuations:
@@ -147,13 +151,13 @@ class _Collector:
         scores = await pair.target.engine.score(target_ids, continuations)
         by_ids = dict(zip(continuations, scores, strict=True))
         return [
-            (_as_read(record, by_ids[ids]), _stored(by_ids[ids].pooled_state), draft_state)
+            (_scored(record, by_ids[ids]), _to_cpu(by_ids[ids].pooled_state), draft_state)
             for record, ids, draft_state in written
         ]
 
     async def _sample(self, model: Model, ids: list[int], stop: Stop, purpose: str) -> list[Generation]:
-        """The next segment, `num_samples` times; cut behind `</think>` where that is plain text."""
-        max_tokens = min(self.config.max_segment_tokens, _room_of(model) - len(ids))
+        """Samples the next segment `num_samples` times; truncates it after a `</think>` in plain text."""
+        max_tokens = min(self.config.max_segment_tokens, _max_context_tokens(model) - len(ids))
         if max_tokens < 1:
             return []
         generations = await model.engine.generate(
@@ -175,7 +179,7 @@ class _Collector:
     def _shard(
         self,
         contexts: list[ContextRecord],
-        rows: list[tuple[SegmentRecord, Tensor, Tensor]],
+        rows: list[_Row],
         skipped: str = "",
     ) -> Shard:
         return Shard(
@@ -183,14 +187,14 @@ class _Collector:
             prompt=self.problem.prompt,
             contexts=tuple(contexts),
             segments=tuple(record for record, _, _ in rows),
-            target_states=_together([state for _, state, _ in rows], self.pair.target.engine.info),
-            draft_states=_together([state for _, _, state in rows], self.pair.draft.engine.info),
+            target_states=_joined([state for _, state, _ in rows], self.pair.target.engine.info),
+            draft_states=_joined([state for _, _, state in rows], self.pair.draft.engine.info),
             skipped=skipped,
         )
 
 
 def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]:
-    """Generations that differ in their tokens, each with how often it was drawn."""
+    """Merges generations with equal tokens and counts them."""
     found: dict[tuple[int, ...], tuple[Generation, int]] = {}
     for generation in generations:
         first, count = found.get(generation.token_ids, (generation, 0))
@@ -199,7 +203,7 @@ def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]
 
 
 def _record(context_id: str, author: Author, writer: Model, own: Generation, count: int) -> SegmentRecord:
-    """A segment as its writer gave it; what the target says of it comes with `_as_read`."""
+    """Returns a record without what the target says about the segment, which `_scored` adds."""
     return SegmentRecord(
         context_id=context_id,
         author=author,
@@ -212,7 +216,7 @@ def _record(context_id: str, author: Author, writer: Model, own: Generation, cou
     )
 
 
-def _as_read(record: SegmentRecord, score: Score) -> SegmentRecord:
+def _scored(record: SegmentRecord, score: Score) -> SegmentRecord:
     return replace(
         record,
         target_logprobs=_bounded(score.logprobs),
@@ -222,54 +226,33 @@ def _as_read(record: SegmentRecord, score: Score) -> SegmentRecord:
 
 
 def _bounded(logprobs: Sequence[float]) -> tuple[float, ...]:
-    return tuple(max(value, _LOWEST_STORED) for value in logprobs)
+    return tuple(max(value, _MIN_LOGPROB) for value in logprobs)
 
 
-def _stored(state: Tensor) -> Tensor:
+def _to_cpu(state: Tensor) -> Tensor:
     return state.detach().to("cpu", torch.float32)
 
 
-def _together(states: list[Tensor], info: EngineInfo) -> States:
+def _joined(states: list[Tensor], info: EngineInfo) -> States:
     if info.pooling == "none":
         return Ragged.of(states, info.hidden_size)
     return torch.stack(states) if states else torch.zeros(0, info.hidden_size)
 
 
-def _room_of(model: Model) -> int:
+def _max_context_tokens(model: Model) -> int:
     return model.engine.info.max_context_tokens
 
 
-def _manifest(pair: Pair, config: CollectConfig) -> dict[str, Any]:
-    """What decides the rows, in JSON's types."""
+def _manifest(pair: Pair, config: CollectConfig) -> Manifest:
     probes = {
         role: getattr(getattr(probe, "card", None), "weights_digest", "")
         for role, probe in (("target", pair.target_probe), ("draft", pair.draft_probe))
         if any(rule.needs_probes for rule in config.loop_rules)
     }
-    return {
-        "target": _describe(pair.target.engine.info, pair.target.vocabulary.fingerprint),
-        "draft": _describe(pair.draft.engine.info, pair.draft.vocabulary.fingerprint),
-        "config": asdict(config),
-        "probes": probes,
-        "versions": {name: _version(name) for name in ("semanticspec", "torch", "transformers")},
-    }
-
-
-def _describe(info: EngineInfo, fingerprint: str) -> dict[str, Any]:
-    return {
-        "model_id": info.model_id,
-        "revision": info.revision,
-        "hidden_size": info.hidden_size,
-        "num_layers": info.num_layers,
-        "norm_state": info.norm_state,
-        "fingerprint": fingerprint,
-        "layer": info.layer,
-        "pooling": info.pooling,
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return Manifest(
+        target=CollectedModel.of(pair.target.engine.info, pair.target.vocabulary.fingerprint),
+        draft=CollectedModel.of(pair.draft.engine.info, pair.draft.vocabulary.fingerprint),
+        config=asdict(config),
+        probes=probes,
+        versions={name: version(name) for name in ("semanticspec", "torch", "transformers")},
+    )

@@ -1,4 +1,4 @@
-"""Rows to train and judge a probe on, gathered from a collection, its meanings and a way of counting."""
+"""Gathers the rows that a probe is trained and evaluated on from a collection and its labels."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
 @dataclass(frozen=True)
 class Examples:
-    """Segments with what a probe sees of them and what it should say. Tensors on the CPU, float32 unless
-    said.
+    """One row per segment: the inputs of a probe and its label. Tensors are on the CPU, float32 unless noted.
 
     Attributes:
-        states: under the probe's model, as they were collected: `[rows, hidden]`, or all of every row.
-        signals: what that model's pass says about every row's tokens.
-        draft_logprobs: of every row's tokens under the draft, nats; empty for rows the target wrote.
+        states: hidden states of the probe's model: `[rows, hidden]`, or a `Ragged` of one state per token.
+        signals: per row, what that model's pass says about each token.
+        draft_logprobs: per row, log-probabilities of the draft in nats; empty for segments by the target.
         labels: `[rows]`, semantic probabilities.
-        weights: `[rows]`, how often the segment was drawn.
-        drafted: `[rows]`, bool: written by the draft.
-        from_loop: `[rows]`, bool: in a context that the speculative loop wrote.
-        halves: `[rows, 2]`: the label counted from either half of the model's samples.
-        problem_ids: of every row.
+        weights: `[rows]`, how often the segment was sampled.
+        drafted: `[rows]`, bool, whether the draft wrote the segment.
+        from_loop: `[rows]`, bool, whether the speculative loop wrote the context.
+        halves: `[rows, 2]`, the label counted from each half of the model's samples.
+        problem_ids: per row.
     """
 
     states: States
@@ -54,7 +53,7 @@ class Examples:
         return len(self.problem_ids)
 
     def select(self, mask: Tensor) -> Examples:
-        """The rows where the bool mask `[rows]` holds."""
+        """Returns the rows where `mask` (bool, `[rows]`) is true."""
         indices = mask.nonzero().flatten().tolist()
         return Examples(
             states=self.states[mask],
@@ -69,14 +68,14 @@ class Examples:
         )
 
     def of_split(self, split: Split) -> Examples:
-        """The rows of the problems that belong to a split."""
+        """Returns the rows of the problems of a split."""
         return self.select(
             torch.tensor([split_of(name) == split for name in self.problem_ids], dtype=torch.bool)
         )
 
 
 def split_of(problem_id: str) -> Split:
-    """The split of a problem: a function of its id, so that no problem is ever on two sides. 60 / 20 / 20."""
+    """Returns the split of a problem (60 / 20 / 20 %), which depends on its id only."""
     digest = hashlib.blake2b(f"probe split:{problem_id}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     if place < SHARES["train"]:
@@ -87,19 +86,21 @@ def split_of(problem_id: str) -> Split:
 def gather(
     shards: Iterable[Shard], meanings: Mapping[str, Sequence[int]], role: Author, counting: Counting
 ) -> Examples:
-    """The examples of one role's probe.
+    """Gathers the rows of one role's probe.
 
-    With the `paper`'s counting the target's probe has no drafted rows to train on; `split_of` its rows for
-    training and judge it on examples gathered with `unbiased`.
+    With the counting `paper` the target's probe has no rows by the draft; evaluate it on rows gathered with
+    `unbiased`.
 
     Raises:
-        ProbeError: a problem has not been judged, or there is not a single row.
+        ProbeError: a problem has not been judged, or there are no rows.
     """
     parts: list[Examples] = []
     for shard in shards:
         found = meanings.get(shard.problem_id)
         if found is None or len(found) != len(shard.segments):
-            raise ProbeError(f"problem {shard.problem_id!r} has no labels yet; run: semanticspec probe label")
+            raise ProbeError(
+                f"problem {shard.problem_id!r} has no labels; make them with: semanticspec probe label"
+            )
         part = _of_shard(shard, found, role, counting)
         if len(part):
             parts.append(part)
@@ -148,7 +149,7 @@ def _signals(segment: SegmentRecord, role: Author) -> TokenSignals:
 
 
 def _halves(shard: Shard, meanings: Sequence[int], role: Author) -> list[tuple[float, float]]:
-    """Every segment's label counted from either half of the model's samples, halved at random by the ids."""
+    """Returns each segment's label counted from each half of the model's samples; the ids seed the random split."""
     samples: dict[str, list[int]] = {}
     for segment, meaning in zip(shard.segments, meanings, strict=True):
         if segment.author == role:

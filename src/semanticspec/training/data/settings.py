@@ -1,4 +1,4 @@
-"""How a collection is made."""
+"""The settings of a collection."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from semanticspec.records import Sampling
 
 @dataclass(frozen=True, slots=True)
 class CollectConfig:
-    """How a collection is made; saved in its manifest.
+    """The settings of a collection; saved in its manifest.
 
     Attributes:
-        num_samples: n, segments by each model in each context, >= 2. Source: 20 in the paper.
-        sampling: of both models. Source: 0.6 / 0.95 in the paper.
-        max_segment_tokens: longest segment. Source: 500 in the paper.
-        max_trace_tokens: longest reasoning to cut contexts from.
-        max_contexts: at most this many contexts of a problem, None = all; drawn at random.
-        loop_share: at least this share of a problem's contexts come from the loop's text, [0, 1).
-        one_trace: all contexts of a problem come from one trace, for a share `loop_share` of the problems (drawn
-            by id) the loop's. With few contexts a problem, writing two traces is most of the work.
-        loop_rules: how the loop accepts while it writes; each problem gets one of them, by its id.
-        seed: of everything random, together with the problem's id.
+        num_samples: segments that each model writes in each context, >= 2. Source: 20 in the paper.
+        sampling: temperature and top-p of both models. Source: 0.6 and 0.95 in the paper.
+        max_segment_tokens: length limit of a segment. Source: 500 in the paper.
+        max_trace_tokens: length limit of the reasoning traces that contexts are taken from.
+        max_contexts: limit on the contexts of a problem, drawn at random; None for no limit.
+        loop_share: minimum share, in [0, 1), of a problem's contexts that come from traces of the speculative loop.
+        one_trace: takes all contexts of a problem from a single trace, which the loop writes for the share
+            `loop_share` of the problems (drawn by id). Saves most of the work if `max_contexts` is small.
+        loop_rules: acceptance rules of the loop that writes traces; each problem uses one, chosen by its id.
+        seed: seeds everything random, together with the problem's id.
     """
 
     num_samples: int = 20
@@ -38,10 +38,10 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if self.num_samples < 2:
-            raise ConfigError(f"num_samples is {self.num_samples}; a share needs 2 or more")
-        if not 0 <= self.loop_share < 1 or not self.loop_rules:
-            raise ConfigError(
-                f"loop_share is {self.loop_share}; expected at least 0, below 1, and some loop_rules"
-            )
+            raise ConfigError(f"num_samples is {self.num_samples}; expected 2 or more")
+        if not 0 <= self.loop_share < 1:
+            raise ConfigError(f"loop_share is {self.loop_share}; expected at least 0 and below 1")
+        if not self.loop_rules:
+            raise ConfigError("loop_rules is empty; expected at least one rule")
         if self.max_contexts is not None and self.max_contexts < 1:
             raise ConfigError(f"max_contexts is {self.max_contexts}; expected 1 or more")

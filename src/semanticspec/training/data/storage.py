@@ -1,29 +1,29 @@
-"""What a collection has on disk: one shard for each finished problem, and a manifest that says how it was
-made.
+"""A collection on disk: a folder with a manifest and one shard per finished problem.
 
-A shard is a Parquet file (a row for each segment, with the context it was written in) and a safetensors file
-(states, in the same order: a pooled one a segment, or, with the pooling `none`, one for each of its tokens). The
-Parquet file is written last, so a problem counts as finished exactly when it is there; a kill in the middle loses
-one problem's work.
+A shard is two files: a Parquet file with a row per segment, including the context it was written in, and a
+safetensors file with the hidden states in the same order (one pooled state per segment or, with the pooling `none`,
+one state per token). The Parquet file is written last, so a problem is finished exactly if its Parquet file exists;
+a process that is killed loses the problems it was working on and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from semanticspec.engines.base import LAST_LAYER, Pooling
+from semanticspec.engines.base import Pooling
 from semanticspec.errors import ProbeError
 from semanticspec.output.files import write_atomically
+from semanticspec.output.validation import parse_json
 from semanticspec.records import Author, StopReason
+from semanticspec.training.data.manifest import FORMAT, Manifest
+from semanticspec.training.data.parquet import read_parquet, require_pyarrow, to_parquet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,29 +31,12 @@ if TYPE_CHECKING:
     from semanticspec.probes.states import States
 
 Origin = Literal["target", "loop", "given"]
-FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 SHARDS_FOLDER = "problems"
 
-_LISTS = {
-    "token_ids": "int32",
-    "target_logprobs": "float32",
-    "draft_logprobs": "float32",
-    "target_ranks": "int32",
-    "target_entropies": "float32",
-}
-_COLUMNS = {
-    "context_id": "string",
-    "origin": "string",
-    "context": "string",
-    "author": "string",
-    "text": "string",
-    "count": "int32",
-    "stop_reason": "string",
-}
-_HEAD = ("problem_id", "prompt", "skipped")
-_STAMP = ("format", "collection")
+_SHARD_METADATA = ("problem_id", "prompt", "skipped")
 _STALE_S = 60.0
+_FIX_SHARD = "delete it and collect again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +44,7 @@ class ContextRecord:
     """A place in an output at which both models were sampled.
 
     Attributes:
-        origin: who wrote the text so far: the target alone, the speculative loop, or whoever wrote a trace that
-            was given.
+        origin: who wrote the output so far: the target alone, the speculative loop, or the author of a given trace.
         text: the output so far, without the prompt.
     """
 
@@ -73,14 +55,15 @@ class ContextRecord:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """A segment some model wrote in a context; equal samples are one record.
+    """A segment that a model wrote in a context; equal samples are merged.
 
     Attributes:
-        token_ids: in the writer's tokens.
-        count: how many of the context's samples were this one.
-        target_logprobs: nats, under the target, in the target's tokens.
-        draft_logprobs: nats, under the draft; empty for segments the target wrote.
-        target_ranks, target_entropies: see `Score`, in the target's tokens; empty if they were not recorded.
+        token_ids: in the author's vocabulary.
+        count: number of samples in the context that were this segment.
+        target_logprobs: of the target, in nats, one per token in the target's vocabulary.
+        draft_logprobs: of the draft, in nats; empty for segments by the target.
+        target_ranks, target_entropies: see `Score`, one per token in the target's vocabulary; empty if they were
+            not recorded.
     """
 
     context_id: str
@@ -97,15 +80,15 @@ class SegmentRecord:
 
 @dataclass(frozen=True)
 class Shard:
-    """Everything collected for one problem.
+    """Everything that was collected for one problem.
 
     Attributes:
-        contexts: those with segments.
-        segments: by context, in order.
-        target_states: `[segments, hidden]`, float32: pooled states of the target, one for every segment; or, where
-            the pooling is `none`, all of every segment, as many as it has log-probabilities under the target.
-        draft_states: the same of the draft: zeros, or none at all, for segments the target wrote.
-        skipped: why there is nothing in it, empty otherwise.
+        contexts: the contexts that have segments.
+        segments: in the order of the contexts.
+        target_states: float32 states of the target: `[segments, hidden]`, or with the pooling `none` a `Ragged` of
+            one state per token in the target's vocabulary.
+        draft_states: the same of the draft; zeros, or no states at all, for segments by the target.
+        skipped: why the shard is empty; an empty text if it is not.
     """
 
     problem_id: str
@@ -124,80 +107,75 @@ class Collection:
         self.folder = Path(folder)
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """How the collection was made; what older ones do not say of their states is filled in.
+    def manifest(self) -> Manifest:
+        """How the collection was made.
 
         Raises:
-            ProbeError: the folder holds no collection, or one of a newer format.
+            ProbeError: the folder holds no collection, or one of another format.
         """
-        content = self._stored_manifest()
-        for role in get_args(Author):
-            if isinstance(content.get(role), dict):
-                content[role] = {"layer": LAST_LAYER, "pooling": "mean", **content[role]}
-        return content
-
-    def pooling(self, role: Author) -> Pooling:
-        """How the engine pooled a role's states."""
-        model = self.manifest.get(role)
-        return cast(Pooling, model["pooling"]) if isinstance(model, dict) else "mean"
-
-    def _stored_manifest(self) -> dict[str, Any]:
         path = self.folder / MANIFEST_FILE
+        hint = "collect into a new folder"
+        return parse_json(Manifest, self._manifest_text(), str(path), raises=ProbeError, hint=hint)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the manifest; the stamp of every file that belongs to this collection."""
+        content = json.dumps(json.loads(self._manifest_text()))
+        return hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
+
+    def _manifest_text(self) -> str:
         try:
-            content = json.loads(path.read_text())
+            return (self.folder / MANIFEST_FILE).read_text()
         except OSError as error:
             raise ProbeError(
                 f"{self.folder} holds no collection; make one with: semanticspec probe collect"
             ) from error
-        except json.JSONDecodeError as error:
-            raise ProbeError(f"{path} is broken ({error}); collect into a new folder") from error
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise ProbeError(
-                f"{path} is of format {found}, this version of semanticspec reads {FORMAT}; collect into a new folder"
-            )
-        return dict(content)
 
-    def open(self, manifest: dict[str, Any]) -> None:
-        """Writes the manifest of a new collection, or checks that an existing one was begun in the same way.
+    def pooling(self, role: Author) -> Pooling:
+        """Returns how a role's states are pooled."""
+        return self.manifest.model_of(role).pooling
+
+    def open(self, manifest: Manifest) -> None:
+        """Starts a collection by writing its manifest, or checks that an existing one has the same manifest.
 
         Raises:
-            ProbeError: the folder holds a collection of other models or settings, cannot be written to, or
+            ProbeError: the collection was made with other models or settings, the folder cannot be written to, or
                 pyarrow is missing.
         """
-        check_parquet()
-        wanted = json.loads(json.dumps({"format": FORMAT, **manifest}))
+        require_pyarrow()
+        path = self.folder / MANIFEST_FILE
+        content = manifest.model_dump_json(indent=2) + "\n"
         try:
             (self.folder / SHARDS_FOLDER).mkdir(parents=True, exist_ok=True)
-            _sweep(self.folder / SHARDS_FOLDER)
-            if not (self.folder / MANIFEST_FILE).exists():
-                write_atomically(self.folder / MANIFEST_FILE, (json.dumps(wanted, indent=2) + "\n").encode())
+            _remove_stale_parts(self.folder / SHARDS_FOLDER)
+            if not path.exists():
+                write_atomically(path, content.encode())
                 return
         except OSError as error:
             raise ProbeError(f"no collection can be written to {self.folder}: {error.strerror}") from error
-        found = self.manifest
-        differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+        found, wanted = self.manifest, Manifest.model_validate_json(content)
+        differing = [name for name in Manifest.model_fields if getattr(found, name) != getattr(wanted, name)]
         if differing:
             raise ProbeError(
-                f"{self.folder} holds a collection made with other {', '.join(differing)}; "
-                "choose another folder, or delete it"
+                f"{self.folder} holds a collection made with other {', '.join(sorted(differing))}; choose another "
+                "folder, or delete it"
             )
 
     def has(self, problem_id: str) -> bool:
-        """Whether a problem is finished."""
+        """Returns whether a problem is finished."""
         return self._path(problem_id, "parquet").exists()
 
     def write(self, shard: Shard) -> None:
         """Stores a finished problem.
 
         Raises:
-            ProbeError: the disk is full, or does not take the files for another reason; nothing of this
-                problem is left on it.
+            ProbeError: the files cannot be written, for example because the disk is full; no part of this problem
+                is kept then.
         """
         from safetensors.torch import save
 
         states = {"target": _values(shard.target_states), "draft": _values(shard.draft_states)}
-        rows = _to_parquet(shard, self.digest)
+        rows = _shard_to_parquet(shard, self._stamp)
         states_path = self._path(shard.problem_id, "safetensors")
         try:
             write_atomically(states_path, save(states))
@@ -206,132 +184,135 @@ class Collection:
             if not self.has(shard.problem_id):
                 states_path.unlink(missing_ok=True)
             raise ProbeError(
-                f"problem {shard.problem_id!r} could not be stored in {self.folder}: {error.strerror}; the "
-                f"{len(self)} finished problems are kept: mend that and run the same command again to go on"
+                f"problem {shard.problem_id!r} cannot be stored in {self.folder}: {error.strerror}; {len(self)} "
+                "finished problems are kept; fix this and rerun the same command to resume"
             ) from error
 
     def __len__(self) -> int:
-        """How many problems are finished."""
+        """The number of finished problems."""
         return sum(1 for _ in (self.folder / SHARDS_FOLDER).glob("*.parquet"))
 
     def __iter__(self) -> Iterator[Shard]:
-        """All finished problems, in an order that does not depend on when they were finished.
+        """Yields all finished problems, sorted by the digests of their ids.
 
         Raises:
-            ProbeError: a file is broken, or does not belong here.
+            ProbeError: there is no collection, or a file is broken or belongs to another collection.
         """
-        paths = sorted((self.folder / SHARDS_FOLDER).glob("*.parquet"))
-        poolings = {role: self.pooling(role) for role in get_args(Author)} if paths else {}
-        for path in paths:
-            shard = _read_shard(path, self.digest, poolings)
+        manifest = self.manifest
+        for path in sorted((self.folder / SHARDS_FOLDER).glob("*.parquet")):
+            shard = _read_shard(path, self._stamp, manifest)
             if self._path(shard.problem_id, "parquet") != path:
                 raise ProbeError(
-                    f"{path} holds another problem than its name says; delete it and collect again"
+                    f"{path} holds the problem {shard.problem_id!r}, which belongs into another file; {_FIX_SHARD}"
                 )
             yield shard
 
-    @cached_property
-    def digest(self) -> str:
-        """What everything that belongs to this collection is stamped with."""
-        return hashlib.blake2b(json.dumps(self._stored_manifest()).encode(), digest_size=10).hexdigest()
+    @property
+    def _stamp(self) -> dict[str, str]:
+        return {"format": str(FORMAT), "collection": self.digest}
 
     def _path(self, problem_id: str, suffix: str) -> Path:
         name = hashlib.blake2b(problem_id.encode(), digest_size=10).hexdigest()
         return self.folder / SHARDS_FOLDER / f"{name}.{suffix}"
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what a killed process left half written. Writing takes a moment, so a minute is old."""
+def _remove_stale_parts(folder: Path) -> None:
+    """Removes partial files of processes that were killed; younger ones may belong to a running process."""
     for part in folder.glob(".*.part"):
         if time.time() - part.stat().st_mtime > _STALE_S:
             part.unlink(missing_ok=True)
 
 
-def check_parquet() -> None:
-    """Raises ProbeError where there is no pyarrow: better at once than after an hour's work."""
-    arrow_module("pyarrow")
+def _shard_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("context_id", pa.string()),
+            ("origin", pa.string()),
+            ("context", pa.string()),
+            ("author", pa.string()),
+            ("text", pa.string()),
+            ("count", pa.int32()),
+            ("stop_reason", pa.string()),
+            ("token_ids", pa.list_(pa.int32())),
+            ("target_logprobs", pa.list_(pa.float32())),
+            ("draft_logprobs", pa.list_(pa.float32())),
+            ("target_ranks", pa.list_(pa.int32())),
+            ("target_entropies", pa.list_(pa.float32())),
+        ]
+    )
 
 
-def arrow_module(name: str) -> Any:
-    """pyarrow or a part of it; raises ProbeError where there is none."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ProbeError(
-            "collections and labels are Parquet files, and pyarrow is missing; run: pip install 'semanticspec[probes]'"
-        ) from error
-
-
-def _to_parquet(shard: Shard, collection: str) -> bytes:
-    """A shard's rows; what holds for all of them is in the schema's metadata."""
-    arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
+def _shard_to_parquet(shard: Shard, stamp: Mapping[str, str]) -> bytes:
+    """Returns a row per segment; what all rows have in common is metadata."""
     contexts = {context.context_id: context for context in shard.contexts}
     if contexts.keys() != {segment.context_id for segment in shard.segments}:
-        raise ProbeError(f"problem {shard.problem_id!r} has contexts without segments, or segments without")
-    records = [
+        raise ProbeError(
+            f"problem {shard.problem_id!r} has contexts without segments, or segments without context"
+        )
+    rows = (
         asdict(segment) | {"origin": context.origin, "context": context.text}
         for segment in shard.segments
         if (context := contexts[segment.context_id])
-    ]
-    stamp = {"format": str(FORMAT), "collection": collection}
-    head = {name: str(getattr(shard, name)) for name in _HEAD}
-    table = arrow.Table.from_pylist(records, schema=_schema(arrow).with_metadata({**stamp, **head}))
-    buffer = BytesIO()
-    parquet.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    )
+    metadata = {name: getattr(shard, name) for name in _SHARD_METADATA}
+    return to_parquet(rows, _shard_schema(), {**stamp, **metadata})
 
 
-def _schema(arrow: Any) -> Any:
-    plain = [arrow.field(name, getattr(arrow, kind)()) for name, kind in _COLUMNS.items()]
-    lists = [arrow.field(name, arrow.list_(getattr(arrow, kind)())) for name, kind in _LISTS.items()]
-    return arrow.schema(plain + lists)
-
-
-def _read_shard(path: Path, collection: str, poolings: Mapping[Author, Pooling]) -> Shard:
+def _read_shard(path: Path, stamp: Mapping[str, str], manifest: Manifest) -> Shard:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
+    rows, metadata = read_parquet(path, _shard_schema(), stamp, _FIX_SHARD)
     try:
-        table = parquet.read_table(BytesIO(path.read_bytes()))
-        head = _checked_head(path, table, collection)
         states = load(path.with_suffix(".safetensors").read_bytes())
-        contexts, segments = _records(table.to_pylist())
+        contexts, segments = _records(rows)
         shard = Shard(
             contexts=contexts,
             segments=segments,
-            target_states=_of_segments(states, segments, "target", poolings),
-            draft_states=_of_segments(states, segments, "draft", poolings),
-            **head,
+            target_states=_states_of(states, segments, "target", manifest),
+            draft_states=_states_of(states, segments, "draft", manifest),
+            **{name: metadata[name] for name in _SHARD_METADATA},
         )
-    except (OSError, SafetensorError, arrow.ArrowException, TypeError, ValueError, KeyError) as error:
-        raise ProbeError(f"{path} is broken ({error}); delete it and collect again to replace it") from error
+    except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
+        raise ProbeError(f"{path} or its .safetensors file is broken ({error}); {_FIX_SHARD}") from error
     if not len(shard.segments) == len(shard.target_states) == len(shard.draft_states):
-        raise ProbeError(f"{path} and the states beside it differ in length; delete both and collect again")
+        raise ProbeError(f"{path} and its .safetensors file differ in length; delete both and collect again")
     return shard
 
 
-def _of_segments(
-    states: Mapping[str, Tensor],
-    segments: Sequence[SegmentRecord],
-    role: Author,
-    poolings: Mapping[Author, Pooling],
+def _records(rows: list[dict[str, Any]]) -> tuple[tuple[ContextRecord, ...], tuple[SegmentRecord, ...]]:
+    contexts: dict[str, ContextRecord] = {}
+    segments: list[SegmentRecord] = []
+    for row in rows:
+        context = ContextRecord(row["context_id"], row.pop("origin"), row.pop("context"))
+        contexts.setdefault(context.context_id, context)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
+        segments.append(SegmentRecord(**values))
+    return tuple(contexts.values()), tuple(segments)
+
+
+def _states_of(
+    states: Mapping[str, Tensor], segments: Sequence[SegmentRecord], role: Author, manifest: Manifest
 ) -> States:
-    """A role's states by segment: one each, or as many as the segment has tokens under the role's model.
+    """Returns a role's states by segment: one each or, with the pooling `none`, one per token.
 
     Raises:
-        ValueError: there are more or fewer of them.
+        ValueError: the number of states is not the number of tokens.
     """
-    if poolings[role] != "none":
+    if manifest.model_of(role).pooling != "none":
         return states[role]
     import torch
 
     from semanticspec.probes.states import Ragged
 
-    of_role = [
+    logprobs = [
         segment.target_logprobs if role == "target" else segment.draft_logprobs for segment in segments
     ]
-    lengths = torch.tensor([len(logprobs) for logprobs in of_role], dtype=torch.int64)
+    lengths = torch.tensor([len(values) for values in logprobs], dtype=torch.int64)
     if int(lengths.sum()) != len(states[role]):
         raise ValueError(f"{len(states[role])} states of the {role} for {int(lengths.sum())} tokens")
     return Ragged(states[role], lengths)
@@ -341,31 +322,3 @@ def _values(states: States) -> Tensor:
     from semanticspec.probes.states import Ragged
 
     return (states.values if isinstance(states, Ragged) else states).contiguous()
-
-
-def _checked_head(path: Path, table: Any, collection: str) -> dict[str, str]:
-    """What the schema's metadata say about the problem.
-
-    Raises:
-        ProbeError: the file is no shard, of another format, or of another collection.
-    """
-    metadata = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
-    found = metadata.get("format", "unknown")
-    expected = _schema(arrow_module("pyarrow"))
-    if found != str(FORMAT) or not {*_HEAD, *_STAMP} <= metadata.keys() or not table.schema.equals(expected):
-        raise ProbeError(
-            f"{path} is no shard of format {FORMAT} (its format is {found}); it belongs elsewhere, move it away"
-        )
-    if metadata["collection"] != collection:
-        raise ProbeError(f"{path} is of another collection (other models or settings); move it away")
-    return {name: metadata[name] for name in _HEAD}
-
-
-def _records(rows: list[dict[str, Any]]) -> tuple[tuple[ContextRecord, ...], tuple[SegmentRecord, ...]]:
-    contexts: dict[str, ContextRecord] = {}
-    segments: list[SegmentRecord] = []
-    for row in rows:
-        context = ContextRecord(row["context_id"], row.pop("origin"), row.pop("context"))
-        contexts.setdefault(context.context_id, context)
-        segments.append(SegmentRecord(**row | {name: tuple(row[name]) for name in _LISTS}))
-    return tuple(contexts.values()), tuple(segments)

@@ -1,1 +1,1 @@
-"""Labelling: which segments mean the same."""
+"""Second stage: decides which segments of a context mean the same."""

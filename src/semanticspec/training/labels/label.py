@@ -1,7 +1,8 @@
-"""Second stage: which segments of a context mean the same, and the labels that follow from it.
+"""Second stage: labels a collection.
 
-A judge (`judges`) sorts a context's segments into meanings; that is stored (`meanings`). Labels are counted from
-the meanings when a probe is trained, so one judgement serves both probes and both ways of counting.
+A judge (see `judges`) groups the segments of each context by meaning, and the groups are stored (see `meanings`).
+Labels are counted from them when a probe is trained, so one run of the judge serves the probes of both roles and
+both ways of counting.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from semanticspec.training.labels.meanings import MeaningsStore
 
 
 def meanings_of(shard: Shard, judge: Judge) -> list[int]:
-    """The meaning of every segment of a shard, as a number that counts within its context."""
+    """Returns the meaning of each segment of a shard: a number, equal for equal meanings within a context."""
     numbers = [0] * len(shard.segments)
     for context in shard.contexts:
         indices = [i for i, segment in enumerate(shard.segments) if segment.context_id == context.context_id]
@@ -31,16 +32,16 @@ def meanings_of(shard: Shard, judge: Judge) -> list[int]:
 def label(
     collection: Collection, judge: Judge, on_progress: Callable[[Shard], None] = lambda _: None
 ) -> dict[str, list[int]]:
-    """Judges all finished problems and stores the meanings; those judged before are not judged again.
+    """Judges all finished problems that have not been judged yet, and stores the meanings.
 
-    A problem is stored as soon as it is judged, so a kill loses one problem at most; judges that are models
-    keep their verdicts as well, and are not asked again even about that one.
+    Each problem is stored as soon as it is judged, so a killed process loses at most one problem. Judges that are
+    models also cache their verdicts, so even that problem is not judged twice.
 
     Returns:
-        For every problem the meanings of its segments, see `meanings_of`.
+        For each problem the meanings of its segments, see `meanings_of`.
 
     Raises:
-        ProbeError: there is no collection, or what is stored was judged by another model; see `MeaningsStore`.
+        ProbeError: there is no collection, or it was judged by another model before; see `MeaningsStore`.
     """
     store = MeaningsStore(collection, judge.name, judge.identity)
     for shard in collection:
@@ -52,15 +53,15 @@ def label(
 
 
 def read_meanings(collection: Collection, judge_name: str) -> dict[str, list[int]]:
-    """The meanings that `label` stored, also while it is not finished.
+    """Returns the meanings that `label` has stored so far.
 
     Raises:
-        ProbeError: the collection has not been judged by this judge, or a file is broken or of another collection.
+        ProbeError: this judge has not judged the collection, or a file is broken or belongs to another collection.
     """
     judged = MeaningsStore(collection, judge_name).judged
     if not judged:
         raise ProbeError(
-            f"{collection.folder} has no labels by the judge {judge_name!r}; run: semanticspec probe label "
+            f"{collection.folder} has no labels by the judge {judge_name!r}; make them with: semanticspec probe label "
             f"--data {collection.folder} --judge {judge_name}"
         )
     return {name: list(found.meanings) for name, found in judged.items()}
@@ -69,16 +70,17 @@ def read_meanings(collection: Collection, judge_name: str) -> dict[str, list[int
 def count_labels(
     segments: Sequence[SegmentRecord], meanings: Sequence[int], role: Author, counting: Counting
 ) -> list[float | None]:
-    """Semantic probabilities of segments, as shares of the samples of one model.
+    """Estimates the semantic probability of each segment under one model, from the meanings of its samples.
 
-    With n samples of the model in the segment's context, k of them with the segment's meaning: `unbiased`
-    gives the model's own segments (k - 1) / (n - 1), segments of the other model k / n. `paper` gives own
-    segments k / n and leaves the other model's out. Given that a meaning was drawn, (k - 1) / (n - 1) is
-    unbiased for its probability, while k / n counts the sample itself. Source: `paper`: share of a cluster.
+    Of n samples of the model in the segment's context, k have the segment's meaning. `unbiased` labels the model's
+    own segments with (k - 1) / (n - 1) and those of the other model with k / n. `paper` labels own segments with
+    k / n and the other model's not at all. Given that a segment is one of the samples, (k - 1) / (n - 1) is an
+    unbiased estimate of its meaning's probability; k / n is not, because it counts the segment itself.
+    Source: `paper` is the paper's share of a cluster.
 
     Returns:
-        A label for each segment, None where there is none: what this model's probe is not asked about (the
-        target's segments for the draft), or too few samples.
+        A label for each segment; None if there are fewer than 2 samples, or if the model's probe never sees such a
+        segment (the draft's probe sees no segments by the target).
     """
     totals: dict[str, int] = {}
     shares: dict[tuple[str, int], int] = {}
@@ -99,10 +101,12 @@ def count_labels(
 
 
 def paired_shares(samples: Iterable[int], meaning: int, random_order: Sequence[int]) -> tuple[float, float]:
-    """The share of a meaning in each half of a model's samples: how well labels predict themselves.
+    """Returns the share of a meaning in each half of a model's samples; the two differ by sampling noise only.
 
     Args:
-        samples: meaning of every sample. random_order: a permutation of their indices.
+        samples: the meaning of each sample.
+        meaning: the meaning to count.
+        random_order: a permutation of the indices of the samples, cut in the middle.
     """
     listed = list(samples)
     ordered = [listed[i] == meaning for i in random_order]

@@ -1,159 +1,130 @@
-"""What a judge said about a collection, on disk.
+"""A judge's verdicts on a collection, on disk: the meaning of each segment, by problem.
 
-While a judge works, every finished problem is a line of a journal; when all are done, the journal becomes a
-Parquet file with a row for each problem. Both are stamped with the judge and the collection, so that words of
-another judge, or about other segments, are never taken for these.
+While a judge works, each finished problem is appended to a journal; when all are finished, the journal becomes a
+Parquet file with a row per problem. Both are stamped with the judge and the collection, so that the verdicts of
+another judge, or on other segments, are never used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from semanticspec.errors import ProbeError, first_line
+from pydantic import BaseModel, ValidationError
+
+from semanticspec.errors import ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.output.journal import Journal
-from semanticspec.training.data.storage import Collection, Shard, arrow_module
+from semanticspec.output.validation import STRICT, validation_message
+from semanticspec.training.data.parquet import check_stamp, read_parquet, require_pyarrow, to_parquet
+from semanticspec.training.data.storage import Collection, Shard
 
 MEANINGS_FORMAT = 1
+_FIX = "delete it and label again"
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The meanings of a problem's segments, and a digest of the texts they were judged from."""
+class JudgedProblem(BaseModel):
+    """A row of the file.
 
+    Attributes:
+        texts: a digest of the texts that were judged, see `digest_of`.
+        meanings: a number for each segment; equal numbers in a context mean the same.
+    """
+
+    model_config = STRICT
+
+    problem_id: str
     texts: str
-    meanings: tuple[int, ...]
+    meanings: list[int]
 
 
 class MeaningsStore:
     """The meanings that one judge found in one collection, by problem."""
 
     def __init__(self, collection: Collection, judge_name: str, identity: str | None = None) -> None:
-        """Reads what is there.
+        """Reads existing verdicts.
 
         Args:
-            identity: of the judge that goes on judging (see `Judge`); None when only reading.
+            collection: what is judged.
+            judge_name: names the files.
+            identity: of the judge (see `Judge`), if it is going to add verdicts; None for reading only.
 
         Raises:
-            ProbeError: there is no collection; the files are broken, or of another judge or collection; pyarrow
-                is missing.
+            ProbeError: there is no collection; a file is broken, or belongs to another judge or collection; or
+                pyarrow is missing.
         """
-        arrow_module("pyarrow.parquet")  # better at once than after an hour's work
+        require_pyarrow()
         self._parquet = collection.folder / f"meanings-{judge_name}.parquet"
         self._journal = Journal(collection.folder / f"meanings-{judge_name}.journal.jsonl")
-        self._stamp = {
-            "format": str(MEANINGS_FORMAT),
-            "judge": judge_name,
-            "collection": collection.digest,
-            "identity": identity,
-        }
-        self._begun = False  # whether the journal has its first line
-        self.judged: dict[str, Judged] = {**self._read_parquet(), **self._read_journal()}
+        self._stamp = {"format": str(MEANINGS_FORMAT), "judge": judge_name, "collection": collection.digest}
+        if identity is not None:
+            self._stamp["identity"] = identity
+        self._journal_started = False
+        self.judged: dict[str, JudgedProblem] = {**self._read_parquet(), **self._read_journal()}
 
     def has(self, shard: Shard) -> bool:
-        """Whether these very segments have been judged."""
+        """Returns whether exactly these segments have been judged."""
         known = self.judged.get(shard.problem_id)
         return known is not None and known.texts == digest_of(shard)
 
     def add(self, shard: Shard, meanings: list[int]) -> None:
-        """Stores the meanings of a problem at once; they survive a kill from the moment this returns."""
-        judged = Judged(digest_of(shard), tuple(meanings))
-        record = {"problem_id": shard.problem_id, "texts": judged.texts, "meanings": meanings}
-        self._journal.append([record] if self._begun else [self._stamp, record])
-        self._begun = True
+        """Stores the meanings of a problem; they are on disk when this returns."""
+        judged = JudgedProblem(problem_id=shard.problem_id, texts=digest_of(shard), meanings=meanings)
+        self._journal.append(([] if self._journal_started else [self._stamp]) + [judged.model_dump()])
+        self._journal_started = True
         self.judged[shard.problem_id] = judged
 
     def finish(self) -> None:
         """Turns the journal into the Parquet file."""
         if self._parquet.exists() and not self._journal.path.exists():
             return
-        arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
-        rows = [
-            {"problem_id": name, "texts": judged.texts, "meanings": judged.meanings}
-            for name, judged in sorted(self.judged.items())
-        ]
-        stamp = {name: value for name, value in self._stamp.items() if value is not None}
-        buffer = BytesIO()
-        table = arrow.Table.from_pylist(rows, schema=_schema().with_metadata(stamp))
-        parquet.write_table(table, buffer, compression="zstd")
+        rows = (self.judged[name].model_dump() for name in sorted(self.judged))
         try:
-            write_atomically(self._parquet, buffer.getvalue())
+            write_atomically(self._parquet, to_parquet(rows, _schema(), self._stamp))
         except OSError as error:
             raise ProbeError(
-                f"cannot write {self._parquet}: {error.strerror}; what was judged is kept, the same command goes on"
+                f"cannot write {self._parquet}: {error.strerror}; verdicts so far are kept; rerun the same command "
+                "to resume"
             ) from error
         self._journal.path.unlink(missing_ok=True)
 
-    def _read_parquet(self) -> dict[str, Judged]:
-        arrow, parquet = arrow_module("pyarrow"), arrow_module("pyarrow.parquet")
-        try:
-            table = parquet.read_table(BytesIO(self._parquet.read_bytes()))
-        except FileNotFoundError:
+    def _read_parquet(self) -> dict[str, JudgedProblem]:
+        if not self._parquet.exists():
             return {}
-        except (OSError, arrow.ArrowException) as error:
-            raise ProbeError(
-                f"{self._parquet} is broken ({first_line(error)}); delete it and label again"
-            ) from error
-        metadata = {key.decode(): text.decode() for key, text in (table.schema.metadata or {}).items()}
-        self._check(self._parquet, metadata)
-        if not table.schema.equals(_schema()):
-            raise ProbeError(
-                f"{self._parquet} has other columns than meanings have; delete it and label again"
-            )
-        return _by_problem(table.to_pylist())
+        rows, _ = read_parquet(self._parquet, _schema(), self._stamp, _FIX)
+        return _by_problem(self._parquet, rows)
 
-    def _read_journal(self) -> dict[str, Judged]:
+    def _read_journal(self) -> dict[str, JudgedProblem]:
         records = self._journal.read()
-        self._begun = bool(records)
+        self._journal_started = bool(records)
         if not records:
             return {}
-        self._check(self._journal.path, records[0])
-        try:
-            return _by_problem(records[1:])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProbeError(
-                f"{self._journal.path} is broken ({error}); delete it and label again"
-            ) from error
-
-    def _check(self, path: Path, stamp: dict[str, Any]) -> None:
-        """Raises ProbeError for a file of another format, judge or collection."""
-        mend = "delete it and label again"
-        if stamp.get("format") != self._stamp["format"]:
-            raise ProbeError(f"{path} holds no meanings of format {MEANINGS_FORMAT}; {mend}")
-        if stamp.get("judge") != self._stamp["judge"]:
-            raise ProbeError(f"{path} was made by the judge {stamp.get('judge')}; {mend}")
-        if stamp.get("collection") != self._stamp["collection"]:
-            raise ProbeError(f"{path} is about another collection (other models or settings); {mend}")
-        wanted = self._stamp["identity"]
-        if wanted is not None and stamp.get("identity") != wanted:
-            raise ProbeError(
-                f"{path} was made with {stamp.get('identity')!r}, the judge is now {wanted!r}; {mend}, or use the "
-                "same model"
-            )
+        check_stamp(self._journal.path, records[0], self._stamp, _FIX)
+        return _by_problem(self._journal.path, records[1:])
 
 
 def digest_of(shard: Shard) -> str:
-    """Of everything a judge reads of a problem."""
+    """Returns a digest of everything that a judge reads of a problem."""
     contexts = [[context.context_id, context.text] for context in shard.contexts]
     segments = [[segment.context_id, segment.text] for segment in shard.segments]
     content = json.dumps([shard.prompt, contexts, segments])
     return hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
 
 
-def _by_problem(rows: list[dict[str, Any]]) -> dict[str, Judged]:
-    return {
-        str(row["problem_id"]): Judged(str(row["texts"]), tuple(int(meaning) for meaning in row["meanings"]))
-        for row in rows
-    }
+def _by_problem(path: Path, rows: Iterable[dict[str, Any]]) -> dict[str, JudgedProblem]:
+    try:
+        judged = [JudgedProblem.model_validate(row) for row in rows]
+    except ValidationError as error:
+        raise ProbeError(f"{validation_message(error, str(path))}; {_FIX}") from error
+    return {one.problem_id: one for one in judged}
 
 
 def _schema() -> Any:
-    arrow = arrow_module("pyarrow")
-    return arrow.schema(
-        [("problem_id", arrow.string()), ("texts", arrow.string()), ("meanings", arrow.list_(arrow.int32()))]
+    import pyarrow as pa
+
+    return pa.schema(
+        [("problem_id", pa.string()), ("texts", pa.string()), ("meanings", pa.list_(pa.int32()))]
     )
