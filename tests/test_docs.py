@@ -1,0 +1,157 @@
+"""The documentation names only commands, options, files and headings that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from semanticspec.commands.main import app
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = re.compile(r"https://github\.com/semanticspec/semanticspec/(?:blob|tree)/main/(?P<path>.*)")
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/**/*.md")]
+    if not page.match("docs/results/*/*.md")  # tables written by `bench`
+    and page.name not in ("serve.md", "deploy.md")
+)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+SHELL_BLOCK = re.compile(r"^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    broken = []
+    for link in LINK.finditer(FENCE.sub("", page.read_text())):
+        path, anchor = resolved(page, link["target"])
+        if path is None:
+            continue
+        if not path.exists() or (anchor and path.suffix == ".md" and anchor not in headings(path)):
+            broken.append(link["target"])
+    assert broken == []
+
+
+def resolved(page: Path, target: str) -> tuple[Path | None, str]:
+    """Returns the file a link leads to and its anchor; None for other sites."""
+    address, _, anchor = target.partition("#")
+    if inside := REPOSITORY.fullmatch(address):
+        return ROOT / inside["path"], anchor
+    if ":" in address:
+        return None, ""
+    return (page.parent / address if address else page), anchor
+
+
+@cache
+def headings(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as MkDocs and GitHub make them for plain headings."""
+    lines = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", line.replace("`", "")).strip().lower() for line in lines)
+    return {re.sub(r"[\s-]+", "-", text) for text in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_and_options_exist(page: Path) -> None:
+    assert [wrong for line in shell_lines(page) for wrong in unknown_parts(line)] == []
+
+
+def shell_lines(page: Path) -> Iterator[str]:
+    """Yields the commands in a page's shell blocks, continuation lines joined."""
+    for block in SHELL_BLOCK.finditer(page.read_text()):
+        line = ""
+        for part in block["code"].replace("\\\n", " ").splitlines():
+            line += f"{part}\n"
+            if complete(line):
+                yield line
+                line = ""
+
+
+def complete(line: str) -> bool:
+    """Returns whether no quotation is open at the end of the line."""
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return False
+    return True
+
+
+def unknown_parts(line: str) -> list[str]:
+    """Returns what a command line names that does not exist: commands, options, modules, scripts, make targets."""
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"\w+=.*", words[0]):  # environment variables
+        del words[0]
+    for name in ("semanticspec", "python", "make", "torchrun"):
+        if name in words and not words[0].startswith(("pip", "git")):
+            first, *rest = words[words.index(name) :]
+            return CHECKS[first](rest)
+    return []
+
+
+def unknown_in_cli(words: list[str]) -> list[str]:
+    command = typer.main.get_command(app)
+    unknown = []
+    for word in words:
+        subcommands = getattr(command, "commands", {})
+        if word in subcommands:
+            command = subcommands[word]
+        elif word.startswith("-"):
+            names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            if word.split("=")[0] not in {*names, "-h", "--help"}:
+                unknown.append(f"semanticspec {command.name} {word}")
+        elif subcommands and not command.params:
+            unknown.append(f"semanticspec {word}")
+    return unknown
+
+
+def unknown_in_python(words: list[str]) -> list[str]:
+    if "-m" in words:
+        module = words[words.index("-m") + 1].replace(".", "/")
+        if module.startswith("semanticspec"):
+            module = f"src/{module}"
+        elif not module.startswith("experiments"):
+            return []
+        exists = (ROOT / f"{module}.py").is_file() or (ROOT / module / "__main__.py").is_file()
+        return [] if exists else [module]
+    scripts = [word for word in words if word.endswith(".py")]
+    return [script for script in scripts if not (ROOT / script).is_file()]
+
+
+def unknown_make_targets(words: list[str]) -> list[str]:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return [word for word in words if word not in targets]
+
+
+CHECKS = {
+    "semanticspec": unknown_in_cli,
+    "python": unknown_in_python,
+    "torchrun": unknown_in_python,
+    "make": unknown_make_targets,
+}
+
+
+def test_a_wrong_command_is_noticed() -> None:
+    assert unknown_parts("semanticspec probe collect --levers x")
+    assert unknown_parts("semanticspec bench replay --nothing")
+    assert unknown_parts("python -m experiments.nothing")
+    assert unknown_parts("make nothing")
+    assert not unknown_parts("OMP_NUM_THREADS=1 taskset -c 0 semanticspec bench join a b --out c")
+
+
+def test_every_experiment_has_its_line_in_the_readme() -> None:
+    listed = (ROOT / "experiments/README.md").read_text()
+    folders = sorted(folder.parent.name for folder in ROOT.glob("experiments/*/__init__.py"))
+    assert [
+        name
+        for name in folders
+        if f"experiments.{name}" not in listed and f"experiments/{name}/" not in listed
+    ] == []
