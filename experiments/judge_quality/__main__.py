@@ -1,4 +1,4 @@
-"""Measures a judge on pairs whose truth is known: `python -m experiments.judge_quality`."""
+"""Measures a judge on pairs with a known answer: `python -m experiments.judge_quality --judge numeric`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,17 @@ def judge_quality_command(
     pairs: Annotated[
         str,
         typer.Option(
-            help="demo, a collection of demo problems, or a JSONL file with a, b and label (or same)."
+            help="demo, the folder of a collection of demo problems, or a JSONL file with a, b and label or same."
         ),
     ] = "demo",
-    num_pairs: Annotated[int, typer.Option(min=2, help="Half of them the same, but in a collection.")] = 1000,
+    num_pairs: Annotated[
+        int, typer.Option(min=2, help="Pairs; half of them are the same (not so in a collection).")
+    ] = 1000,
     least_score: Annotated[
-        float, typer.Option(help="Leave out entailments with a lower score (SICK: they may be one-way).")
+        float,
+        typer.Option(
+            help="Ignore entailments with a lower score (SICK: they may hold in one direction only)."
+        ),
     ] = 0.0,
     judge_model: JudgeModel = None,
     judge_url: JudgeUrl = None,
@@ -48,12 +53,12 @@ def judge_quality_command(
     device: JudgeDevice = "auto",
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder that keeps a model's verdicts; a second run asks nothing twice."),
+        typer.Option(help="Folder for a model's verdicts; a second run reuses them."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same choices.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the choice of pairs and the bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
-    """Measure a judge on pairs whose truth is known: steps of the demo's grammar, or labelled sentences."""
+    """Measure a judge on pairs with a known answer: steps of the demo's grammar, or labelled sentences."""
     from experiments.judge_quality.quality import (
         collected_pairs,
         demo_pairs,
@@ -75,7 +80,7 @@ def judge_quality_command(
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"--cache {cache} cannot be made: {error.strerror}; name another folder"
+                f"the folder {cache} cannot be created: {error.strerror}; choose another --cache"
             ) from error
     made = make_judge(config, cache)
     quality = measure(known, judge_pairs(made, known), seed)

@@ -1,20 +1,22 @@
-"""How good a judge is: its word on pairs whose truth is known.
+"""Measures judges on pairs of segments for which the right answer is known.
 
-Sources of pairs: the demo's grammar, in which two steps mean the same or not beyond doubt; what models wrote about the
-demo's problems; and any JSONL file of sentence pairs with labels. `semanticspec probe judge-quality` is the command.
+Sources of pairs: the demo's grammar, which decides without doubt whether two steps mean the same; segments that models
+wrote about the demo's problems; and any JSONL file of labelled sentence pairs.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, model_validator
+
 from semanticspec.errors import ConfigError
+from semanticspec.output.validation import parse_json
 from semanticspec.training.labels.judges.base import Clustering, Judge, Question
 
 RESAMPLES = 2000
@@ -22,7 +24,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class KnownPair:
-    """A question with its answer. `kind` says how the pair was made."""
+    """A question with its right answer; `kind` tells how the pair was made."""
 
     question: Question
     same: bool
@@ -30,7 +32,7 @@ class KnownPair:
 
 
 class Figure(NamedTuple):
-    """A value with its 95 % bootstrap interval over pairs."""
+    """A value with its 95 % interval, bootstrapped over pairs."""
 
     value: float
     low: float
@@ -39,12 +41,11 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Figures of a judge on pairs.
+    """The quality of a judge; the positive class is "the same".
 
     Attributes:
-        precision: share of what it calls the same that is the same; recall: share of the same that it finds; f1:
-            their harmonic mean. accuracy: share of right answers.
-        by_kind: share of right answers for each kind of pair, with the number of pairs.
+        precision, recall, f1, accuracy: as usual.
+        by_kind: for each kind of pair the share of right answers and the number of pairs.
     """
 
     num_pairs: int
@@ -57,7 +58,7 @@ class Quality:
 
 
 def judge_pairs(judge: Judge, pairs: Sequence[KnownPair]) -> list[bool]:
-    """Asks a judge about every pair on its own."""
+    """Asks a judge about each pair independently."""
     if isinstance(judge, Clustering):
         return judge.pairs.same([pair.question for pair in pairs])
     answers = []
@@ -69,17 +70,19 @@ def judge_pairs(judge: Judge, pairs: Sequence[KnownPair]) -> list[bool]:
 
 
 def measure(pairs: Sequence[KnownPair], answers: Sequence[bool], seed: int = 0) -> Quality:
-    """Compares answers with the truth.
+    """Compares a judge's answers with the right ones.
 
     Raises:
-        ConfigError: the pairs are all the same or all different, so that nothing can be told.
+        ConfigError: all pairs are the same, or all are different.
     """
     import numpy as np
 
     truth = np.array([pair.same for pair in pairs], dtype=bool)
     said = np.array(answers, dtype=bool)
     if not truth.any() or truth.all():
-        raise ConfigError("judge quality needs pairs that mean the same and pairs that do not")
+        raise ConfigError(
+            "all pairs have the same answer; expected pairs that mean the same and pairs that do not"
+        )
     picks = np.random.default_rng(seed).integers(len(pairs), size=(RESAMPLES, len(pairs)))
     samples = _figures(truth[picks], said[picks])
     figures = {
@@ -94,7 +97,7 @@ def measure(pairs: Sequence[KnownPair], answers: Sequence[bool], seed: int = 0) 
 
 
 def _figures(truth: Any, said: Any) -> dict[str, Any]:
-    """Over the last axis of `[..., pairs]`; 0 where nothing is called the same."""
+    """Reduces the last axis of `[..., pairs]`; precision is 0 if no pair is called the same."""
     import numpy as np
 
     hits, true, called = (truth & said).sum(-1), truth.sum(-1), said.sum(-1)
@@ -107,12 +110,11 @@ def _figures(truth: Any, said: Any) -> dict[str, Any]:
 
 
 def demo_pairs(count: int, seed: int = 0) -> list[KnownPair]:
-    """Pairs of steps of demo problems (validation split), half of them with the same meaning.
+    """Makes pairs of steps of demo problems (validation split), half of them with the same meaning.
 
-    The first step is in the target's words. The second one is the same step in other words, in the draft's style;
-    or, in equal parts, with a wrong number, a wrong operation (the result recomputed or kept), or a wrong
-    person, or it is another step of the same problem. The truth is the grammar's reading of both texts, never how they
-    were made.
+    The first step is in the target's wording. The second one is in the draft's: the same step or, in equal shares, one
+    with a wrong number, a wrong operation (with a new or the old result) or a wrong person, or another step of the same
+    problem. The right answer comes from parsing both texts, not from how they were made.
     """
     from semanticspec.demo.grammar import problems, read_step, same_meaning
 
@@ -158,7 +160,7 @@ def _reworded(problem: Any, place: int, rng: random.Random) -> str:
 
 
 def _wrong_number(problem: Any, place: int, rng: random.Random) -> str:
-    """One number of the step is off: its result, or an operand."""
+    """Changes the result or an operand of the step."""
     step, off = problem.steps[place], rng.choice((-10, -2, -1, 1, 2, 10))
     if step.operation in ("start", "final"):
         changed = replace(step, operands=(step.operands[0] + off,), result=step.operands[0] + off)
@@ -172,7 +174,7 @@ def _wrong_number(problem: Any, place: int, rng: random.Random) -> str:
 
 
 def _wrong_operation(problem: Any, place: int, rng: random.Random) -> str:
-    """A gain told as a loss and the like; empty where the step has no counterpart."""
+    """Swaps the operation, such as a gain and a loss; empty if the step has no counterpart."""
     step = problem.steps[place]
     counterparts = {
         "gain": ("lose", "loses"),
@@ -207,23 +209,23 @@ def _another_step(problem: Any, place: int, rng: random.Random) -> str:
 
 
 def collected_pairs(folder: Path, count: int, seed: int = 0) -> list[KnownPair]:
-    """Pairs of segments that models wrote in the same context, as often the same as it happens; texts differ.
+    """Samples pairs of different segments that models wrote in the same context.
 
     Args:
-        folder: a collection of demo problems; the grammar's exact meanings are the truth. Pairs with a text that the
-            grammar cannot read are left out.
+        folder: a collection of demo problems. The grammar gives the right answers; segments that it cannot parse are
+            left out.
+        count: number of pairs; how many of them are the same is up to the models.
+        seed: of the sample.
 
     Raises:
         ProbeError: there is no collection.
-        ConfigError: it has too few pairs whose meanings can be read.
+        ConfigError: it has too few pairs that can be parsed.
     """
     from semanticspec.demo.grammar import read_step, same_meaning
     from semanticspec.training.data.storage import Collection
 
-    collection = Collection(folder)
-    _ = collection.manifest  # tells when there is no collection
     found: list[KnownPair] = []
-    for shard in collection:
+    for shard in Collection(folder):
         for context in shard.contexts:
             texts = dict.fromkeys(s.text for s in shard.segments if s.context_id == context.context_id)
             read = {
@@ -234,41 +236,58 @@ def collected_pairs(folder: Path, count: int, seed: int = 0) -> list[KnownPair]:
                 question = Question(shard.prompt, context.text, first, second)
                 found.append(KnownPair(question, same, "same" if same else "different"))
     if len(found) < count:
-        raise ConfigError(f"{folder} has {len(found)} pairs of readable segments, fewer than {count}")
+        raise ConfigError(f"{folder} has {len(found)} pairs of readable segments; expected at least {count}")
     return random.Random(f"judge quality {seed}").sample(found, count)
 
 
+class LabelledPair(BaseModel):
+    """A line of a file of sentence pairs; other fields are ignored.
+
+    Attributes:
+        label: "entailment" counts as the same, any other label as different.
+        same: the right answer, instead of a label.
+        score: relatedness of the sentences (SICK: 1 to 5).
+    """
+
+    a: str
+    b: str
+    label: str = ""
+    same: bool | None = None
+    score: float | None = None
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> LabelledPair:
+        if self.same is None and not self.label:
+            raise ValueError("expected `label` or `same`")
+        return self
+
+    def known_pair(self) -> KnownPair:
+        """Returns the pair with its right answer."""
+        same = self.label == "entailment" if self.same is None else self.same
+        kind = self.label or ("same" if same else "different")
+        return KnownPair(Question("", "", self.a, self.b), same, kind)
+
+
 def read_pairs(path: Path, count: int, seed: int = 0, least_score: float = 0.0) -> list[KnownPair]:
-    """A balanced sample of labelled pairs of sentences, half of them the same.
+    """Samples labelled sentence pairs from a JSONL file, half of them the same.
 
-    A line is a JSON object with the texts `a` and `b` and either `same` (true or false) or `label`: `entailment`
-    counts as the same, any other label as different.
-
-    Beware of SICK: its label says that a entails b, not that b entails a as well ("is playing an electric
-    guitar" entails "is playing guitar"). Pairs labelled entailment below `least_score` (field `score`, SICK's
-    relatedness, 1 to 5) are therefore left out, being neither surely the same nor surely different.
+    SICK labels a pair `entailment` if a entails b, even if b does not entail a ("is playing an electric guitar"
+    entails "is playing guitar"). Such pairs are neither surely the same nor surely different, so those with a score
+    below `least_score` are left out.
 
     Raises:
-        ConfigError: the file cannot be read, a line is no pair, or there are too few.
+        ConfigError: the file cannot be read, a line is not a labelled pair, or there are too few pairs.
     """
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        raise ConfigError(f"no pairs can be read from {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read pairs from {path}: {error.strerror}") from error
     found: dict[bool, list[KnownPair]] = {True: [], False: []}
     for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            label = entry.get("label", "")
-            same = bool(entry["same"]) if "same" in entry else entry["label"] == "entailment"
-            question = Question("", "", str(entry["a"]), str(entry["b"]))
-            score = float(entry.get("score", least_score))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"{path}, line {number}: expected a JSON object with a, b and label or same"
-            ) from error
-        if not same or score >= least_score:
-            found[same].append(KnownPair(question, same, label or ("same" if same else "different")))
+        labelled = parse_json(LabelledPair, line, f"{path}, line {number}")
+        pair = labelled.known_pair()
+        if not pair.same or labelled.score is None or labelled.score >= least_score:
+            found[pair.same].append(pair)
     half = count // 2
     if half < 1 or min(map(len, found.values())) < half:
         raise ConfigError(

@@ -95,7 +95,7 @@ def test_pair_files(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n')
     with pytest.raises(ConfigError, match="line 1"):
         read_pairs(path, 2)
-    with pytest.raises(ConfigError, match="no pairs can be read"):
+    with pytest.raises(ConfigError, match="cannot read pairs from"):
         read_pairs(tmp_path / "none", 2)
 
 
