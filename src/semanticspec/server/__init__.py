@@ -1,1 +1,1 @@
-"""The OpenAI-compatible server and its page: `semanticspec serve` (extra `server`)."""
+"""OpenAI-compatible HTTP server for a pair of models. See docs/guides/serve.md."""

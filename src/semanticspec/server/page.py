@@ -1,4 +1,4 @@
-"""The page at `/`: one file, and a policy that lets it load nothing from elsewhere."""
+"""The page at `/`: one HTML file whose content security policy allows nothing from other sites."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from fastapi.responses import HTMLResponse
 
 
 @cache
-def _page() -> tuple[str, str]:
-    """The page and its content security policy, which names its script and its style by their hashes."""
+def _page_and_policy() -> tuple[str, str]:
+    """Returns the page and its policy, which names the page's script and style by their hashes."""
     html = files("semanticspec.server").joinpath("page.html").read_text(encoding="utf-8")
     policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     for tag in ("script", "style"):
-        found = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        assert found is not None, f"the page has a {tag}"
-        digest = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+        match = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        assert match is not None, f"page.html has no <{tag}>"
+        digest = base64.b64encode(hashlib.sha256(match[1].encode()).digest()).decode()
         policy += f"; {tag}-src 'sha256-{digest}'"
     return html, f"{policy}; frame-ancestors 'none'"
 
 
 def page_response() -> HTMLResponse:
-    html, policy = _page()
-    return HTMLResponse(
-        html, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
-    )
+    html, policy = _page_and_policy()
+    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+    return HTMLResponse(html, headers=headers)

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and ends it in order: what is at work may finish, within a time."""
+"""Runs the application under uvicorn, with a graceful shutdown that has a time limit."""
 
 from __future__ import annotations
 
@@ -10,47 +10,48 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from semanticspec.decoding.pair import Pair
+from semanticspec.server.api.errors import shutdown_error
 from semanticspec.server.app import create_app
-from semanticspec.server.service import Service, shutting_down
+from semanticspec.server.service import Service
 from semanticspec.server.settings import ServerSettings
 
-_LAST_WORDS_S = 5.0
-"""What uvicorn waits for streams to end after their work was stopped."""
+_CLOSE_STREAMS_S = 5.0
+"""How long uvicorn waits for streams to end after their jobs were stopped."""
 
 
 class GracefulServer(uvicorn.Server):
-    """At the first signal takes nothing new, lets requests finish, and stops those that take too long."""
+    """After the first signal, rejects new requests and stops running ones that exceed the time limit."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._service = service
+        self.service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Runs when the signal comes: refuses what arrives from now on."""
-        self._service.draining = True
+        """Handles a signal: rejects new requests from now on."""
+        self.service.draining = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server.shutdown`; it closes the sockets and waits for the answers."""
-        self._service.draining = True
-        stopping = asyncio.create_task(self._stop_late_ones())
+        """Closes the sockets and waits for running requests, see `uvicorn.Server.shutdown`."""
+        self.service.draining = True
+        stop_late_jobs = asyncio.create_task(self._stop_late_jobs())
         try:
             await super().shutdown(sockets)
         finally:
-            stopping.cancel()
+            stop_late_jobs.cancel()
 
-    async def _stop_late_ones(self) -> None:
-        await asyncio.sleep(self._service.settings.shutdown_timeout_s)
-        self._service.stop_all(shutting_down())
+    async def _stop_late_jobs(self) -> None:
+        await asyncio.sleep(self.service.settings.shutdown_timeout_s)
+        self.service.stop_all(shutdown_error())
 
 
 def make_server(pair: Pair, settings: ServerSettings) -> GracefulServer:
-    """A server that is ready to be run with `await server.serve()`.
+    """Returns a server to be run with `await server.serve()`.
 
     Raises:
-        ConfigError, ProbeError: the pair cannot do what the settings say.
+        ConfigError, ProbeError, EngineError: the pair cannot run with these settings.
     """
-    # Left on, sse-starlette would cut every stream off at the first signal.
+    # By default sse-starlette ends every stream at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
     app = create_app(pair, settings)
     config = uvicorn.Config(
@@ -59,13 +60,13 @@ def make_server(pair: Pair, settings: ServerSettings) -> GracefulServer:
         port=settings.port,
         log_level="info",
         server_header=False,
-        timeout_graceful_shutdown=round(settings.shutdown_timeout_s + _LAST_WORDS_S),
+        timeout_graceful_shutdown=round(settings.shutdown_timeout_s + _CLOSE_STREAMS_S),
     )
     return GracefulServer(config, app.state.service)
 
 
 def run_server(pair: Pair, settings: ServerSettings) -> None:
-    """Serves until a signal ends it."""
+    """Serves until a signal arrives, then closes the pair."""
     asyncio.run(_serve(pair, settings))
 
 

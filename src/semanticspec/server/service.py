@@ -1,194 +1,134 @@
-"""What stands behind the endpoints: one pair, its queue and the requests at work."""
+"""Accepts requests for one pair: checks them, reserves their place in the queue and starts their jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from semanticspec.config import DecodingConfig, target_alone, with_options
-from semanticspec.decoding.loop import Request
 from semanticspec.decoding.pair import Pair
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError
-from semanticspec.server.api.errors import ApiError
-from semanticspec.server.api.replies import Endpoint, Reply
-from semanticspec.server.api.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from semanticspec.server.api.errors import ApiError, shutdown_error
+from semanticspec.server.api.schemas import ChatRequest, CompletionRequest
 from semanticspec.server.metrics import Metrics
-from semanticspec.server.scheduling.admission import Admission, Place
-from semanticspec.server.scheduling.jobs import Job, Plan
+from semanticspec.server.scheduling.admission_queue import AdmissionQueue, Slot
+from semanticspec.server.scheduling.jobs import Job
+from semanticspec.server.scheduling.outputs import OutputSpec
 from semanticspec.server.settings import ServerSettings
-from semanticspec.text.chat import PlainText, Prompt
-
-_ID_PREFIX: dict[Endpoint, str] = {"chat": "chatcmpl", "text": "cmpl"}
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A request that is at work, and its answer-to-be."""
-
-    job: Job
-    reply: Reply
+from semanticspec.text.chat import Prompt
 
 
 class Service:
-    """Takes requests for one pair.
+    """Serves one pair.
 
     Attributes:
-        draining: the server is shutting down and takes nothing new.
+        config: decoding configuration of requests that do not change it.
+        max_model_len: maximum of prompt and output together, in target tokens.
+        created: Unix time of the start, in seconds.
+        draining: the server is shutting down and accepts no requests.
     """
 
     def __init__(self, pair: Pair, settings: ServerSettings) -> None:
-        """Raises ConfigError or ProbeError if the pair cannot do what the settings say."""
+        """Raises ConfigError, ProbeError or EngineError if the pair cannot run with these settings."""
         self.pair, self.settings = pair, settings
         config = settings.decoding()
         self.config = pair.with_default_optimizations(config) if settings.default_optimizations else config
         pair.check(self.config)
+        context = pair.target.engine.info.max_context_tokens
+        self.max_model_len = settings.max_model_len or context
+        if self.max_model_len > context:
+            raise ConfigError(
+                f"max_model_len is {self.max_model_len}; expected at most {context}, the target's context length"
+            )
         self.model_name = settings.served_model_name or settings.target or pair.name
-        self.max_model_len = self._max_model_len()
         self.created = int(time.time())
         self.draining = False
-        self.admission = Admission(settings.max_concurrent_requests, settings.max_queued_requests)
-        self.metrics = Metrics(self.model_name, self.admission)
+        self.queue = AdmissionQueue(settings.max_concurrent_requests, settings.max_queued_requests)
+        self.metrics = Metrics(self.model_name, self.queue)
         self._jobs: set[Job] = set()
 
-    def _max_model_len(self) -> int:
-        context, asked = self.pair.target.engine.info.max_context_tokens, self.settings.max_model_len
-        if asked is not None and asked > context:
-            raise ConfigError(
-                f"max_model_len is {asked} and the target's context holds {context} tokens; ask for fewer"
-            )
-        return asked or context
-
-    async def accept(self, body: ChatRequest | CompletionRequest) -> Accepted:
-        """Checks a request and sets it to work.
+    async def submit(self, body: ChatRequest | CompletionRequest) -> Job:
+        """Checks a request and starts its job.
 
         Raises:
-            ApiError: 404 another model is asked for, 429 the queue is full, 503 the server shuts down.
-            PromptError, ConfigError, ProbeError: the request cannot be answered.
+            ApiError: unknown model (404), prompt too long (400), queue full (429), or shutting down (503).
+            PromptError, ConfigError, ProbeError, EngineError: the pair cannot run the request.
         """
-        self._check_name(body.model)
-        if self.draining:
-            raise shutting_down()
-        prompts = prompts_of(body)
-        places = self._reserve(body.n * len(prompts))
-        try:
-            plans, prompt_tokens = await asyncio.to_thread(self._plans, body, prompts)
-        except BaseException:
-            for place in places:
-                place.leave()
-            raise
-        endpoint: Endpoint = "chat" if isinstance(body, ChatRequest) else "text"
-        request_id = f"{_ID_PREFIX[endpoint]}-{secrets.token_hex(16)}"
-        job = Job(self.pair, plans, places, self.metrics, request_id, self.settings.request_timeout_s)
-        self._jobs.add(job)
-        job.task.add_done_callback(lambda _: self._jobs.discard(job))
-        reply = Reply(
-            endpoint,
-            request_id,
-            self.model_name,
-            num_outputs=len(plans),
-            prompt_tokens=prompt_tokens,
-            include_usage=body.include_usage,
-            tells_segments=body.speculation.segments,
-        )
-        return Accepted(job, reply)
-
-    def _reserve(self, count: int) -> list[Place]:
-        try:
-            return self.admission.reserve(count)
-        except ApiError as error:
-            if error.status == 429:
-                self.metrics.refused()
-            raise
-
-    def stop_all(self, why: ApiError) -> None:
-        """Ends all work; clients that still read are told why."""
-        for job in list(self._jobs):
-            job.stop(why)
-
-    def _check_name(self, name: str | None) -> None:
-        if name is not None and name != self.model_name:
+        if body.model not in (None, self.model_name):
             raise ApiError(
                 404,
-                f"there is no model {name!r} here; this server has {self.model_name!r}",
+                f"the model {body.model!r} does not exist; this server has {self.model_name!r}",
                 param="model",
                 code="model_not_found",
             )
+        if self.draining:
+            raise shutdown_error()
+        slots = self._reserve(body.n * len(body.prompts))
+        try:
+            specs = await asyncio.to_thread(self._output_specs, body)
+        except BaseException:
+            for slot in slots:
+                slot.release()
+            raise
+        request_id = f"{body.id_prefix}-{secrets.token_hex(16)}"
+        job = Job(self.pair, specs, slots, self.metrics, request_id, self.settings.request_timeout_s)
+        self._jobs.add(job)
+        job.task.add_done_callback(lambda _: self._jobs.discard(job))
+        return job
 
-    def _plans(
-        self, body: ChatRequest | CompletionRequest, prompts: Sequence[Prompt]
-    ) -> tuple[list[Plan], int]:
-        """One plan for every output, and how many tokens the prompts have. Runs in a thread: it tokenizes."""
-        config = decoding_of(self.config, body)
+    def stop_all(self, reason: ApiError) -> None:
+        """Stops all jobs; their clients get `reason`."""
+        for job in list(self._jobs):
+            job.stop(reason)
+
+    def _reserve(self, count: int) -> list[Slot]:
+        try:
+            return self.queue.reserve(count)
+        except ApiError as error:
+            if error.status_code == 429:
+                self.metrics.record_refusal()
+            raise
+
+    def _output_specs(self, body: ChatRequest | CompletionRequest) -> list[OutputSpec]:
+        """Returns the outputs to decode. Blocks: it tokenizes the prompts."""
+        config = body.decoding_config(self.config)
         self.pair.check(config)
-        plans: list[Plan] = []
-        prompt_tokens = 0
-        for prompt in prompts:
-            length = len(Request(self.pair, config, prompt).transcript.prompt_ids)
-            prompt_tokens += length
-            limited = self._limited(config, length)
+        specs: list[OutputSpec] = []
+        for prompt in body.prompts:
+            prompt_ids = self._tokenize(prompt, with_draft=config.speculate)
+            room = self.max_model_len - len(prompt_ids)
             for choice in range(body.n):
                 seed = config.seed if choice == 0 else derived_seed(config.seed, "choice", choice)
-                plans.append(
-                    Plan(
+                specs.append(
+                    OutputSpec(
                         prompt,
-                        replace(limited, seed=seed),
+                        replace(config, max_new_tokens=min(config.max_new_tokens, room), seed=seed),
+                        prompt_tokens=len(prompt_ids),
+                        starts_in_thinking=self.pair.target.vocabulary.opens_thinking(prompt_ids),
                         stops=tuple(body.stop or ()),
-                        parts_thinking=isinstance(body, ChatRequest),
-                        tells_segments=body.speculation.segments,
+                        splits_thinking=isinstance(body, ChatRequest),
+                        reports_segments=body.speculation.segments,
                     )
                 )
-        return plans, prompt_tokens
+        return specs
 
-    def _limited(self, config: DecodingConfig, prompt_tokens: int) -> DecodingConfig:
-        """Not longer than `max_model_len` leaves room for."""
-        room = self.max_model_len - prompt_tokens
-        if room < 1:
-            raise ApiError(
-                400,
-                f"the prompt has {prompt_tokens} tokens and this server holds {self.max_model_len}, output "
-                "included; shorten the prompt",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        return replace(config, max_new_tokens=min(config.max_new_tokens, room))
-
-
-def decoding_of(config: DecodingConfig, body: GenerationRequest) -> DecodingConfig:
-    """The server's settings with what a request changes. Without a seed every request gets its own.
-
-    Raises:
-        ConfigError: the request's settings contradict each other.
-    """
-    asked = body.speculation
-    config = with_options(
-        config,
-        rule=asked.rule,
-        strictness=asked.strictness,
-        max_new_tokens=body.new_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
-    )
-    if asked.strictness is not None and config.rule.name != "semantic":
-        raise ConfigError(f"strictness belongs to the rule 'semantic', and the rule is {config.rule.name!r}")
-    return config if asked.enabled else target_alone(config)
-
-
-def shutting_down() -> ApiError:
-    """What clients are told while the server ends."""
-    return ApiError(503, "the server is shutting down; ask again or elsewhere", code="shutting_down")
-
-
-def prompts_of(body: ChatRequest | CompletionRequest) -> list[Prompt]:
-    """The prompts of a request. `developer` is OpenAI's newer name of `system`, which chat templates know."""
-    if isinstance(body, CompletionRequest):
-        return [PlainText(text) for text in ([body.prompt] if isinstance(body.prompt, str) else body.prompt)]
-    messages = [
-        {"role": "system" if message.role == "developer" else message.role, "content": message.text}
-        for message in body.messages
-    ]
-    return [messages]
+    def _tokenize(self, prompt: Prompt, *, with_draft: bool) -> list[int]:
+        """Returns the prompt's ids in the target's vocabulary, after checking that an output fits."""
+        prompt_ids = self.pair.target.vocabulary.render_prompt(prompt)
+        lengths = [("server's", len(prompt_ids), self.max_model_len)]
+        if with_draft:
+            draft = self.pair.draft
+            num_draft_ids = len(draft.vocabulary.render_prompt(prompt))
+            lengths.append(("draft's", num_draft_ids, draft.engine.info.max_context_tokens))
+        for whose, num_tokens, limit in lengths:
+            if num_tokens >= limit:
+                raise ApiError(
+                    400,
+                    f"the prompt has {num_tokens} tokens, but the {whose} context is limited to {limit}, output "
+                    "included; shorten the prompt",
+                    param="prompt",
+                    code="context_length_exceeded",
+                )
+        return prompt_ids

@@ -1,1 +1,1 @@
-"""The HTTP side: schemas, replies, errors."""
+"""HTTP layer: endpoints, request and response schemas, errors, access guards."""

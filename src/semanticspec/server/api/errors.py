@@ -1,4 +1,7 @@
-"""Errors as OpenAI's clients expect them: one object with message, type, parameter and code; never a traceback."""
+"""Errors in OpenAI's format, and the status code of each error.
+
+The server raises its own errors as `ApiError(status, ...)`. `as_api_error` assigns the status of all others.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,14 @@ _TYPES = {
     504: "timeout_error",
 }
 
-_OWN = "Value error, "
-"""What pydantic puts before the messages of our own checks."""
 
-
-class ApiError(Exception):
-    """A request that ends in an error status.
+class ApiError(HTTPException):
+    """An error response.
 
     Attributes:
-        param: the field of the request that is at fault, if one is.
-        code: for programs: a word that does not change.
+        status_code, detail, headers: of the response; `detail` is the message.
+        param: the field of the request that caused it, if any.
+        code: stable identifier for programs.
     """
 
     def __init__(
@@ -43,85 +44,83 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+        super().__init__(status, message, headers)
         self.param = param
         self.code = code
-        self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The JSON object that tells it."""
-        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        """Returns the response body."""
+        status = self.status_code
         return {
             "error": {
-                "message": _encodable(self.message),
-                "type": kind,
-                "param": _encodable(self.param) if self.param else None,
+                "message": _escape_surrogates(self.detail),
+                "type": _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error"),
+                "param": _escape_surrogates(self.param) if self.param else None,
                 "code": self.code,
             }
         }
 
     def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, self.headers)
+        return JSONResponse(self.body(), self.status_code, self.headers)
+
+
+def shutdown_error() -> ApiError:
+    """Returns the error that requests get while the server shuts down."""
+    return ApiError(
+        503, "the server is shutting down; retry later or on another server", code="shutting_down"
+    )
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """Any error as one that may be shown to a client; what is the server's own fault goes to the log instead."""
+    """Converts any error to one that clients may see. Details of internal errors go to the log only."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RequestValidationError):
+        return _invalid_request(error)
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, PromptError):
         return ApiError(400, str(error), param="prompt", code="invalid_prompt")
     if isinstance(error, ConfigError | ProbeError):
         return ApiError(400, str(error), code="invalid_setting")
     _log.error("a request failed", exc_info=error)
     if isinstance(error, SemanticSpecError):
-        return ApiError(
-            500, "the model failed while it worked; the server's log says why", code="engine_error"
-        )
-    return ApiError(500, "the server failed; its log says why", code="internal_error")
+        return ApiError(500, "the model failed; see the server's log for details", code="engine_error")
+    return ApiError(500, "internal server error; see the server's log for details", code="internal_error")
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Has every error answered in this form."""
+    """Makes the application answer every error in OpenAI's format."""
 
-    async def on_error(_: Request, error: Exception) -> JSONResponse:
+    async def handle(_: Request, error: Exception) -> JSONResponse:
         return as_api_error(error).response()
 
-    async def on_invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return invalid_request(error).response()
-
-    async def on_http(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return ApiError(error.status_code, str(error.detail), headers=error.headers).response()
-
-    for kind in (ApiError, SemanticSpecError, Exception):
-        app.add_exception_handler(kind, on_error)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(HTTPException, on_http)
+    for kind in (HTTPException, RequestValidationError, SemanticSpecError, Exception):
+        app.add_exception_handler(kind, handle)
 
 
-def invalid_request(error: RequestValidationError) -> ApiError:
-    """What is wrong with a request's body, and where; of several things, the one that is said most exactly."""
-    fault = max(error.errors(), key=lambda fault: len(fault["loc"]))
-    if fault["type"] == "json_invalid":
-        return ApiError(400, "the body is no JSON", code="invalid_json")
-    if fault["loc"] == ("body",) and not str(fault["msg"]).startswith(_OWN):
-        message = "the body is no JSON object; send one, with `Content-Type: application/json`"
+def _invalid_request(error: RequestValidationError) -> ApiError:
+    """Reports one problem of a request body: the one with the most specific location."""
+    problem = max(error.errors(), key=lambda problem: len(problem["loc"]))
+    kind, location, message = problem["type"], problem["loc"], str(problem["msg"])
+    if kind == "json_invalid":
+        return ApiError(400, "the request body is not valid JSON", code="invalid_json")
+    if kind == "value_error":  # raised by a validator of ours, with its own text
+        message = str(problem["ctx"]["error"])
+    elif location == ("body",):
+        message = "the request body is not a JSON object; send one with `Content-Type: application/json`"
         return ApiError(400, message, code="invalid_json")
-    name = ".".join(str(part) for part in fault["loc"][1:] if not _is_alternative(part))
-    if fault["type"] == "extra_forbidden":
-        return ApiError(400, f"{name!r} is not supported here", param=name, code="unsupported_field")
-    message = str(fault["msg"]).removeprefix(_OWN)
+    name = ".".join(str(part) for part in location[1:] if not _is_union_member(part))
+    if kind == "extra_forbidden":
+        return ApiError(400, f"{name!r} is not supported", param=name, code="unsupported_field")
     return ApiError(400, f"{name}: {message}" if name else message, param=name, code="invalid_value")
 
 
-def _is_alternative(part: object) -> bool:
-    """Whether a part of a location is pydantic's name for one of several types that a field can have."""
+def _is_union_member(part: object) -> bool:
+    """Whether a part of a location is pydantic's name for one type of a union, not a field."""
     return part == "str" or str(part).startswith(("list[", "function-"))
 
 
-def _encodable(text: str) -> str:
-    """A client may send half characters; they come back escaped instead of breaking the answer."""
+def _escape_surrogates(text: str) -> str:
+    """Escapes lone surrogates, which clients may send but JSON responses cannot contain."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,109 +1,108 @@
-"""What a request has to pass before it is read: the key, and the size of its body."""
+"""Middleware that checks requests before they reach an endpoint: API key, host name, body size."""
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semanticspec.server.api.errors import ApiError
 
-OPEN_PATHS = frozenset({"/", "/health", "/version", "/favicon.ico"})
-"""Need no key: the page (which asks for it), and what a load balancer has to see."""
+PUBLIC_PATHS = frozenset({"/", "/health", "/version", "/favicon.ico"})
+"""Paths that need no key: the page, which asks for the key, and what load balancers check."""
+
+Check = Callable[[str, Headers], ApiError | None]
+"""Returns why a request with this path and these headers is rejected; None if it may pass."""
 
 
-class ApiKeyGuard:
-    """Asks for `Authorization: Bearer <key>`."""
+class Guard:
+    """Rejects the requests for which a check returns an error."""
 
-    def __init__(self, app: ASGIApp, api_key: str) -> None:
-        self._app = app
-        self._key = api_key.encode()
+    def __init__(self, app: ASGIApp, check: Check) -> None:
+        self._app, self._check = app, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._is_right(Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        error = ApiError(
+        error = self._check(scope["path"], Headers(scope=scope)) if scope["type"] == "http" else None
+        await (error.response() if error is not None else self._app)(scope, receive, send)
+
+
+def require_api_key(api_key: str) -> Check:
+    """Returns a check for `Authorization: Bearer <api_key>`. Keys are compared in constant time."""
+
+    def check(path: str, headers: Headers) -> ApiError | None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode("latin-1")  # how header bytes are decoded
+        matches = hmac.compare_digest(given, api_key.encode()) and scheme.lower() == "bearer"
+        if path in PUBLIC_PATHS or matches:
+            return None
+        return ApiError(
             401,
             "the API key is missing or wrong; send it as `Authorization: Bearer <key>`",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-        await error.response()(scope, receive, send)
 
-    def _is_right(self, headers: Headers) -> bool:
-        """Takes as long for a key that is nearly right as for any other."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = key.strip().encode("latin-1")  # as headers are decoded
-        return hmac.compare_digest(given, self._key) and scheme.lower() == "bearer"
+    return check
 
 
-class LocalNames:
-    """Takes only requests that call this machine by a local name.
+def require_local_host(_: str, headers: Headers) -> ApiError | None:
+    """Accepts only requests whose `Host` is a local name.
 
-    A web page of a foreign name that its owner lets point here ("DNS rebinding") would otherwise count as the server's
-    own in a browser. For servers without a key that are bound to this machine; such a page does not know a key.
+    Protects a local server without a key from DNS rebinding: a web page whose domain is made to resolve to this machine
+    would otherwise count as same-origin in a browser.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_local(Headers(scope=scope).get("host", "")):
-            await self._app(scope, receive, send)
-            return
-        error = ApiError(
-            403,
-            "without an API key this server answers to localhost only; start it with --api-key to use other names",
-            code="foreign_host",
-        )
-        await error.response()(scope, receive, send)
+    if is_local(headers.get("host", "")):
+        return None
+    return ApiError(
+        403,
+        "without an API key this server accepts requests to localhost only; start it with --api-key to use other "
+        "host names",
+        code="foreign_host",
+    )
 
 
 def is_local(host: str) -> bool:
-    """Whether a host, with its port or without, is a name of this machine that needs no look-up."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    if host == "::1" or name.lower() == "localhost":
-        return True
+    """Returns whether a host, with or without a port, is a loopback address or `localhost`."""
     try:
-        return ip_address(name).is_loopback
+        name = host if host == "::1" else urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
 
 
 class BodyLimit:
-    """Refuses bodies that are too long, told or not, before they are held in memory."""
+    """Rejects bodies that are too long, whether or not they declare their length, before they are held in memory."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
+        self._app, self._max_bytes = app, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope).get("content-length", "")
-        if told.isdecimal() and int(told[:20]) > self._max_bytes:
-            await ApiError(413, self._message, code="body_too_long").response()(scope, receive, send)
-            return
-        await self._app(scope, self._counted(receive), send)
+        declared = Headers(scope=scope).get("content-length", "")
+        declared_bytes = int(declared[:20]) if declared.isdecimal() else 0
+        received_bytes = 0
 
-    @property
-    def _message(self) -> str:
-        return f"the body is longer than the {self._max_bytes} bytes that this server takes"
-
-    def _counted(self, receive: Receive) -> Receive:
-        length = 0
-
-        async def counted() -> Message:
-            nonlocal length
+        async def limited_receive() -> Message:
+            nonlocal received_bytes
+            if declared_bytes > self._max_bytes:
+                raise self._error()
             message = await receive()
-            length += len(message.get("body", b""))
-            if length > self._max_bytes:
-                raise HTTPException(413, self._message)  # FastAPI lets no other error out of a body it reads
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._max_bytes:
+                raise self._error()
             return message
 
-        return counted
+        await self._app(scope, limited_receive, send)
+
+    def _error(self) -> ApiError:
+        return ApiError(
+            413,
+            f"the request body exceeds this server's limit of {self._max_bytes} bytes",
+            code="body_too_long",
+        )

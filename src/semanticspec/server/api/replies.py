@@ -1,175 +1,149 @@
-"""Answers in OpenAI's form: whole, or as the chunks of a stream."""
+"""Response bodies in OpenAI's format: a whole response, or the chunks of a stream."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from semanticspec.records import SegmentDecided, SegmentDrafted
-from semanticspec.server.api.streaming import ChannelPiece
-from semanticspec.server.scheduling.jobs import Done, Update, Written
-
-Endpoint = Literal["chat", "text"]
-_OBJECTS: dict[Endpoint, tuple[str, str]] = {
-    "chat": ("chat.completion", "chat.completion.chunk"),
-    "text": ("text_completion", "text_completion"),
-}
+from semanticspec.server.api.schemas import ChatRequest, CompletionRequest
+from semanticspec.server.scheduling.outputs import OutputItem, OutputResult, OutputSpec
+from semanticspec.server.scheduling.text_filters import TextPiece
 
 
-@dataclass(slots=True)
 class Reply:
-    """The answer to one request as it comes together.
+    """Builds the response to one request from the items of its outputs."""
 
-    Attributes:
-        prompt_tokens: of all prompts together; several outputs of one prompt count it once.
-        tells_segments: drafted segments and verdicts are told, and who wrote which text.
-    """
+    def __init__(
+        self,
+        body: ChatRequest | CompletionRequest,
+        specs: Sequence[OutputSpec],
+        request_id: str,
+        model_name: str,
+    ) -> None:
+        self._is_chat = isinstance(body, ChatRequest)
+        self._num_outputs = len(specs)
+        self._prompt_tokens = sum(spec.prompt_tokens for spec in specs[:: body.n])  # each prompt counts once
+        self._include_usage = body.include_usage
+        self._reports_segments = body.speculation.segments
+        self._head = {"id": request_id, "created": int(time.time()), "model": model_name}
+        self._texts: defaultdict[tuple[int, str], str] = defaultdict(str)
+        self._results: dict[int, OutputResult] = {}
 
-    endpoint: Endpoint
-    request_id: str
-    model_name: str
-    num_outputs: int
-    prompt_tokens: int
-    include_usage: bool = False
-    tells_segments: bool = False
-    created: int = field(default_factory=lambda: int(time.time()))
-    texts: dict[tuple[int, str], list[str]] = field(default_factory=dict)
-    done: dict[int, Done] = field(default_factory=dict)
+    def add(self, index: int, item: OutputItem) -> None:
+        """Adds an item of an output to the whole response."""
+        if isinstance(item, TextPiece):
+            self._texts[index, item.channel] += item.text
+        elif isinstance(item, OutputResult):
+            self._results[index] = item
 
-    def take(self, update: Update) -> None:
-        """Notes an update for the whole answer."""
-        if isinstance(update, Written):
-            place = (update.choice, update.piece.channel)
-            self.texts.setdefault(place, []).append(update.piece.text)
-        elif isinstance(update, Done):
-            self.done[update.choice] = update
+    def response(self) -> dict[str, Any]:
+        """Returns the whole response, once all outputs are finished."""
+        choices = []
+        for index in range(self._num_outputs):
+            content, reasoning = self._texts[index, "content"], self._texts[index, "reasoning"] or None
+            message = {"role": "assistant", "content": content, "refusal": None}
+            message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+            text: dict[str, Any] = {"message": message} if self._is_chat else {"text": content}
+            choices.append(_choice(index, text, self._results[index].finish_reason))
+        name = "chat.completion" if self._is_chat else "text_completion"
+        totals = {"usage": self._usage(), "metrics": self._metrics()}
+        return self._head | {"object": name, "choices": choices} | totals
 
-    def whole(self) -> dict[str, Any]:
-        """The answer, once all outputs are done."""
-        choices = [self._whole_choice(choice) for choice in range(self.num_outputs)]
-        return self._head(0) | {"choices": choices, "usage": self._usage(), "metrics": self._metrics()}
-
-    def beginning(self) -> list[dict[str, Any]]:
-        """The chunks before any text: in a chat, who speaks."""
-        if self.endpoint == "text":
+    def first_chunks(self) -> list[dict[str, Any]]:
+        """Returns the chunks before any text: in a chat, the role of each choice."""
+        if not self._is_chat:
             return []
-        delta = {"role": "assistant", "content": ""}
-        return [self._chunk(self._choice(i, delta=delta)) for i in range(self.num_outputs)]
+        text = {"delta": {"role": "assistant", "content": ""}}
+        return [self._chunk([_choice(index, text)]) for index in range(self._num_outputs)]
 
-    def chunks(self, update: Update) -> list[dict[str, Any]]:
-        """What a stream tells of an update."""
-        self.take(update)
-        if isinstance(update, Written):
-            return [self._text_chunk(update)]
-        if isinstance(update, Done):
-            return self._ending(update)
-        return [self._chunk(self._empty_choice(update.choice), semantic=_told(update.event))]
+    def chunks(self, index: int, item: OutputItem) -> list[dict[str, Any]]:
+        """Returns the chunks of a stream for an item of an output."""
+        no_text: dict[str, Any] = {"delta": {}} if self._is_chat else {"text": ""}
+        if isinstance(item, OutputResult):
+            self._results[index] = item
+            return self._last_chunks(self._chunk([_choice(index, no_text, item.finish_reason)]))
+        if isinstance(item, SegmentDrafted):
+            drafted = {"text": item.text, "num_tokens": item.num_tokens}
+            return [self._chunk([_choice(index, no_text)], semantic={"drafted": drafted})]
+        if isinstance(item, SegmentDecided):
+            decided = asdict(item.segment) | {"num_kept": item.num_kept}
+            return [self._chunk([_choice(index, no_text)], semantic={"decided": decided})]
+        text: dict[str, Any] = {"delta": _delta(item)} if self._is_chat else {"text": item.text}
+        author = {"author": item.author} if self._reports_segments else None
+        return [self._chunk([_choice(index, text)], semantic=author)]
 
-    def _text_chunk(self, update: Written) -> dict[str, Any]:
-        author = {"author": update.piece.author} if self.tells_segments else None
-        if self.endpoint == "text":
-            return self._chunk(self._choice(update.choice, text=update.piece.text), semantic=author)
-        return self._chunk(self._choice(update.choice, delta=_delta(update.piece)), semantic=author)
-
-    def _ending(self, done: Done) -> list[dict[str, Any]]:
-        """The last chunk of an output; after all outputs, metrics, with the usage if it was asked for."""
-        last = self._chunk(self._empty_choice(done.choice, done.finish_reason))
-        if len(self.done) < self.num_outputs:
+    def _last_chunks(self, last: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns an output's last chunk; after the last output also metrics and, if requested, usage."""
+        if len(self._results) < self._num_outputs:
             return [last]
-        if not self.include_usage:
+        if not self._include_usage:
             return [last | {"metrics": self._metrics()}]
-        totals = {"choices": [], "usage": self._usage(), "metrics": self._metrics()}
-        return [last, self._head(1) | totals]
+        return [last, self._chunk([]) | {"usage": self._usage(), "metrics": self._metrics()}]
 
-    def _head(self, place: Literal[0, 1]) -> dict[str, Any]:
-        return {
-            "id": self.request_id,
-            "object": _OBJECTS[self.endpoint][place],
-            "created": self.created,
-            "model": self.model_name,
-        }
-
-    def _chunk(self, choice: dict[str, Any], *, semantic: dict[str, Any] | None = None) -> dict[str, Any]:
-        chunk = self._head(1) | {"choices": [choice]}
-        if self.include_usage:
-            chunk["usage"] = None  # OpenAI's streams have it in every chunk once usage is asked for
-        if semantic is not None:
-            chunk["semantic"] = semantic
-        return chunk
-
-    def _empty_choice(self, index: int, finish_reason: str | None = None) -> dict[str, Any]:
-        if self.endpoint == "text":
-            return self._choice(index, finish_reason, text="")
-        return self._choice(index, finish_reason, delta={})
-
-    def _choice(self, index: int, finish_reason: str | None = None, **text: Any) -> dict[str, Any]:
-        return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
-
-    def _whole_choice(self, index: int) -> dict[str, Any]:
-        content, reasoning = ("".join(self.texts.get((index, name), ())) for name in ("content", "reasoning"))
-        finish_reason = self.done[index].finish_reason
-        if self.endpoint == "text":
-            return self._choice(index, finish_reason, text=content)
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        message |= {"reasoning": reasoning or None, "reasoning_content": reasoning or None}
-        return self._choice(index, finish_reason, message=message)
+    def _chunk(self, choices: list[dict[str, Any]], semantic: dict[str, Any] | None = None) -> dict[str, Any]:
+        name = "chat.completion.chunk" if self._is_chat else "text_completion"
+        chunk = self._head | {"object": name, "choices": choices}
+        if self._include_usage:
+            chunk["usage"] = None  # as in OpenAI's streams: null in every chunk but the last
+        return chunk if semantic is None else chunk | {"semantic": semantic}
 
     def _usage(self) -> dict[str, Any]:
-        ends = list(self.done.values())
-        completion = sum(end.stats.num_tokens for end in ends)
+        results = self._results.values()
+        completion = sum(result.stats.num_tokens for result in results)
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": self._prompt_tokens,
             "completion_tokens": completion,
-            "total_tokens": self.prompt_tokens + completion,
-            "completion_tokens_details": {"reasoning_tokens": sum(end.reasoning_tokens for end in ends)},
+            "total_tokens": self._prompt_tokens + completion,
+            "completion_tokens_details": {"reasoning_tokens": sum(r.reasoning_tokens for r in results)},
         }
 
     def _metrics(self) -> dict[str, Any]:
-        """What speculation did, over all outputs."""
-        ends = [self.done[choice] for choice in sorted(self.done)]
-        accepted = sum(end.stats.segments_accepted for end in ends)
-        rejected = sum(end.stats.segments_rejected for end in ends)
-        drafted = sum(end.stats.drafted_tokens for end in ends)
-        kept = sum(end.stats.draft_tokens for end in ends)
+        """Returns speculation statistics, summed over all outputs."""
+        results = self._results
+
+        def total(name: str) -> Any:
+            return sum(getattr(result.stats, name) for result in results.values())
+
+        accepted, rejected = total("segments_accepted"), total("segments_rejected")
+        drafted, kept = total("drafted_tokens"), total("draft_tokens")
+        phases = ("draft", "verify", "rewrite", "probe", "wall")
         semantic: dict[str, Any] = {
             "num_segments_accepted": accepted,
             "num_segments_rejected": rejected,
-            "segment_acceptance_rate": _share(accepted, accepted + rejected),
-            "draft_token_share": _share(kept, sum(end.stats.num_tokens for end in ends)),
-            "lossy": any(end.lossy for end in ends),
-            "seconds": {
-                phase: round(sum(getattr(end.stats, f"{phase}_s") for end in ends), 6)
-                for phase in ("draft", "verify", "rewrite", "probe", "wall")
-            },
+            "segment_acceptance_rate": _ratio(accepted, accepted + rejected),
+            "draft_token_share": _ratio(kept, total("num_tokens")),
+            "lossy": any(result.lossy for result in results.values()),
+            "seconds": {phase: round(total(f"{phase}_s"), 6) for phase in phases},
         }
-        if self.tells_segments:
+        if self._reports_segments:
             semantic["segments"] = [
-                {"choice": end.choice} | asdict(segment) for end in ends for segment in end.segments
+                {"choice": index} | asdict(segment)
+                for index, result in results.items()
+                for segment in result.segments
             ]
-        return {
-            "speculative_decoding": {
-                "num_spec_steps": accepted + rejected,
-                "num_draft_tokens": drafted,
-                "num_accepted_draft_tokens": kept,
-                "draft_acceptance_rate": _share(kept, drafted),
-            },
-            "semantic": semantic,
+        speculative_decoding = {
+            "num_spec_steps": accepted + rejected,
+            "num_draft_tokens": drafted,
+            "num_accepted_draft_tokens": kept,
+            "draft_acceptance_rate": _ratio(kept, drafted),
         }
+        return {"speculative_decoding": speculative_decoding, "semantic": semantic}
 
 
-def _delta(piece: ChannelPiece) -> dict[str, str]:
-    """Thinking has two names among clients; both get it."""
+def _choice(index: int, text: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, **text, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _delta(piece: TextPiece) -> dict[str, str]:
+    """Returns a chat delta. Reasoning goes into two fields, because clients differ in which one they read."""
     if piece.channel == "reasoning":
         return {"reasoning": piece.text, "reasoning_content": piece.text}
     return {"content": piece.text}
 
 
-def _told(event: SegmentDrafted | SegmentDecided) -> dict[str, Any]:
-    if isinstance(event, SegmentDrafted):
-        return {"drafted": {"text": event.text, "num_tokens": event.num_tokens}}
-    return {"decided": asdict(event.segment) | {"num_kept": event.num_kept}}
-
-
-def _share(part: int, whole: int) -> float | None:
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None

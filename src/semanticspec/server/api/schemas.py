@@ -1,23 +1,26 @@
-"""The requests that are understood. A field that is not is refused by name, never ignored.
+"""Request bodies that the API accepts.
 
-Only a few fields of OpenAI's that are not supported may be there: with the value at which they do nothing, since many
-clients send those unasked.
+Unknown fields are rejected by name, never ignored. OpenAI fields that the server does not implement are accepted only
+with a value that has no effect, because many clients send those by default.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import secrets
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from semanticspec.config import RuleName
+from semanticspec.config import DecodingConfig, RuleName, target_alone, with_options
+from semanticspec.errors import ConfigError
+from semanticspec.text.chat import PlainText, Prompt
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1000
 MAX_PROMPTS = 64
 
-# By field, the values at which it does nothing; None always is one.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+# Values without effect, by field; null is always one of them.
+NO_EFFECT: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "echo": (False,),
     "frequency_penalty": (0,),
@@ -38,7 +41,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
-NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
+NO_EFFECT_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
     "annotations": ([],),
     "audio": (),
     "function_call": (),
@@ -47,41 +50,53 @@ NEUTRAL_IN_MESSAGE: dict[str, tuple[Any, ...]] = {
 }
 
 
+def _without_no_effect(data: Any, no_effect: dict[str, tuple[Any, ...]]) -> Any:
+    """Removes fields whose value has no effect."""
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: value
+        for name, value in data.items()
+        if name not in no_effect or not (value is None or value in no_effect[name])
+    }
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _check_encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("contains a lone surrogate; send valid Unicode text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_encodable)]
+StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+
 class Strict(BaseModel):
-    """Fields that are not declared are an error; so are numbers that are none."""
+    """Rejects unknown fields, and NaN and infinity as numbers."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-def _stop_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair is no text") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-StopString = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-
-
 class StreamOptions(Strict):
-    """What a stream carries besides text."""
+    """What a stream contains besides text."""
 
     include_usage: bool = False
 
 
 class Speculation(Strict):
-    """Ours: how this request is speculated; what is left out is as the server was started.
+    """Speculation settings of one request; the server's settings apply to fields that are left out.
 
     Attributes:
-        enabled: false is the target alone.
-        strictness: of the rule `semantic`; larger keeps fewer drafted segments.
-        segments: tell every segment with its verdict, in the answer's `metrics.semantic` and, streamed, as it comes.
+        enabled: false decodes with the target alone.
+        strictness: of the rule `semantic`; larger values accept fewer drafted segments.
+        segments: report every segment with its decision: in `metrics.semantic` of the response, and in a stream as they
+            are decided.
     """
 
     enabled: bool = True
@@ -91,14 +106,14 @@ class Speculation(Strict):
 
 
 class TextPart(Strict):
-    """A part of a message's content; only text is understood."""
+    """A part of a message's content. Only text is supported."""
 
     type: Literal["text"]
     text: Text
 
 
 class Message(Strict):
-    """A chat message. Earlier thinking may be sent back and is left out, as reasoning models expect."""
+    """A chat message. Earlier reasoning may be sent back; it is left out of the prompt, as reasoning models expect."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart] | None = None
@@ -107,23 +122,26 @@ class Message(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_neutral(cls, data: Any) -> Any:
-        return without_neutral(data, NEUTRAL_IN_MESSAGE)
+    def _drop_no_effect(cls, data: Any) -> Any:
+        return _without_no_effect(data, NO_EFFECT_IN_MESSAGE)
 
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+    def for_template(self) -> dict[str, str]:
+        """Returns the message as chat templates expect it. `developer` is OpenAI's newer name of `system`."""
+        text = self.content or ""
+        if not isinstance(text, str):
+            text = "".join(part.text for part in text)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class GenerationRequest(Strict):
-    """What both endpoints understand. `user` names the client's own user and has no effect, at OpenAI's neither."""
+    """Fields of both endpoints. `user` has no effect."""
+
+    id_prefix: ClassVar[str]
 
     model: str | None = None
     n: int = Field(default=1, ge=1)
     stop: Annotated[
-        list[StopString] | None, BeforeValidator(_stop_list), Field(default=None, max_length=MAX_STOPS)
+        list[StopString] | None, BeforeValidator(_as_list), Field(default=None, max_length=MAX_STOPS)
     ]
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -136,17 +154,17 @@ class GenerationRequest(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_neutral(cls, data: Any) -> Any:
-        """Leaves out fields at the value where they do nothing; null is a field left out."""
-        data = without_neutral(data, NEUTRAL)
+    def _drop_no_effect(cls, data: Any) -> Any:
+        """Removes fields without effect. Null means that a field is left out."""
+        data = _without_no_effect(data, NO_EFFECT)
         if not isinstance(data, dict):
             return data
         return {k: v for k, v in data.items() if v is not None or k not in cls.model_fields}
 
     @model_validator(mode="after")
-    def _stream_options_need_a_stream(self) -> GenerationRequest:
+    def _check_stream_options(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream: true")
+            raise ValueError("stream_options requires stream: true")
         return self
 
     @property
@@ -154,45 +172,81 @@ class GenerationRequest(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
-    def new_tokens(self) -> int | None:
-        """How long the output may get; None as the server was started."""
+    def max_new_tokens(self) -> int | None:
+        """Maximum length of an output; None for the server's default."""
         return self.max_tokens
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        raise NotImplementedError
+
+    def decoding_config(self, defaults: DecodingConfig) -> DecodingConfig:
+        """Returns the server's configuration with this request's changes. Without a seed, a random one is drawn.
+
+        Raises:
+            ConfigError: the settings contradict each other.
+        """
+        config = with_options(
+            defaults,
+            rule=self.speculation.rule,
+            strictness=self.speculation.strictness,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+        )
+        if self.speculation.strictness is not None and config.rule.name != "semantic":
+            raise ConfigError(
+                f"strictness applies to the rule 'semantic' only, but the rule is {config.rule.name!r}; leave it out"
+            )
+        return config if self.speculation.enabled else target_alone(config)
 
 
 class ChatRequest(GenerationRequest):
     """A request to `/v1/chat/completions`."""
 
+    id_prefix: ClassVar[str] = "chatcmpl"
+
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _one_limit(self) -> ChatRequest:
-        if None not in (self.max_tokens, self.max_completion_tokens) and (
-            self.max_tokens != self.max_completion_tokens
-        ):
+    def _check_limits_agree(self) -> ChatRequest:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
             raise ValueError(
-                "max_tokens is the old name of max_completion_tokens, and they differ; send one of them"
+                "max_tokens (deprecated) and max_completion_tokens differ; send only one of them"
             )
         return self
 
     @property
-    def new_tokens(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [[message.for_template() for message in self.messages]]
 
 
 class CompletionRequest(GenerationRequest):
-    """A request to `/v1/completions`: text that is gone on with as it stands, without a chat template.
+    """A request to `/v1/completions`: continues the text without a chat template.
 
     Attributes:
-        max_tokens: 16 unless given, as at OpenAI's.
+        max_tokens: 16 by default, as in OpenAI's API.
     """
+
+    id_prefix: ClassVar[str] = "cmpl"
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     max_tokens: int | None = Field(default=16, ge=1)
 
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [PlainText(text) for text in ([self.prompt] if isinstance(self.prompt, str) else self.prompt)]
 
-class ErrorFacts(BaseModel):
-    """What went wrong, in OpenAI's words; `failures` makes it."""
+
+class ErrorDetail(BaseModel):
+    """An error in OpenAI's format, see `errors.ApiError.body`."""
 
     message: str
     type: str
@@ -200,18 +254,7 @@ class ErrorFacts(BaseModel):
     code: str | None
 
 
-class ErrorAnswer(BaseModel):
-    """The answer to a request that failed."""
+class ErrorResponse(BaseModel):
+    """The body of an error response."""
 
-    error: ErrorFacts
-
-
-def without_neutral(data: Any, neutral: dict[str, tuple[Any, ...]]) -> Any:
-    """The same object without fields that do nothing at the value they have."""
-    if not isinstance(data, dict):
-        return data
-    return {
-        name: value
-        for name, value in data.items()
-        if name not in neutral or not (value is None or value in neutral[name])
-    }
+    error: ErrorDetail

@@ -1,1 +1,1 @@
-"""Admission queue and running requests."""
+"""Request scheduling: admission queue, jobs, and the decoding of each output."""
