@@ -1,10 +1,10 @@
-"""Sends a running server requests that are right but for some damage, and looks at how it takes them.
+"""Sends damaged requests to a running server and checks the responses.
 
-    python tests/integration/serve_fuzz.py http://127.0.0.1:8000 --requests 10000 --seed 0
+    python -m experiments.server.fuzz http://127.0.0.1:8000 --requests 10000 --seed 0
 
-Prints one JSON object: how often which status came, and the requests with an answer that must not be: a status of 500
-and more, a traceback, an error that is not in OpenAI's form, a stream without its end, a connection that broke. Start
-the server with a small `--max-model-len`: what the damage leaves intact is answered.
+Prints one JSON object: the number of responses by status, and faults: a 5xx status, a traceback, an error that is not
+in OpenAI's format, a stream without an end marker, a broken connection. Start the server with a small
+`--max-model-len`: requests that stay valid are decoded.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ METHODS = ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "POST", "TRACE", 
 
 
 def damaged(rng: random.Random) -> dict[str, Any]:
-    """One request, as httpx takes it."""
+    """Returns the arguments of `httpx.AsyncClient.request` for one damaged request."""
     path, body = copy.deepcopy(rng.choice(INTACT))
     for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 5))):
         rng.choice(DAMAGES)(rng, body)
@@ -92,14 +92,14 @@ def damaged(rng: random.Random) -> dict[str, Any]:
 
 
 def set_strange(rng: random.Random, body: dict[str, Json]) -> None:
-    """Puts a strange value anywhere."""
-    at, key = place_in(rng, body)
-    at[key] = copy.deepcopy(rng.choice(STRANGE))
+    """Replaces a random value by a strange one."""
+    container, key = place_in(rng, body)
+    container[key] = copy.deepcopy(rng.choice(STRANGE))
 
 
-def leave_out(rng: random.Random, body: dict[str, Json]) -> None:
-    at, key = place_in(rng, body)
-    del at[key]
+def remove(rng: random.Random, body: dict[str, Json]) -> None:
+    container, key = place_in(rng, body)
+    del container[key]
 
 
 def add_field(rng: random.Random, body: dict[str, Json]) -> None:
@@ -107,40 +107,40 @@ def add_field(rng: random.Random, body: dict[str, Json]) -> None:
 
 
 def swap(rng: random.Random, body: dict[str, Json]) -> None:
-    """Exchanges two values, wherever they are."""
-    (at, key), (other, name) = place_in(rng, body), place_in(rng, body)
-    at[key], other[name] = copy.deepcopy(other[name]), copy.deepcopy(at[key])
+    """Exchanges two random values."""
+    (container, key), (other, name) = place_in(rng, body), place_in(rng, body)
+    container[key], other[name] = copy.deepcopy(other[name]), copy.deepcopy(container[key])
 
 
 def nest(rng: random.Random, body: dict[str, Json]) -> None:
-    """Wraps a value many times."""
-    at, key = place_in(rng, body)
+    """Wraps a random value in lists and objects."""
+    container, key = place_in(rng, body)
     for _ in range(rng.choice((1, 2, 50, 150))):
-        at[key] = [at[key]] if rng.random() < 0.5 else {"content": at[key]}
+        container[key] = [container[key]] if rng.random() < 0.5 else {"content": container[key]}
 
 
 def repeat(rng: random.Random, body: dict[str, Json]) -> None:
-    """Makes a list or a text long."""
-    at, key = place_in(rng, body)
-    if isinstance(at[key], list | str):
-        at[key] = at[key] * rng.choice((2, 10, 100))
+    """Repeats the content of a random list or string."""
+    container, key = place_in(rng, body)
+    if isinstance(container[key], list | str):
+        container[key] = container[key] * rng.choice((2, 10, 100))
 
 
 DAMAGES: list[Callable[[random.Random, dict[str, Json]], None]] = [
-    set_strange, leave_out, add_field, swap, nest, repeat
+    set_strange, remove, add_field, swap, nest, repeat
 ]  # fmt: skip
 
 
 def place_in(rng: random.Random, body: dict[str, Json]) -> tuple[Any, Any]:
-    """A container within the body, and a key or index in it; what is deeper is as likely as what is not."""
+    """Returns a random container within the body, and a key or index of it; all depths are equally likely."""
     places: list[Any] = [body]
     found: list[tuple[Any, Any]] = []
     while places:
-        at = places.pop()
-        for key in at if isinstance(at, dict) else range(len(at)):
-            found.append((at, key))
-            if isinstance(at[key], dict | list) and len(found) < 200:
-                places.append(at[key])
+        container = places.pop()
+        for key in container if isinstance(container, dict) else range(len(container)):
+            found.append((container, key))
+            if isinstance(container[key], dict | list) and len(found) < 200:
+                places.append(container[key])
     if not found:
         body["messages"] = None
         found.append((body, "messages"))
@@ -148,7 +148,7 @@ def place_in(rng: random.Random, body: dict[str, Json]) -> tuple[Any, Any]:
 
 
 def damaged_bytes(rng: random.Random, content: bytes) -> bytes:
-    """Changes, takes away, doubles or adds bytes."""
+    """Changes, removes, repeats or adds bytes."""
     at = rng.randrange(len(content))
     return rng.choice(
         (
@@ -168,7 +168,7 @@ def damaged_bytes(rng: random.Random, content: bytes) -> bytes:
 
 
 async def fuzz(url: str, requests: int, seed: int, concurrency: int) -> dict[str, Any]:
-    """Sends them, and returns statuses and faults."""
+    """Sends the requests; returns statuses and faults."""
     statuses: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
     waiting = iter(range(requests))
@@ -179,7 +179,7 @@ async def fuzz(url: str, requests: int, seed: int, concurrency: int) -> dict[str
             try:
                 answer = await client.request(**request)
             except (httpx.InvalidURL, httpx.LocalProtocolError, UnicodeError):
-                statuses["not sent"] += 1  # the client itself refuses it
+                statuses["not sent"] += 1  # httpx refuses it
                 continue
             except httpx.HTTPError as error:
                 faults.append({"number": number, "fault": repr(error)})
@@ -194,19 +194,19 @@ async def fuzz(url: str, requests: int, seed: int, concurrency: int) -> dict[str
 
 
 def fault_of(request: dict[str, Any], answer: httpx.Response) -> str | None:
-    """What must not be in an answer, if it is there."""
+    """Returns what is wrong with a response; None if nothing is."""
     if answer.status_code >= 500:
-        return "a status of 500 and more"
+        return "a 5xx status"
     if "Traceback" in answer.text or 'File "' in answer.text:
         return "a traceback"
     if answer.status_code >= 400 and request["method"] != "HEAD":
-        return None if is_error(answer) else "an error that is not told in OpenAI's form"
+        return None if is_error(answer) else "an error that is not in OpenAI's format"
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
         lines = [line for line in answer.text.split("\n") if line.startswith("data: ")]
         if not lines or lines[-1] != "data: [DONE]":
-            return "a stream without its end"
+            return "a stream without an end marker"
         if any("error" in json.loads(line.removeprefix("data: ")) for line in lines[:-1]):
-            return "a stream that failed"
+            return "a failed stream"
     return None
 
 

@@ -1,10 +1,10 @@
-"""Asks a running server many problems at a time and checks each answer against its own problem.
+"""Load test: sends problems of the bundled pair concurrently and checks each answer against its own problem.
 
-    python tests/integration/serve_load.py http://127.0.0.1:8000 --requests 200 --concurrency 16
+    python -m experiments.server.load http://127.0.0.1:8000 --requests 200 --concurrency 16
 
-Prints one JSON object: how many were answered and right, requests and tokens a second, latencies. `--leaving 0.3` has
-that share of the clients go away in mid-stream. `--seconds 600` goes on asking for that long instead; with `--pid` of
-the server the memory that it holds is looked at every ten seconds.
+Prints one JSON object: answered and correct requests, throughput, latencies. `--leaving 0.3` makes that share of the
+clients disconnect in mid-stream. `--seconds 600` sends requests for that long instead of a number of them; with the
+server's `--pid`, its resident memory is sampled every ten seconds.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from semanticspec.demo.grammar import Problem, answer_of, problems, read_step
 
 @dataclass
 class Tally:
-    """What came back.
+    """Results of all requests.
 
     Attributes:
-        mixed_up: answers that tell of people or things that their problem does not know.
+        mixed_up: answers that name people or things of another problem.
     """
 
     requests: int = 0
     answered: int = 0
-    right: int = 0
+    correct: int = 0
     mixed_up: int = 0
-    left: int = 0
+    disconnected: int = 0
     failed: list[str] = field(default_factory=list)
     tokens: int = 0
     latencies_s: list[float] = field(default_factory=list)
@@ -44,14 +44,14 @@ class Tally:
 
 
 async def load(url: str, requests: int, concurrency: int, leaving: float = 0.0) -> dict[str, Any]:
-    """Asks so many problems, and returns the figures."""
+    """Sends a number of problems; returns the figures."""
     return await load_with(url, problems("test", requests), concurrency, leaving)
 
 
 async def load_for(
     url: str, seconds: float, concurrency: int, leaving: float, pid: int | None
 ) -> dict[str, Any]:
-    """Asks for so long, and returns the figures."""
+    """Sends problems for a time; returns the figures."""
     ends = time.perf_counter() + seconds
     pool, rng = problems("test", 1000), random.Random(1)
 
@@ -85,7 +85,7 @@ async def load_with(url: str, asked: Iterable[Problem], concurrency: int, leavin
 
 
 async def watch_memory(pid: int, memory_mib: list[int]) -> None:
-    """Notes the resident memory of a process every ten seconds."""
+    """Samples the resident memory of a process every ten seconds."""
     while True:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
         memory_mib.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
@@ -93,7 +93,7 @@ async def watch_memory(pid: int, memory_mib: list[int]) -> None:
 
 
 async def ask(client: httpx.AsyncClient, tally: Tally, problem: Problem, seed: int, leaves: bool) -> None:
-    """One problem, streamed."""
+    """Sends one problem and reads the stream."""
     body = {
         "messages": [{"role": "user", "content": problem.text}],
         "seed": seed,
@@ -121,19 +121,19 @@ async def ask(client: httpx.AsyncClient, tally: Tally, problem: Problem, seed: i
             if first is None and reasoning:
                 first = time.perf_counter() - began
                 if leaves:
-                    tally.left += 1
+                    tally.disconnected += 1
                     return
             if chunk["usage"]:
                 tally.tokens += chunk["usage"]["completion_tokens"]
     tally.latencies_s.append(time.perf_counter() - began)
     tally.first_text_s.append(first or 0.0)
     tally.answered += 1
-    tally.right += answer_of(content) == problem.answer
+    tally.correct += answer_of(content) == problem.answer
     tally.mixed_up += not is_about(problem, reasoning)
 
 
 def is_about(problem: Problem, reasoning: str) -> bool:
-    """Whether the first step tells of a person and a thing that the problem tells of."""
+    """Returns whether the first step names a person and a thing of the problem."""
     step = read_step(reasoning.split("\n\n")[0])
     return step is None or (step.who in problem.text and step.item in problem.text)
 
@@ -142,12 +142,12 @@ def figures(tally: Tally, wall_s: float) -> dict[str, Any]:
     return {
         "requests": tally.requests,
         "answered": tally.answered,
-        "left": tally.left,
+        "disconnected": tally.disconnected,
         "failed": tally.failed,
-        "right": tally.right,
+        "correct": tally.correct,
         "mixed_up": tally.mixed_up,
         "wall_s": wall_s,
-        "requests_per_s": (tally.answered + tally.left) / wall_s,
+        "requests_per_s": (tally.answered + tally.disconnected) / wall_s,
         "tokens_per_s": tally.tokens / wall_s,
         "latency_s": percentiles(tally.latencies_s),
         "first_text_s": percentiles(tally.first_text_s),

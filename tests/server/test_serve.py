@@ -1,4 +1,4 @@
-"""`semanticspec serve` as a process: the bundled pair under load, and signals."""
+"""`semanticspec serve` as a process, with the bundled pair: load, signals, invalid settings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MIA = [
         "content": "Mia has 14 pens. Mia buys 23 more. Then Mia doubles the pens. How many pens does Mia have?",
     }
 ]
-# With this seed it goes on up to the context's end; with most others it ends early.
-RAMBLING = {"messages": MIA, "temperature": 10, "top_p": 1, "seed": 1, "stream": True}
+# Generates until the context is full, with this seed.
+ENDLESS = {"messages": MIA, "temperature": 10, "top_p": 1, "seed": 1, "stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def server() -> Iterator[Serving]:
         yield one
 
 
-def test_openai_client_solves_the_readmes_example(server):
+def test_openai_client_gets_the_readme_answer(server):
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     model = client.models.list().data[0].id
     answer = client.chat.completions.create(model=model, messages=MIA, seed=0)
@@ -50,26 +50,26 @@ async def test_under_load_every_request_gets_its_own_answer(server):
     found = await load(server.url, requests=200, concurrency=16)
     assert found["answered"] == 200, found
     assert found["mixed_up"] == 0
-    assert found["right"] >= 180, found  # the pair solves 98 % of such problems
+    assert found["correct"] >= 180, found  # the pair solves 98 % of such problems
     assert found["failed"] == []
 
 
-async def test_clients_that_leave_disturb_nobody(server):
+async def test_disconnects_do_not_affect_other_clients(server):
     found = await load(server.url, requests=60, concurrency=16, leaving=0.3)
-    assert found["left"] > 5
-    assert found["answered"] + found["left"] == 60, found
+    assert found["disconnected"] > 5
+    assert found["answered"] + found["disconnected"] == 60, found
     assert found["mixed_up"] == 0
     metrics = httpx.get(f"{server.url}/metrics").text
     assert re.search(r"num_requests_running\{.*\} 0\.0", metrics)
-    assert re.search(rf'request_success_total{{finished_reason="abort",.*}} {found["left"]}\.0', metrics)
+    assert re.search(rf'request_success_total{{finished_reason="abort",.*}} {found["disconnected"]}\.0', metrics)
 
 
 def stream_and_stop(server: Serving, **fields) -> list[dict]:
-    """Streams, sends SIGTERM at the first text, and reads on."""
+    """Sends SIGTERM at the first text of a stream; returns all chunks."""
     chunks: list[dict] = []
     done = False
     with httpx.stream(
-        "POST", f"{server.url}/v1/chat/completions", json=RAMBLING | fields, timeout=60
+        "POST", f"{server.url}/v1/chat/completions", json=ENDLESS | fields, timeout=60
     ) as response:
         for line in response.iter_lines():
             if line == "data: [DONE]":
@@ -91,7 +91,7 @@ def test_sigterm_lets_a_stream_finish():
         assert "Traceback" not in "".join(server.log)
 
 
-def test_sigterm_ends_a_stream_that_takes_too_long_with_an_error():
+def test_sigterm_ends_a_late_stream_with_an_error():
     with serving("--shutdown-timeout-s", "0") as server:
         chunks = stream_and_stop(server)
         assert chunks[-1]["error"]["code"] == "shutting_down"
@@ -102,16 +102,16 @@ def test_sigterm_ends_a_stream_that_takes_too_long_with_an_error():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("prot: 8000", "no setting 'prot'"),
+        ("prot: 8000", "unknown key prot"),
         ("port: many", "port"),
-        ("- port", "no settings"),
+        ("- port", "no settings found"),
         ("port: [", "cannot be read"),
         ("engine: magic", "no engine 'magic'; choose from"),
-        ("rule: best", "rule is 'best'"),
+        ("rule: best", "rule is 'best'; expected"),
         ("max-model-len: 1000000", "max_model_len"),
     ],
 )
-def test_bad_settings_are_one_line_and_exit_code_2(tmp_path: Path, settings, message):
+def test_invalid_settings_give_one_line_and_exit_code_2(tmp_path: Path, settings, message):
     file = tmp_path / "serve.yaml"
     file.write_text(settings)
     code = "from semanticspec.commands.main import main; main()"

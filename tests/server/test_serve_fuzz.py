@@ -1,4 +1,4 @@
-"""Damaged and invented requests to `semanticspec serve`: no status of 500 and more, no traceback, and it goes on."""
+"""Damaged and generated requests to `semanticspec serve`: no 5xx, no traceback, and it keeps running."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ QUESTION = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Serving]:
-    """Its answers are short and few at a time, since many of such requests are in order and are answered."""
+    """Outputs are short: many of these requests are valid and get decoded."""
     with serving("--max-model-len", "128", "--max-queued-requests", "8") as one:
         yield one
         assert "Traceback" not in "".join(one.log)
 
 
-def answers_rightly(server: Serving) -> bool:
+def answers_correctly(server: Serving) -> bool:
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=QUESTION, timeout=60).json()
     return answer_of(answer["choices"][0]["message"]["content"]) == 18
 
 
-async def test_damaged_requests_are_refused_and_the_server_goes_on(server):
+async def test_damaged_requests_are_refused_and_the_server_keeps_running(server):
     found = await fuzz(server.url, requests=600, seed=0, concurrency=8)
     assert found["faults"] == []
-    # Damage is neither so slight that all is answered nor so bad that nothing is read.
+    # A mix: enough requests are valid, and enough are not.
     assert found["statuses"]["200"] > 60
     assert found["statuses"]["400"] > 200
-    assert answers_rightly(server)
+    assert answers_correctly(server)
 
 
-def test_what_openapi_tells_is_what_the_server_does(server):
-    """Not checked: that whatever fits the schema is answered. An empty prompt fits it, and so does an unknown model."""
+def test_the_server_conforms_to_its_openapi_schema(server):
+    """Except that a request may fit the schema and still be refused: an empty prompt, an unknown model."""
     command = [
         sys.executable,
         "-m",
@@ -62,18 +62,18 @@ def test_what_openapi_tells_is_what_the_server_does(server):
     command += ["--request-timeout", "120", "--max-response-time", "110", "--no-shrink"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert answers_rightly(server)
+    assert answers_correctly(server)
 
 
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (httpx.Response(500, json={"error": {"message": "", "type": "", "code": None}}), "a status of 500"),
+        (httpx.Response(500, json={"error": {"message": "", "type": "", "code": None}}), "a 5xx status"),
         (httpx.Response(400, text='Traceback (most recent call last):\n  File "x.py"'), "a traceback"),
-        (httpx.Response(422, json={"detail": []}), "an error that is not told in OpenAI's form"),
+        (httpx.Response(422, json={"detail": []}), "an error that is not in OpenAI's format"),
         (
             httpx.Response(200, headers={"content-type": "text/event-stream"}, text='data: {"a": 1}\n'),
-            "without its end",
+            "without an end marker",
         ),
         (
             httpx.Response(
@@ -81,11 +81,11 @@ def test_what_openapi_tells_is_what_the_server_does(server):
                 headers={"content-type": "text/event-stream"},
                 text='data: {"error": 1}\n\ndata: [DONE]\n',
             ),
-            "a stream that failed",
+            "a failed stream",
         ),
         (httpx.Response(400, json={"error": {"message": "no", "type": "t", "code": None}}), None),
     ],
 )
-def test_the_fuzzer_sees_faults(answer, fault):
+def test_the_fuzzer_detects_faults(answer, fault):
     found = fault_of({"method": "POST"}, answer)
     assert found is None if fault is None else fault in found

@@ -1,22 +1,30 @@
-"""What tests of the server share: scripted pairs, quick or slow, and a live server."""
+"""Scripted pairs, fast or slow, a live server in this process, and helpers to query it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 from openai import AsyncOpenAI
+from prometheus_client.parser import text_string_to_metric_families
 
+from semanticspec.config import with_options
+from semanticspec.decoding.loop import generate_async
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.scripted import NextProbabilities, ScriptedEngine
+from semanticspec.records import Result
 from semanticspec.server.run import GracefulServer, make_server
 from semanticspec.server.service import Service
 from semanticspec.server.settings import ServerSettings
 from tests.support.vocabularies import make_vocabulary
 
+USER = [{"role": "user", "content": "a"}]
+CONFIG = with_options(ServerSettings(strictness=1.0).decoding(), seed=1)
+"""What `live` serves, with a seed."""
 A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
 TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -34,7 +42,7 @@ def only(**weights: float) -> list[float]:
 
 
 def thinks_then_answers(a: float, b: float) -> NextProbabilities:
-    """Three segments of two letters each, the end of thinking, then "dcd"."""
+    """Generates three segments of two letters each, `</think>`, then "dcd"."""
 
     def says(ids: tuple[int, ...]) -> list[float]:
         start = ids.index(THINK) if THINK in ids else 0
@@ -55,31 +63,31 @@ def endless(_: tuple[int, ...]) -> list[float]:
 
 
 class SlowEngine(ScriptedEngine):
-    """Takes its time for every token, and counts the calls that are at work.
+    """Sleeps for every token.
 
     Attributes:
-        at_work: how many calls somebody waits for.
+        running_calls: number of calls in progress.
     """
 
-    at_work = 0
+    running_calls = 0
     token_s = 0.02
 
     async def generate(self, context_ids, *, max_tokens, **options):
-        self.at_work += 1
+        self.running_calls += 1
         try:
             await asyncio.sleep(self.token_s * max_tokens)
             return await super().generate(context_ids, max_tokens=max_tokens, **options)
         finally:
-            self.at_work -= 1
+            self.running_calls -= 1
 
     async def stream(self, context_ids, *, max_tokens, **options):
-        self.at_work += 1
+        self.running_calls += 1
         try:
             async for chunk in super().stream(context_ids, max_tokens=max_tokens, **options):
                 await asyncio.sleep(self.token_s)
                 yield chunk
         finally:
-            self.at_work -= 1
+            self.running_calls -= 1
 
 
 class FixedProbe:
@@ -91,7 +99,7 @@ class FixedProbe:
 
 
 def scripted_pair(p_target: float = 0.5, **engine) -> Pair:
-    """The draft likes the other letter; about half of its segments are kept."""
+    """Returns a pair whose models prefer different letters; about half of the drafted segments are accepted."""
     vocabulary = make_vocabulary(template=TEMPLATE)
     return Pair(
         Model(ScriptedEngine(thinks_then_answers(2, 1), 9, **engine), vocabulary),
@@ -103,7 +111,7 @@ def scripted_pair(p_target: float = 0.5, **engine) -> Pair:
 
 
 def slow_pair() -> Pair:
-    """Writes up to its context's end, which takes eight seconds."""
+    """Returns a pair that generates until its context is full, which takes eight seconds."""
     vocabulary = make_vocabulary(template=TEMPLATE)
     return Pair(
         Model(SlowEngine(endless, 9, 400), vocabulary),
@@ -116,7 +124,7 @@ def slow_pair() -> Pair:
 
 @dataclass
 class Live:
-    """A server that runs, and ways to ask it."""
+    """A running server, and clients for it."""
 
     server: GracefulServer
     service: Service
@@ -128,10 +136,19 @@ class Live:
         body = {"messages": [{"role": "user", "content": content}], "seed": 1} | fields
         return await self.http.post("/v1/chat/completions", json=body)
 
+    async def metrics(self) -> dict[str, float]:
+        """Returns the samples of `/metrics` by name and label values, such as `name|stop`."""
+        text = (await self.http.get("/metrics")).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {
+            "|".join([s.name, *(v for k, v in sorted(s.labels.items()) if k != "model_name")]): s.value
+            for s in samples
+        }
+
 
 @asynccontextmanager
 async def live(pair: Pair, **settings) -> AsyncIterator[Live]:
-    """Serves a pair on a free port of this machine, under uvicorn as `semanticspec serve` does."""
+    """Serves a pair on a free local port, under uvicorn as `semanticspec serve` does."""
     checked = ServerSettings(
         **{"port": 0, "rule": "semantic", "optimizations": "none", "strictness": 1.0} | settings
     )
@@ -147,7 +164,27 @@ async def live(pair: Pair, **settings) -> AsyncIterator[Live]:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
             client = AsyncOpenAI(base_url=f"{url}/v1", api_key=checked.api_key or "none", max_retries=0)
             async with client:
-                yield Live(server, server._service, url, http, client)
+                yield Live(server, server.service, url, http, client)
     finally:
         server.should_exit = True
         await task
+
+
+async def own_result(seed: int = 1, prompt: str = "a", **pair) -> Result:
+    """Decodes without a server, with the configuration that `live` serves."""
+    return await generate_async(scripted_pair(**pair), prompt, replace(CONFIG, seed=seed))
+
+
+async def events_of(response: httpx.Response) -> list[dict]:
+    """Returns the chunks of a stream, after checking its format and end marker."""
+    lines = [line async for line in response.aiter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Waits for a condition; raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`semanticspec serve` as a process of its own, for tests that ask it."""
+"""`semanticspec serve` as a separate process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Serving:
-    """A server in a process of its own; what it logs is read all the time, so that it never waits for that."""
+    """A server process. A thread reads its log, so that the pipe never blocks it."""
 
     def __init__(self, *options: str) -> None:
         code = "from semanticspec.commands.main import main; main()"
@@ -20,17 +20,17 @@ class Serving:
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.log: list[str] = []
-        self._url_came = threading.Event()
+        self._has_url = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
-        assert self._url_came.wait(120), "".join(self.log)
+        assert self._has_url.wait(120), "".join(self.log)
         self.url = next(found[1] for line in self.log if (found := re.search(r"(http://\S+)", line)))
 
     def _read(self) -> None:
         for line in self.process.stderr:
             self.log.append(line)
             if "http://" in line:
-                self._url_came.set()
-        self._url_came.set()
+                self._has_url.set()
+        self._has_url.set()
 
 
 @contextmanager

@@ -1,31 +1,40 @@
-"""What `semanticspec serve` can be told, by option or in a YAML file; checked before a model is loaded."""
+"""Settings of `semanticspec serve`, from the command line or a YAML file; checked before a model is loaded."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from semanticspec.config import AUTO_OPTIMIZATIONS, DecodingConfig, preset, with_options
+from semanticspec.config import (
+    AUTO_OPTIMIZATIONS,
+    DecodingConfig,
+    PresetName,
+    RuleName,
+    preset,
+    with_options,
+)
 from semanticspec.engines.registry import DEFAULT_ENGINE, EngineChoice
-from semanticspec.errors import ConfigError
+from semanticspec.errors import ConfigError, first_line
+from semanticspec.output.validation import validation_message
 
 
 class ServerSettings(BaseModel):
     """Settings of a server. Names are those of the options, with underscores.
 
     Attributes:
-        api_key: if given, clients have to send it as `Authorization: Bearer ...`. ASCII, no spaces.
-        max_model_len: longest prompt and output together, in target tokens; None = the target's context.
-        max_concurrent_requests: how many outputs are written at a time; a request with n=4 counts as four.
-        max_queued_requests: how many more may wait; beyond that the answer is 429.
-        request_timeout_s: from arrival to the last token, waiting included.
-        shutdown_timeout_s: how long requests under way may take to finish after SIGTERM.
-        max_body_bytes: longest request body. 4 MiB hold a prompt of about a million tokens.
-        engine: of both models, see `engines.table`; target_engine and draft_engine of one of them.
-        allowed_origins: web pages of which origins may use the server (CORS); none by default.
+        engine: of both models, see `engines.registry`; target_engine and draft_engine override it for one of them.
+        api_key: if set, clients must send it as `Authorization: Bearer <key>`.
+        max_model_len: maximum of prompt and output together, in target tokens; None for the target's context length.
+        max_concurrent_requests: outputs decoded at a time; a request with n=4 counts as four.
+        max_queued_requests: outputs that may wait; requests beyond that get a 429.
+        request_timeout_s: from a request's arrival to its last token, including time in the queue.
+        shutdown_timeout_s: how long running requests may take to finish after SIGTERM.
+        max_body_bytes: maximum length of a request body.
+        allowed_origins: origins of web pages that may use the server (CORS).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,7 +52,7 @@ class ServerSettings(BaseModel):
     draft_device: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: str | None = Field(default=None, repr=False, pattern=r"^[!-~]+$")
+    api_key: str | None = Field(default=None, repr=False)
     served_model_name: str | None = Field(default=None, min_length=1)
     max_model_len: int | None = Field(default=None, ge=2)
     max_concurrent_requests: int = Field(default=16, ge=1)
@@ -52,29 +61,48 @@ class ServerSettings(BaseModel):
     shutdown_timeout_s: float = Field(default=30.0, ge=0)
     max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     allowed_origins: tuple[str, ...] = ()
-    preset: str = "default"
-    rule: str | None = None
+    preset: PresetName = "default"
+    rule: RuleName | None = None
     strictness: float | None = None
     optimizations: str = AUTO_OPTIMIZATIONS
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
 
+    @field_validator("engine", "target_engine", "draft_engine")
+    @classmethod
+    def _check_engine(cls, engine: str | None) -> str | None:
+        if engine is not None:
+            EngineChoice.parse(engine)
+        return engine
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_api_key(cls, key: str | None) -> str | None:
+        if key is not None and not (key and all("!" <= character <= "~" for character in key)):
+            raise ValueError("expected printable ASCII characters without spaces")  # without showing the key
+        return key
+
+    @model_validator(mode="after")
+    def _check_decoding(self) -> ServerSettings:
+        self.decoding()
+        return self
+
     @property
     def engines(self) -> tuple[str, str]:
-        """The target's engine and the draft's."""
+        """Engines of target and draft."""
         return self.target_engine or self.engine, self.draft_engine or self.engine
 
     @property
     def default_optimizations(self) -> bool:
-        """Whether the pair decides which optimizations are on."""
+        """Whether the pair decides which optimizations are on, see `Pair.with_default_optimizations`."""
         return self.optimizations == AUTO_OPTIMIZATIONS and self.preset == "default"
 
     def decoding(self) -> DecodingConfig:
-        """How requests are decoded that do not ask for something else; with optimizations only if they are named.
+        """Returns the configuration of requests that do not change it, without the pair's default optimizations.
 
         Raises:
-            ConfigError: a setting cannot work.
+            ConfigError: the settings contradict each other.
         """
         return with_options(
             preset(self.preset),
@@ -88,38 +116,38 @@ class ServerSettings(BaseModel):
 
 
 def read_settings(file: Path | None, options: dict[str, Any]) -> ServerSettings:
-    """Settings of a YAML file, if there is one, and of the command line, which wins.
+    """Reads settings from a YAML file and the command line, which overrides the file.
+
+    Args:
+        file: may use dashes or underscores in names.
+        options: None and empty lists mean that an option was not given.
 
     Raises:
-        ConfigError: the file cannot be read, or a setting is unknown or out of range.
+        ConfigError: the file cannot be read, or a setting is unknown or invalid.
     """
     settings = _read_file(file) if file is not None else {}
     settings |= {name: value for name, value in options.items() if value not in (None, [])}
     try:
-        checked = ServerSettings.model_validate(settings)
+        return ServerSettings.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(ServerSettings.model_fields))
-            raise ConfigError(f"there is no setting {name!r} in {file}; there are {known}") from None
-        got = "what was given" if name == "api_key" else repr(first["input"])
-        raise ConfigError(f"{name} is {got}: {first['msg']}") from None
-    for engine in checked.engines:
-        EngineChoice.parse(engine)
-    checked.decoding()
-    return checked
+        origin = f"--config {file}" if file is not None else "options"
+        schema = ServerSettings.model_json_schema()
+        raise ConfigError(validation_message(error, origin, schema)) from None
 
 
 def _read_file(file: Path) -> dict[str, Any]:
-    """The file's settings; `max-model-len` is `max_model_len`."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"--config {file} cannot be read: {line}") from None
-    if content is None:
-        return {}
+        raise ConfigError(f"--config {file}: cannot be read: {first_line(error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"--config {file} holds no settings; expected lines such as `port: 8000`")
-    return {str(name).replace("-", "_"): value for name, value in content.items()}
+        raise ConfigError(f"--config {file}: no settings found; expected lines such as `port: 8000`")
+    settings = {str(name).replace("-", "_"): value for name, value in content.items()}
+    if "levers" in settings and "optimizations" not in settings:
+        warnings.warn(
+            f"--config {file}: `levers` is now called `optimizations`; the old name will be removed in 0.2",
+            FutureWarning,
+            stacklevel=2,
+        )
+        settings["optimizations"] = settings.pop("levers")
+    return settings

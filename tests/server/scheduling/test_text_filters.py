@@ -1,4 +1,4 @@
-"""Text on its way to a client: what comes out does not depend on how it came in, and nothing is taken back."""
+"""Stop strings and think tags in streamed text: the result does not depend on how the text is divided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semanticspec.server.api.streaming import Piece, StopFinder, ThinkSplitter
+from semanticspec.server.scheduling.text_filters import StopStringFilter, TextPiece, ThinkSplitter
 
 TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
     st.sampled_from(["<think>", "</think>", "\n", "\n\n", "a", "<", "</th", " ", "ab"]), max_size=14
@@ -16,14 +16,14 @@ TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
 CUTS = st.lists(st.integers(0, 60), max_size=12)
 
 
-def pieces_of(text: str, cuts: list[int]) -> list[Piece]:
+def pieces_of(text: str, cuts: list[int]) -> list[TextPiece]:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     authors = ("draft", "target")
-    return [Piece(authors[n % 2], text[a:b]) for n, (a, b) in enumerate(pairwise(places))]
+    return [TextPiece(authors[n % 2], text[a:b]) for n, (a, b) in enumerate(pairwise(places))]
 
 
 def reference_stop(text: str, stops: list[str]) -> str:
-    """Reads character by character: the first stop string that is complete ends the text before it."""
+    """Scans character by character: the first stop string that is complete ends the text before it."""
     for end in range(len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
@@ -32,22 +32,22 @@ def reference_stop(text: str, stops: list[str]) -> str:
 
 
 def stopped(text: str, cuts: list[int], stops: list[str]) -> tuple[str, bool]:
-    finder = StopFinder(stops)
+    finder = StopStringFilter(stops)
     out = [piece for part in pieces_of(text, cuts) for piece in finder.push(part)] + finder.close()
     return "".join(piece.text for piece in out), finder.found
 
 
 @given(TEXT, CUTS, st.lists(st.text("ab\n<", min_size=1, max_size=4), max_size=3))
-def test_stop_strings_cut_the_same_however_the_text_comes(text, cuts, stops):
+def test_stop_strings_cut_the_same_however_the_text_is_divided(text, cuts, stops):
     expected = reference_stop(text, stops)
     assert stopped(text, cuts, stops) == (expected, any(stop in text for stop in stops))
 
 
-def test_only_what_could_begin_a_stop_string_is_held_back():
-    finder = StopFinder(["stop!"])
-    assert [piece.text for piece in finder.push(Piece("draft", "go on. st"))] == ["go on. "]
-    assert finder.push(Piece("target", "op")) == []
-    out = finder.push(Piece("target", ", no"))
+def test_only_a_possible_start_of_a_stop_string_is_held_back():
+    finder = StopStringFilter(["stop!"])
+    assert [piece.text for piece in finder.push(TextPiece("draft", "continue. st"))] == ["continue. "]
+    assert finder.push(TextPiece("target", "op")) == []
+    out = finder.push(TextPiece("target", ", no"))
     assert [(piece.author, piece.text) for piece in out] == [
         ("draft", "st"),
         ("target", "op"),
@@ -56,19 +56,19 @@ def test_only_what_could_begin_a_stop_string_is_held_back():
     assert not finder.found
 
 
-def parted(text: str, cuts: list[int], *, inside: bool) -> tuple[str, str, bool]:
-    splitter = ThinkSplitter(inside=inside)
+def split(text: str, cuts: list[int], *, inside: bool) -> tuple[str, str, bool]:
+    splitter = ThinkSplitter(starts_in_thinking=inside)
     out = [piece for part in pieces_of(text, cuts) for piece in splitter.push(part)] + splitter.close()
     assert all(piece.text for piece in out)
     channels = [piece.channel for piece in out]
-    assert channels == sorted(channels, reverse=True)  # thinking first, then the answer
+    assert channels == sorted(channels, reverse=True)  # reasoning first, then content
     joined = {name: "".join(p.text for p in out if p.channel == name) for name in ("reasoning", "content")}
-    return joined["reasoning"], joined["content"], splitter.thought
+    return joined["reasoning"], joined["content"], splitter.has_reasoning
 
 
 @given(TEXT, CUTS, st.booleans())
-def test_thinking_is_parted_the_same_however_the_text_comes(text, cuts, inside):
-    assert parted(text, cuts, inside=inside) == parted(text, [], inside=inside)
+def test_reasoning_is_split_the_same_however_the_text_is_divided(text, cuts, inside):
+    assert split(text, cuts, inside=inside) == split(text, [], inside=inside)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_thinking_is_parted_the_same_however_the_text_comes(text, cuts, inside):
         ("a <think> b", False, "", "a <think> b"),
     ],
 )
-def test_what_is_thinking_and_what_is_answer(text, inside, reasoning, content):
+def test_reasoning_and_content_of_a_text(text, inside, reasoning, content):
     for cuts in ([], list(range(60))):
-        assert parted(text, cuts, inside=inside)[:2] == (reasoning, content)
+        assert split(text, cuts, inside=inside)[:2] == (reasoning, content)
 
 
-def test_thinking_goes_out_before_it_ends():
-    splitter = ThinkSplitter(inside=True)
-    assert [p.text for p in splitter.push(Piece("target", "one\n\n"))] == ["one"]
-    assert "".join(p.text for p in splitter.push(Piece("draft", "two <"))) == "\n\ntwo "
+def test_reasoning_is_returned_before_it_ends():
+    splitter = ThinkSplitter(starts_in_thinking=True)
+    assert [p.text for p in splitter.push(TextPiece("target", "one\n\n"))] == ["one"]
+    assert "".join(p.text for p in splitter.push(TextPiece("draft", "two <"))) == "\n\ntwo "
