@@ -7,56 +7,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from semanticspec.commands.judge_options import (
-    BatchSize,
-    JudgeDevice,
-    JudgeMaxTokens,
-    JudgeModel,
-    JudgeName,
-    JudgeUrl,
-    Requests,
-)
 from semanticspec.commands.main import run
+from semanticspec.commands.option_groups import expand_options, option
+from semanticspec.commands.options import JudgeName, JudgeOptions
 from semanticspec.errors import ConfigError
-from semanticspec.training.labels.judges import JudgeConfig, make_judge
+from semanticspec.training.labels.judges import make_judge
 
 if TYPE_CHECKING:
     from experiments.judge_quality.quality import Quality
 
 
+@expand_options()
 def judge_quality_command(
+    options: JudgeOptions,
     judge: JudgeName = "numeric",
     pairs: Annotated[
         str,
-        typer.Option(
-            help="demo, the folder of a collection of demo problems, or a JSONL file with a, b and label or same."
+        option(
+            "demo, the folder of a collection of demo problems, or a JSONL file with a, b and label or same."
         ),
     ] = "demo",
     num_pairs: Annotated[
-        int, typer.Option(min=2, help="Pairs; half of them are the same (not so in a collection).")
+        int, option("Pairs; half of them are the same (not so in a collection).", min=2)
     ] = 1000,
     least_score: Annotated[
-        float,
-        typer.Option(
-            help="Ignore entailments with a lower score (SICK: they may hold in one direction only)."
-        ),
+        float, option("Ignore entailments with a lower score (SICK: they may hold in one direction only).")
     ] = 0.0,
-    judge_model: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    judge_max_tokens: JudgeMaxTokens = 16,
-    batch_size: BatchSize = 32,
-    concurrency: Requests = 4,
-    device: JudgeDevice = "auto",
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a model's verdicts; a second run reuses them."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the choice of pairs and the bootstrap.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    cache: Annotated[Path | None, option("Folder for a model's verdicts; a second run reuses them.")] = None,
+    seed: Annotated[int, option("Seeds the choice of pairs and the bootstrap.", min=0)] = 0,
+    out: Annotated[Path | None, option("JSON file for the figures.")] = None,
 ) -> None:
     """Measure a judge on pairs with a known answer: steps of the demo's grammar, or labelled sentences."""
     from experiments.judge_quality.quality import (
@@ -68,7 +50,7 @@ def judge_quality_command(
     )
     from semanticspec.output.files import write_atomically
 
-    config = JudgeConfig(judge, judge_model, judge_url, device, batch_size, concurrency, judge_max_tokens)
+    config = options.config(judge)
     if pairs == "demo":
         known = demo_pairs(num_pairs, seed)
     elif Path(pairs).is_dir():
@@ -85,13 +67,7 @@ def judge_quality_command(
     made = make_judge(config, cache)
     quality = measure(known, judge_pairs(made, known), seed)
     if out:
-        report = {
-            "judge": judge,
-            "identity": made.identity,
-            "pairs": pairs,
-            "seed": seed,
-            **asdict(quality),
-        }
+        report = {"judge": judge, "identity": made.identity, "pairs": pairs, "seed": seed, **asdict(quality)}
         write_atomically(out, (json.dumps({**report, "least_score": least_score}, indent=2) + "\n").encode())
     Console().print(_table(judge, quality))
 

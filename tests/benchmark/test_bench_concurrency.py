@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 from semanticspec.benchmark.grading import DemoGrader
 from semanticspec.benchmark.runner import Setting, run, schedule
 from semanticspec.benchmark.tasks import BenchProblem
-from semanticspec.commands.bench import counts
 from semanticspec.commands.main import app
 from semanticspec.decoding.pair import Pair
-from semanticspec.errors import BenchmarkError, ConfigError
+from semanticspec.errors import BenchmarkError
 from semanticspec.records import Result
 from tests.support.benchmarks import Fake
 
@@ -103,9 +102,3 @@ def test_each_concurrency_has_its_folder_and_one_picture_compares_them(tmp_path:
             ],
             catch_exceptions=False,
         )
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1,1", "1.5"])
-def test_a_concurrency_that_is_none(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected whole numbers of 1 and more"):
-        counts(text, "--concurrency")

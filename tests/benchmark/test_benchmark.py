@@ -21,7 +21,6 @@ from semanticspec.benchmark.tasks import (
     read_problems,
     read_task,
 )
-from semanticspec.commands.bench import find_pair, swept
 from semanticspec.config import DecodingConfig
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.records import Result, Segment, Stats
@@ -107,25 +106,8 @@ def test_unknown_tasks_methods_and_sweeps():
         with pytest.raises(ConfigError, match=r"no method|no strictness"):
             check_names([name])
     check_names(["semantic", "semantic@2+partial-acceptance+token-speculation", "never+overlap"])
-    with pytest.raises(ConfigError, match="strictness="):
-        swept("floor=1")
-    with pytest.raises(ConfigError, match="no strictness"):
-        swept("strictness=1,-2")
-    assert swept("strictness=0.5,2.0") == ("semantic@0.5", "random@0.5", "semantic@2", "random@2")
     with pytest.raises(ConfigError, match="--data"):
         read_task(find_task("custom"), None, None, 0)
-
-
-def test_pairs_by_name():
-    assert find_pair("demo", None, None, None, None) == (
-        {"target": None, "draft": None, "target_probe": None, "draft_probe": None},
-        "bundled",
-    )
-    assert find_pair(None, "t", "d", None, None)[1] == "t + d"
-    with pytest.raises(ConfigError, match="no pair 'nobody'"):
-        find_pair("nobody", None, None, None, None)
-    with pytest.raises(ConfigError, match="has its own models"):
-        find_pair("demo", "t", "d", None, None)
 
 
 # --- grading -----------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from experiments.engine_agreement.__main__ import app
 from experiments.engine_agreement.agreement import Judged, compare
 from experiments.engine_agreement.recordings import Recordings, table
-from semanticspec.commands.main import app
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding.pair import Pair
 from semanticspec.demo.grammar import problems
@@ -111,15 +111,15 @@ def test_figures_of_an_agreement() -> None:
 def test_commands(tmp_path: Path) -> None:
     path = str(tmp_path / "segments.jsonl")
     runner = CliRunner()
-    recorded = runner.invoke(app, ["probe", "record-segments", "--out", path, "--num-segments", "5"])
+    recorded = runner.invoke(app, ["record", "--out", path, "--num-segments", "5"])
     assert recorded.exit_code == 0, recorded.output
-    found = runner.invoke(app, ["probe", "agreement", path, "--num-segments", "5", "--json"])
+    found = runner.invoke(app, ["compare", path, "--num-segments", "5", "--json"])
     assert found.exit_code == 0, found.output
     figures = json.loads(found.stdout)
     assert (figures["num_segments"], figures["same_verdict_share"]) == (5, 1.0)
     assert (
         "| transformers, auto | 5 | 100.0% |"
-        in runner.invoke(app, ["probe", "agreement", path, "--num-segments", "5"]).stdout
+        in runner.invoke(app, ["compare", path, "--num-segments", "5"]).stdout
     )
-    missing = runner.invoke(app, ["probe", "agreement", "nowhere.jsonl"])
+    missing = runner.invoke(app, ["compare", "nowhere.jsonl"])
     assert isinstance(missing.exception, ProbeError)

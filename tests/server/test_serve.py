@@ -61,7 +61,9 @@ async def test_disconnects_do_not_affect_other_clients(server):
     assert found["mixed_up"] == 0
     metrics = httpx.get(f"{server.url}/metrics").text
     assert re.search(r"num_requests_running\{.*\} 0\.0", metrics)
-    assert re.search(rf'request_success_total{{finished_reason="abort",.*}} {found["disconnected"]}\.0', metrics)
+    assert re.search(
+        rf'request_success_total{{finished_reason="abort",.*}} {found["disconnected"]}\.0', metrics
+    )
 
 
 def stream_and_stop(server: Serving, **fields) -> list[dict]:

@@ -1,21 +1,23 @@
-"""`semanticspec demo`: problems solved side by side, and the table of what came out. A thin user of the runner."""
+"""`semanticspec demo`: compares methods on the bundled pair, problem by problem."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from semanticspec.benchmark.grading import DemoGrader
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, control, pilot, run
-from semanticspec.benchmark.summary import summarize
 from semanticspec.benchmark.tasks import demo_problems
+from semanticspec.commands.option_groups import expand_options, option
+from semanticspec.commands.options import SamplingOptions, comma_separated, output_option
 from semanticspec.config import DecodingConfig
 from semanticspec.errors import ConfigError
-from semanticspec.loading import load_pair
+from semanticspec.loading import BUNDLED, load_pair
 from semanticspec.output.console import comparison_table, messages, print_table
 from semanticspec.output.files import write_atomically
 from semanticspec.output.progress import progress_bar
@@ -24,28 +26,37 @@ SPLITS = ("test", "validation")
 PILOT_PROBLEMS = 60
 
 
-def run_demo(
-    config: DecodingConfig,
-    names: Sequence[str],
-    split: str,
-    num_problems: int,
-    out: Path | None,
-    *,
-    quiet: bool,
+@expand_options(without=["rule", "optimizations", "levers"])
+def demo_command(
+    sampling: SamplingOptions,
+    num_problems: Annotated[int, option("Number of problems to solve.", "--num-problems", "-n", min=1)] = 5,
+    methods: Annotated[
+        str, option("Comma-separated methods to compare; see `semanticspec bench --help`.")
+    ] = "target,semantic,semantic+partial-acceptance+token-speculation",
+    split: Annotated[str, option(f"Which problems: {' or '.join(SPLITS)}.")] = "test",
+    out: Annotated[Path | None, output_option("Write the results to this JSON file.")] = None,
+    quiet: Annotated[bool, output_option("Print the table only, not each answer.")] = False,
 ) -> None:
-    """Compares methods on the bundled pair and prints the table. Ctrl-C shows what is done so far.
-
-    Raises:
-        ConfigError: an unknown method or split.
-    """
-    check_names(names)
+    """Solve problems that the bundled pair was not trained on: the target alone next to speculative decoding."""
+    config = sampling.config()
     if split not in SPLITS:
-        raise ConfigError(f"there is no split {split!r}; choose from {', '.join(SPLITS)}")
+        raise ConfigError(f"--split is {split!r}; expected {' or '.join(SPLITS)}")
+    names = comma_separated(methods, "--methods")
+    check_names(names)
+    rows = _solve(config, names, split, num_problems, quiet=quiet)
+    if rows:
+        _report(rows, split, out)
+
+
+def _solve(
+    config: DecodingConfig, names: Sequence[str], split: str, num_problems: int, *, quiet: bool
+) -> list[Row]:
+    """Solves every problem by every method. Ctrl-C returns what is done so far."""
     pair = load_pair()
     setting = Setting("demo", pair, DemoGrader(), config.seed)
     rows: list[Row] = []
     try:
-        methods = [_method(name, setting, config) for name in names]
+        methods = [_make_method(name, setting, config) for name in names]
         with progress_bar("solving") as (progress, on_total):
             on_total(num_problems * len(methods))
             for row in run(setting, demo_problems(split, num_problems), methods):
@@ -54,36 +65,44 @@ def run_demo(
                 if not quiet:
                     messages().print(_line(row))
     except KeyboardInterrupt:
-        messages().print("stopped; the table shows the problems that every method has finished")
+        messages().print("interrupted; the table shows the problems that every method has finished")
     finally:
         asyncio.run(pair.aclose())
+    return rows
+
+
+def _report(rows: Sequence[Row], split: str, out: Path | None) -> None:
+    """Prints the table, and writes it as JSON if a file is given."""
+    from semanticspec.benchmark.summary import summarize
+
     summary = summarize(rows)
     if not summary:
         return
-    solved = next(iter(summary.values()))["problems"]
+    num_problems = next(iter(summary.values()))["problems"]
     print_table(
-        comparison_table(summary, f"{solved} unseen {split} problems, bundled pair (semantic: lossy)")
+        comparison_table(summary, f"{num_problems} unseen {split} problems, bundled pair (semantic: lossy)")
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        content = {"pair": pair.name, "split": split, "methods": summary}
+        content = {"pair": BUNDLED, "split": split, "methods": summary}
         write_atomically(out, json.dumps(content, indent=2).encode())
 
 
-def _method(name: str, setting: Setting, config: DecodingConfig) -> Method:
-    """A method; the random control's rate comes from a pilot on validation problems of another seed."""
+def _make_method(name: str, setting: Setting, config: DecodingConfig) -> Method:
+    """Returns a method; the random control takes its acceptance rate from a pilot on validation problems."""
     base, strictness = split_name(name)
     if base != "random":
         return make_method(name, setting.pair, config)
-    own = with_strictness(config, strictness)
+    config = with_strictness(config, strictness)
     with progress_bar(f"pilot of {name}") as (progress, on_total):
         on_total(PILOT_PROBLEMS)
-        on_solved: Callable[[], None] = lambda: progress("")  # noqa: E731
-        rule = pilot(setting, own, demo_problems("validation", PILOT_PROBLEMS, seed=1), on_solved)
-    return control(name, setting.pair, own, rule)
+        problems = demo_problems("validation", PILOT_PROBLEMS, seed=1)
+        rule = pilot(setting, config, problems, lambda: progress(""))
+    return control(name, setting.pair, config, rule)
 
 
 def _line(row: Row) -> str:
+    """Returns one line about an answer."""
     mark = "[green]right[/]" if row.right else "[red]wrong[/]"
     share = row.draft_tokens / row.num_tokens if row.num_tokens else 0.0
     length = f"{row.num_tokens:4d} tokens, {share:.0%} by the draft"

@@ -50,6 +50,7 @@ def load_models(
     engines: Mapping[Author, str],
     dtype: str = "auto",
     device: str = "auto",
+    devices: Mapping[Author, str] | None = None,
 ) -> Pair:
     """Loads a pair without probes; if neither model is named, the bundled ones."""
     from semanticspec.loading import load_pair, model_names
@@ -64,6 +65,8 @@ def load_models(
         draft_engine=engines["draft"],
         dtype=dtype,
         device=device,
+        target_device=devices["target"] if devices else None,
+        draft_device=devices["draft"] if devices else None,
     )
 
 

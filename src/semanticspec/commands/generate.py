@@ -1,0 +1,74 @@
+"""`semanticspec generate`: answers one prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from semanticspec.commands.option_groups import expand_options
+from semanticspec.commands.options import PairOptions, SamplingOptions, output_option
+from semanticspec.commands.view import RequestView, closing_line, result_json
+from semanticspec.config import DecodingConfig
+from semanticspec.decoding.loop import decode
+from semanticspec.decoding.pair import Pair
+from semanticspec.demo.grammar import read_problem
+from semanticspec.errors import PromptError
+from semanticspec.loading import BUNDLED
+from semanticspec.output.console import messages
+from semanticspec.records import Finished, Result
+
+
+@expand_options()
+def generate_command(
+    prompt: Annotated[str, typer.Argument(help="The prompt, as the content of a user message.")],
+    pair: PairOptions,
+    sampling: SamplingOptions,
+    stream: Annotated[bool, output_option("Print text as soon as it is decided.")] = True,
+    as_json: Annotated[bool, output_option("Print one JSON object instead of text.", "--json")] = False,
+) -> None:
+    """Answer a prompt. In a terminal, text by the draft is green, text by the target cyan, rejected text struck out.
+
+    Accepting drafted segments by their meaning is lossy: the output can differ from the target's own. The rule token
+    is lossless.
+    """
+    sampling.config()
+    if not prompt.strip():
+        raise PromptError("the prompt is empty; expected some text to answer")
+    loaded = pair.load()
+    config = sampling.config(loaded)
+    result = asyncio.run(_generate(loaded, prompt, config, stream=stream, quiet=as_json))
+    if as_json:
+        typer.echo(result_json(result))
+    else:
+        messages().print(closing_line(result), style="dim")
+
+
+async def _generate(pair: Pair, prompt: str, config: DecodingConfig, *, stream: bool, quiet: bool) -> Result:
+    """Decodes one request and closes the pair; prints the text unless `quiet`."""
+    view = RequestView(stream=stream)
+    try:
+        events = decode(pair, prompt, config)
+        if pair.name == BUNDLED:
+            _warn_outside_grammar(prompt)
+        async with aclosing(events):
+            async for event in events:
+                if not quiet:
+                    view.show(event)
+                if isinstance(event, Finished):
+                    return event.result
+    finally:
+        await pair.aclose()
+    raise AssertionError("a request ends with Finished")
+
+
+def _warn_outside_grammar(prompt: str) -> None:
+    """Warns if the bundled pair was not trained for this kind of prompt."""
+    if read_problem(prompt) is None:
+        messages().print(
+            "warning: the bundled pair only solves small word problems such as 'Mia has 14 pens. Mia buys 23 more. "
+            "How many pens does Mia have?'; for other prompts, choose a pair with --target and --draft",
+            style="yellow",
+        )

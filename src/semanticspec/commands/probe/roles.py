@@ -1,0 +1,20 @@
+"""The option `--role`, which several stages share."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast, get_args
+
+from semanticspec.commands.option_groups import option
+from semanticspec.errors import ConfigError
+from semanticspec.records import Author
+
+PackagedRole = Annotated[
+    str, option("target or draft; only needed if --probe is the name of a packaged pair.")
+]
+
+
+def checked_role(role: str) -> Author:
+    """Returns the role, or raises ConfigError if it is neither target nor draft."""
+    if role not in get_args(Author):
+        raise ConfigError(f"--role is {role!r}; expected target or draft")
+    return cast(Author, role)

@@ -1,0 +1,33 @@
+"""`semanticspec probe run`: runs all stages from one settings file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semanticspec.commands.options import output_option
+from semanticspec.demo import settings_path
+
+
+def run_command(
+    config: Annotated[
+        Path, typer.Argument(help="Settings file (TOML), or demo for the settings of the bundled pair.")
+    ],
+    out: Annotated[
+        Path, output_option("Folder for data, probes and reports. An interrupted run in it is resumed.")
+    ],
+) -> None:
+    """Collect, label, train and evaluate as one settings file says, and write both probes with their READMEs.
+
+    Finished stages with the same inputs are skipped. Interrupted runs resume: rerun the same command.
+    """
+    if str(config) == "demo" and not config.exists():
+        config = settings_path()
+    from semanticspec.training.settings import read_settings
+
+    settings = read_settings(config)
+    from semanticspec.training.pipeline import run
+
+    run(settings, out)
