@@ -1,4 +1,4 @@
-"""Collections: what a row holds, files that are broken or foreign, given traces, and where problems come from."""
+"""Collections: their rows and files, contexts from traces, sources of problems, resuming, the command."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def run_collect(
     return list(asyncio.run(collect(make_pair(), problems, config, folder)))
 
 
-def test_both_kinds_of_rows_hold_what_the_target_says(tmp_path: Path) -> None:
-    """Against the scripted target's own table, token by token."""
+def test_segments_of_both_authors_hold_the_targets_scores(tmp_path: Path) -> None:
+    """Compares with the scripted target's probabilities, token by token."""
     target, draft = next_probabilities(0.7), next_probabilities(0.4)
     pair = make_pair()
     checked = {"target": 0, "draft": 0}
@@ -85,7 +85,7 @@ def test_both_kinds_of_rows_hold_what_the_target_says(tmp_path: Path) -> None:
     assert min(checked.values()) > 20
 
 
-def test_every_text_of_a_context_is_scored_once(tmp_path: Path) -> None:
+def test_each_distinct_segment_of_a_context_is_scored_once(tmp_path: Path) -> None:
     pair, asked = make_pair(), []
     score = pair.target.engine.score
 
@@ -131,7 +131,7 @@ def test_a_trace_is_written_only_if_contexts_come_from_it(
 # --- given traces ------------------------------------------------------------------------------------------
 
 
-def test_given_traces_are_cut_at_their_boundaries(tmp_path: Path) -> None:
+def test_given_traces_are_split_at_their_boundaries(tmp_path: Path) -> None:
     problem = ProblemText("given", "a", "a\n\nb\n\nab\n\n</think>a")
     (shard,) = run_collect(tmp_path, [problem], replace(CONFIG, loop_share=0))
     assert [(context.origin, context.text) for context in shard.contexts] == [
@@ -144,7 +144,7 @@ def test_given_traces_are_cut_at_their_boundaries(tmp_path: Path) -> None:
     assert sum(context.origin == "loop" for context in shard.contexts) >= len(shard.contexts) / 2
 
 
-def test_a_trace_without_a_boundary_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_trace_without_a_boundary_is_refused_before_any_work(tmp_path: Path) -> None:
     problems = [PROBLEMS[0], ProblemText("solid", "a", "ababab\n\n")]
     with pytest.raises(ConfigError, match="'solid' has no blank line inside"):
         run_collect(tmp_path / "data", problems)
@@ -179,7 +179,7 @@ def opened(folder: Path, **manifest: Any) -> Collection:
     return collection
 
 
-def test_a_shard_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_shard_survives_a_round_trip(tmp_path: Path) -> None:
     collection, shard = opened(tmp_path), shard_of()
     collection.write(shard)
     (found,) = collection
@@ -188,7 +188,7 @@ def test_a_shard_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(found.draft_states, shard.draft_states)
 
 
-def test_rows_can_be_read_by_anyone(tmp_path: Path) -> None:
+def test_shards_are_plain_parquet_files(tmp_path: Path) -> None:
     opened(tmp_path).write(shard_of())
     (path,) = (tmp_path / "problems").glob("*.parquet")
     table = pyarrow.parquet.read_table(path)
@@ -329,7 +329,7 @@ def test_features_of_ranks_and_entropies_by_hand() -> None:
     assert compute_features(names, signals) == pytest.approx([0.25, 0.5, log(40), -1.0, 2.0, -20.5, -19.25])
 
 
-def test_features_that_a_pass_has_not_are_refused() -> None:
+def test_features_without_their_signals_are_refused() -> None:
     own_pass = signals_of(Reading((-1.0, -2.0), torch.zeros(3)))
     with pytest.raises(ConfigError, match="agreement"):
         compute_features(("mean", "agreement"), own_pass)
@@ -367,14 +367,14 @@ def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_
     assert 0 < probe.estimate(scored[0]) <= 1
 
 
-# --- disks, kills and hours of work ------------------------------------------------------------------------
+# --- full disks and killed processes -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("full_at", ["the states", "the rows"])
-def test_a_full_disk_keeps_what_is_finished(
+def test_a_full_disk_keeps_the_finished_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
 ) -> None:
-    """The disk takes two problems' files, and part of the third's."""
+    """The disk is full in the middle of the third problem."""
     whole = run_collect(tmp_path / "whole")
     sync, calls = os.fsync, []
 
@@ -402,7 +402,7 @@ def test_a_full_disk_keeps_what_is_finished(
     assert_same(run_collect(data), whole)
 
 
-def test_a_full_disk_is_one_line_at_the_command_line(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_command_with_one_line(tmp_path: Path) -> None:
     script = (
         "import errno, os, sys; import semanticspec.training.stages as stages; "
         "sys.path.insert(0, sys.argv.pop(1)); from tests.support import collecting; "
@@ -431,13 +431,13 @@ def test_a_full_disk_is_one_line_at_the_command_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "data" / "problems").glob(".*"))
 
 
-def test_a_folder_that_takes_no_files_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProbeError, match=r"no collection can be written to .*file"):
         opened(tmp_path / "file" / "data")
 
 
-def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
+def test_partial_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     opened(tmp_path)
     old, fresh = (tmp_path / "problems" / f".{name}.parquet.7.part" for name in ("old", "fresh"))
     for path in (old, fresh):
@@ -448,7 +448,7 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 
 
 def assert_same(found: Sequence[Shard], expected: Sequence[Shard]) -> None:
-    """Every row once, with equal ids, counts and ranks; numbers up to rounding."""
+    """Compares rows: ids, counts and ranks exactly, numbers up to rounding."""
     assert [shard.problem_id for shard in found] == [shard.problem_id for shard in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.contexts == other.contexts
@@ -468,8 +468,8 @@ def assert_same(found: Sequence[Shard], expected: Sequence[Shard]) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """The bundled pair, at two problems at once; SIGKILL when the first of five is stored."""
+def test_sigkill_loses_and_repeats_no_problem(tmp_path: Path) -> None:
+    """With the bundled pair, two problems at a time; killed when the first of five is stored."""
 
     def start(folder: str) -> subprocess.Popen[str]:
         arguments = (
@@ -614,7 +614,7 @@ def test_without_the_datasets_package_the_command_is_named(monkeypatch: pytest.M
 # --- the command -------------------------------------------------------------------------------------------
 
 
-def test_the_command_takes_traces_and_tells_what_it_did(
+def test_the_command_reads_traces_and_reports_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("semanticspec.training.stages.load_models", lambda *_, **__: make_pair())

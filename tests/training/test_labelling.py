@@ -1,4 +1,4 @@
-"""Labelling survives kills, full disks and changed inputs."""
+"""Labelling survives killed processes, full disks and changed inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_torn_line_is_dropped(tmp_path: Path) -> None:
             journal.read()
 
 
-def test_a_full_disk_is_told_and_earlier_work_kept(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_earlier_records(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl")
     journal.append([{"a": 1}])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -55,7 +55,7 @@ def test_a_full_disk_is_told_and_earlier_work_kept(tmp_path: Path) -> None:
     assert journal.read() == [{"a": 1}, {"c": 3}]
 
 
-def test_labels_are_kept_as_parquet(tmp_path: Path) -> None:
+def test_finished_labels_are_one_parquet_file(tmp_path: Path) -> None:
     collection = make_collection(tmp_path / "data")
     with pytest.raises(ProbeError, match="no labels by the judge 'numeric'"):
         read_meanings(collection, "numeric")
@@ -66,7 +66,7 @@ def test_labels_are_kept_as_parquet(tmp_path: Path) -> None:
 
 
 class Stopping(NumericJudge):
-    """Stops the work at the `stop_at`-th question, and counts."""
+    """Counts its calls, and raises KeyboardInterrupt at call number `stop_at`."""
 
     def __init__(self, stop_at: int | None = None, identity: str = "") -> None:
         self.identity = identity
@@ -95,7 +95,7 @@ def test_labels_are_stored_as_they_are_made(tmp_path: Path) -> None:
     assert more.asked == 4
 
 
-def test_a_kill_between_the_two_files_doubles_nothing(
+def test_a_kill_between_the_two_files_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection = make_collection(tmp_path / "data")
@@ -108,7 +108,7 @@ def test_a_kill_between_the_two_files_doubles_nothing(
     assert judge.asked == 0
 
 
-def test_labels_of_something_else_are_refused(tmp_path: Path) -> None:
+def test_labels_of_another_judge_or_collection_are_refused(tmp_path: Path) -> None:
     collection = make_collection(tmp_path / "data")
     label(collection, Stopping(identity="model one"))
     file = collection.folder / "meanings-numeric.parquet"
@@ -158,7 +158,7 @@ label(Collection(sys.argv[1]), Slow())
 
 
 def kill_when(command: list[str], path: Path, num_lines: int) -> None:
-    """Starts a process and kills it when a file has so many lines."""
+    """Starts a process and kills it when a file has `num_lines` lines."""
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 120
@@ -172,7 +172,7 @@ def kill_when(command: list[str], path: Path, num_lines: int) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
-def test_labelling_goes_on_after_sigkill(tmp_path: Path) -> None:
+def test_labelling_resumes_after_sigkill(tmp_path: Path) -> None:
     collection = make_collection(tmp_path / "data", num_problems=12)
     journal = collection.folder / "meanings-numeric.journal.jsonl"
     kill_when([sys.executable, "-c", SLOW_LABELLING, str(collection.folder)], journal, 4)
@@ -196,7 +196,7 @@ def test_an_endpoint_is_not_asked_again_after_sigkill(
     command = [sys.executable, "-c", code, "probe", "label", "--data", str(collection.folder), *options]
     verdicts = collection.folder / "verdicts-llm.jsonl"
     kill_when(command, verdicts, 5)
-    time.sleep(0.3)  # what was under way when it was killed has arrived
+    time.sleep(0.3)  # requests in flight have arrived
     kept, asked = verdicts.read_bytes().count(b"\n"), len(server.requests)
     assert 0 <= asked - kept <= 2
     subprocess.run(command, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""The numeric judge: which ways of writing arithmetic say the same, and that no text upsets it."""
+"""The judge `numeric`: which ways of writing arithmetic are the same, and robustness to any text."""
 
 from __future__ import annotations
 
@@ -70,24 +70,24 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("first", "second"), SAME)
-def test_numeric_same(first: str, second: str) -> None:
+def test_equal_arithmetic_means_the_same(first: str, second: str) -> None:
     one, two = NumericJudge().keys("", "", [first, second])
     assert one == two, (figures_of(first), figures_of(second))
 
 
 @pytest.mark.parametrize(("first", "second"), DIFFERENT)
-def test_numeric_different(first: str, second: str) -> None:
+def test_other_arithmetic_means_something_else(first: str, second: str) -> None:
     one, two = NumericJudge().keys("", "", [first, second])
     assert one != two
 
 
 @given(st.text(alphabet="0123456789.,+-*/^()=x% $\\{}frac\n", max_size=60) | st.text(max_size=40))
-def test_numeric_reads_anything(text: str) -> None:
+def test_any_text_has_a_stable_key(text: str) -> None:
     (key,) = NumericJudge().keys("", "", [text])
     assert key == NumericJudge().keys("", "", [text])[0]
     hash(key)
 
 
-def test_numeric_survives_long_and_deep_text() -> None:
+def test_long_and_deeply_nested_text_is_read() -> None:
     for text in ("(" * 5000 + "1" + ")" * 5000 + " = 1", "1+" * 5000 + "1 = 5001", "9" * 5000 + " = 1"):
         assert NumericJudge().keys("", "", [text])

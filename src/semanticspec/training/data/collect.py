@@ -11,6 +11,7 @@ probe on segments by the target only, although in use it judges segments by the 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -31,6 +32,9 @@ from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 
 _MIN_LOGPROB = -1e4  # nats; keeps the log-probability of impossible tokens finite
+_Sample = tuple[
+    Author, Generation, int, tuple[int, ...]
+]  # author, segment, count, ids in the target's vocabulary
 _Row = tuple[SegmentRecord, Tensor, Tensor]  # a segment, its target state, its draft state
 
 
@@ -134,26 +138,38 @@ class _Collector:
             self._sample(pair.target, target_ids, pair.target.segmenter.stop, f"target {context_id}"),
             self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
         )
-        draft_info = pair.draft.engine.info
-        no_state = torch.zeros((0,) * (draft_info.pooling == "none") + (draft_info.hidden_size,))
-        written = [
-            (_record(context_id, "target", pair.target, own, count), own.token_ids, no_state)
-            for own, count in _distinct(by_target)
-        ] + [
-            (_record(context_id, "draft", pair.draft, own, count), tuple(ids), _to_cpu(own.pooled_state))
-            for own, count in _distinct(by_draft)
-            if (ids := pair.to_target.ids(own.token_ids))
-            and len(target_ids) + len(ids) <= _max_context_tokens(pair.target)
+        samples: list[_Sample] = [
+            ("target", own, count, own.token_ids) for own, count in _distinct(by_target)
         ]
-        continuations = list(dict.fromkeys(ids for _, ids, _ in written))
+        for own, count in _distinct(by_draft):
+            ids = tuple(pair.to_target.ids(own.token_ids))
+            if ids and len(target_ids) + len(ids) <= _max_context_tokens(pair.target):
+                samples.append(("draft", own, count, ids))
+        continuations = list(dict.fromkeys(ids for *_, ids in samples))
         if not continuations:
             return []
         scores = await pair.target.engine.score(target_ids, continuations)
         by_ids = dict(zip(continuations, scores, strict=True))
-        return [
-            (_scored(record, by_ids[ids]), _to_cpu(by_ids[ids].pooled_state), draft_state)
-            for record, ids, draft_state in written
-        ]
+        return [self._row(context_id, sample, by_ids[sample[-1]]) for sample in samples]
+
+    def _row(self, context_id: str, sample: _Sample, score: Score) -> _Row:
+        author, own, count, _ = sample
+        draft = self.pair.draft.engine.info
+        drafted = author == "draft"
+        record = SegmentRecord(
+            context_id=context_id,
+            author=author,
+            text=(self.pair.draft if drafted else self.pair.target).vocabulary.decode(own.token_ids),
+            token_ids=own.token_ids,
+            count=count,
+            stop_reason=own.stop_reason,
+            target_logprobs=_bounded(score.logprobs),
+            draft_logprobs=_bounded(own.logprobs) if drafted else (),
+            target_ranks=score.ranks,
+            target_entropies=score.entropies,
+        )
+        no_state = torch.zeros((0,) * (draft.pooling == "none") + (draft.hidden_size,))
+        return record, _to_cpu(score.pooled_state), _to_cpu(own.pooled_state) if drafted else no_state
 
     async def _sample(self, model: Model, ids: list[int], stop: Stop, purpose: str) -> list[Generation]:
         """Samples the next segment `num_samples` times; truncates it after a `</think>` in plain text."""
@@ -176,12 +192,7 @@ class _Collector:
                 generations[index] = Generation(score.logprobs, score.pooled_state, None, kept, "stop")
         return generations
 
-    def _shard(
-        self,
-        contexts: list[ContextRecord],
-        rows: list[_Row],
-        skipped: str = "",
-    ) -> Shard:
+    def _shard(self, contexts: list[ContextRecord], rows: list[_Row], skipped: str = "") -> Shard:
         return Shard(
             problem_id=self.problem.problem_id,
             prompt=self.problem.prompt,
@@ -195,34 +206,9 @@ class _Collector:
 
 def _distinct(generations: Sequence[Generation]) -> list[tuple[Generation, int]]:
     """Merges generations with equal tokens and counts them."""
-    found: dict[tuple[int, ...], tuple[Generation, int]] = {}
-    for generation in generations:
-        first, count = found.get(generation.token_ids, (generation, 0))
-        found[generation.token_ids] = (first, count + 1)
-    return list(found.values())
-
-
-def _record(context_id: str, author: Author, writer: Model, own: Generation, count: int) -> SegmentRecord:
-    """Returns a record without what the target says about the segment, which `_scored` adds."""
-    return SegmentRecord(
-        context_id=context_id,
-        author=author,
-        text=writer.vocabulary.decode(own.token_ids),
-        token_ids=own.token_ids,
-        count=count,
-        stop_reason=own.stop_reason,
-        target_logprobs=(),
-        draft_logprobs=_bounded(own.logprobs) if author == "draft" else (),
-    )
-
-
-def _scored(record: SegmentRecord, score: Score) -> SegmentRecord:
-    return replace(
-        record,
-        target_logprobs=_bounded(score.logprobs),
-        target_ranks=score.ranks,
-        target_entropies=score.entropies,
-    )
+    counts = Counter(generation.token_ids for generation in generations)
+    first = {generation.token_ids: generation for generation in reversed(generations)}
+    return [(first[ids], count) for ids, count in counts.items()]
 
 
 def _bounded(logprobs: Sequence[float]) -> tuple[float, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import chain
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,17 +56,11 @@ class Examples:
     def select(self, mask: Tensor) -> Examples:
         """Returns the rows where `mask` (bool, `[rows]`) is true."""
         indices = mask.nonzero().flatten().tolist()
-        return Examples(
-            states=self.states[mask],
-            signals=tuple(self.signals[i] for i in indices),
-            draft_logprobs=tuple(self.draft_logprobs[i] for i in indices),
-            labels=self.labels[mask],
-            weights=self.weights[mask],
-            drafted=self.drafted[mask],
-            from_loop=self.from_loop[mask],
-            halves=self.halves[mask],
-            problem_ids=tuple(self.problem_ids[i] for i in indices),
-        )
+
+        def chosen(values: Any) -> Any:
+            return tuple(values[i] for i in indices) if isinstance(values, tuple) else values[mask]
+
+        return Examples(**{field.name: chosen(getattr(self, field.name)) for field in fields(self)})
 
     def of_split(self, split: Split) -> Examples:
         """Returns the rows of the problems of a split."""
@@ -106,17 +101,12 @@ def gather(
             parts.append(part)
     if not parts:
         raise ProbeError("the collection has no segments with labels; collect on more problems")
-    return Examples(
-        states=concatenated([part.states for part in parts]),
-        signals=tuple(row for part in parts for row in part.signals),
-        draft_logprobs=tuple(row for part in parts for row in part.draft_logprobs),
-        labels=torch.cat([part.labels for part in parts]),
-        weights=torch.cat([part.weights for part in parts]),
-        drafted=torch.cat([part.drafted for part in parts]),
-        from_loop=torch.cat([part.from_loop for part in parts]),
-        halves=torch.cat([part.halves for part in parts]),
-        problem_ids=tuple(name for part in parts for name in part.problem_ids),
-    )
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Examples)}
+    return Examples(**{name: _concatenated(values) for name, values in columns.items()})
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    return tuple(chain(*parts)) if isinstance(parts[0], tuple) else concatenated(parts)
 
 
 def _of_shard(shard: Shard, meanings: Sequence[int], role: Author, counting: Counting) -> Examples:
