@@ -7,18 +7,18 @@ contexts. A verdict's random number belongs to the segment, so that verdicts dif
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
 from statistics import median, quantiles
 
 from semanticspec.config import DecodingConfig, RuleConfig
-from semanticspec.decoding.acceptance import Evidence, decide
-from semanticspec.decoding.drafter import Draft
-from semanticspec.decoding.loop import Request
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.generate import decode, result_of
 from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.transcript import Transcript
+from semanticspec.decoding.verifiers.semantic import acceptance_probability
 from semanticspec.engines.base import derived_seed
-from semanticspec.records import Score, Segment, Verdict
+from semanticspec.records import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +60,39 @@ class Agreement:
         return self.same / self.num_segments
 
 
-class _Recording(Request):
-    """A request that keeps its segments as they are judged."""
+class _Recorder:
+    """Listens to a request and records its drafted segments as they are verified."""
 
-    def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
-        super().__init__(pair, config, prompt)
+    def __init__(self) -> None:
         self.recorded: list[RecordedSegment] = []
 
-    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
-        contexts = tuple(self.transcript.target_ids), tuple(self.transcript.draft_ids)
+    def on_verdict(self, transcript: Transcript, draft: Draft, verdict: Verdict) -> None:  # noqa: ARG002
         self.recorded.append(
-            RecordedSegment(contexts[0], draft.token_ids, contexts[1], draft.generation.token_ids)
+            RecordedSegment(
+                tuple(transcript.target_ids),
+                draft.token_ids,
+                tuple(transcript.draft_ids),
+                draft.generation.token_ids,
+            )
         )
-        return super()._judge(draft, score)
 
 
 async def record(pair: Pair, prompt: str, config: DecodingConfig) -> list[RecordedSegment]:
-    """The segments that a pair drafts and judges while it answers a prompt."""
-    request = _Recording(pair, config, prompt)
-    async with aclosing(request.events()) as events:
-        async for _ in events:
-            pass
-    return request.recorded
+    """Returns the segments that a pair drafts and verifies while it answers a prompt."""
+    recorder = _Recorder()
+    await result_of(decode(pair, prompt, config, listener=recorder))
+    return recorder.recorded
 
 
 async def judge(pair: Pair, segment: RecordedSegment, rule: RuleConfig, seed: int) -> Judged:
-    """What the pair's engines and probes make of a segment; `seed` is the segment's own."""
+    """Returns the estimates and the verdict of the pair's engines and probes; `seed` is the segment's own."""
     assert pair.target_probe is not None
     assert pair.draft_probe is not None
     (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids])
     (of_draft,) = await pair.draft.engine.score(segment.draft_context, [segment.draft_ids])
     p_target, p_draft = pair.target_probe.estimate(of_target), pair.draft_probe.estimate(of_draft)
-    evidence = Evidence(segment.target_ids, of_target.ranks, p_target, p_draft)
-    verdict = decide(rule, evidence, Random(derived_seed(seed, "agreement")))
-    return Judged(p_target, p_draft, verdict.accepted)
+    uniform = Random(derived_seed(seed, "agreement")).random()
+    return Judged(p_target, p_draft, uniform < acceptance_probability(rule, p_target, p_draft))
 
 
 def compare(first: Sequence[Judged], second: Sequence[Judged]) -> Agreement:

@@ -18,7 +18,7 @@ from semanticspec.errors import SemanticSpecError
 from semanticspec.records import Event, Result, Sampling, Segment, Stats
 
 if TYPE_CHECKING:
-    from semanticspec.decoding.loop import decode, generate, generate_async
+    from semanticspec.decoding.generate import decode, generate, generate_async
     from semanticspec.decoding.pair import Pair
     from semanticspec.loading import load_pair
 
@@ -42,9 +42,9 @@ __all__ = [
 ]
 
 _LAZY = {
-    "decode": "semanticspec.decoding.loop",
-    "generate": "semanticspec.decoding.loop",
-    "generate_async": "semanticspec.decoding.loop",
+    "decode": "semanticspec.decoding.generate",
+    "generate": "semanticspec.decoding.generate",
+    "generate_async": "semanticspec.decoding.generate",
     "load_pair": "semanticspec.loading",
     "Pair": "semanticspec.decoding.pair",
 }

@@ -162,6 +162,11 @@ class DecodingConfig:
         return self.rule.needs_distributions and self.num_speculative_tokens > 0
 
     @property
+    def adds_token(self) -> bool:
+        """Whether a token of the target follows an accepted draft."""
+        return self.bonus_token or self.drafts_proposals
+
+    @property
     def needs_distributions(self) -> bool:
         """Whether both engines have to give full distributions."""
         return self.rule.needs_distributions or self.partial_acceptance or self.num_speculative_tokens > 0

@@ -100,20 +100,24 @@ class Score(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an acceptance rule decided about one drafted segment.
+    """What a verifier decided on a draft.
 
     Attributes:
-        accepted: the whole segment is kept.
-        num_kept: how many of its tokens (in the target's tokenization) are kept; all of them if accepted.
-        replacement_id: token to put after the kept ones (`token` rule: drawn from the residual distribution).
-            When a segment is rejected without one, the target writes the segment itself.
-        reason: in a word, for people: "semantic", "shortcut", "top-k", "token", "random", "always", "never".
+        accepted: the whole draft is kept.
+        num_kept: how many of its tokens (in the target's tokens) are kept; all of them if accepted.
+        reason: one word for people: "semantic", "shortcut", "top-k", "token", "random", "always", "never".
+        next_id: token of the target that follows what is kept; None if there is none.
+        next_author: who writes on after a rejection: the target (the rest of the segment), or the draft.
+        p_target, p_draft: semantic probabilities, None where no probe was asked.
     """
 
     accepted: bool
     num_kept: int
     reason: str
-    replacement_id: int | None = None
+    next_id: int | None = None
+    next_author: Author = "target"
+    p_target: float | None = None
+    p_draft: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

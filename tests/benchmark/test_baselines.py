@@ -16,7 +16,7 @@ from semanticspec.benchmark.baselines.specreason import INSTRUCTION, ScoringProm
 from semanticspec.benchmark.baselines.speculative_thinking import SpeculativeThinking, Takeovers, tone
 from semanticspec.benchmark.baselines.transformers_generate import HuggingFaceAssisted, HuggingFaceTarget
 from semanticspec.config import target_alone
-from semanticspec.decoding.loop import generate_async, segment_texts
+from semanticspec.decoding.generate import generate_async
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.demo.grammar import problems
 from semanticspec.engines.scripted import ScriptedEngine
@@ -25,6 +25,7 @@ from semanticspec.errors import ConfigError, EngineError, PromptError
 from semanticspec.loading import load_pair
 from semanticspec.records import GREEDY, Sampling
 from semanticspec.text.vocabulary import Vocabulary
+from tests.support.scripted_pairs import segment_texts
 from tests.support.vocabularies import make_vocabulary
 
 RAW = Sampling(temperature=1.0, top_p=1.0)

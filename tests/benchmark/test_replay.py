@@ -187,7 +187,7 @@ def test_the_model_of_cost_gives_back_what_it_was_measured_on():
     assert found.to_json() == pytest.approx(terms.to_json())
     faster = loop_plan(trace, ("partial-acceptance", "token-speculation"), 0.9, 0)
     assert predicted_s(faster, terms) < predicted_s(plain, terms)
-    overlapped = replace(plain, overlap=True)
+    overlapped = replace(plain, config=replace(plain.config, overlap=True))
     saved = predicted_s(plain, terms) - predicted_s(overlapped, terms)
     assert 0 < saved <= min(verify_s, drafted * 0.002)
     assert terms.limit_speedup(35) == pytest.approx(0.025 / (0.002 + 0.001 + 0.02 / 35))

@@ -8,14 +8,13 @@ import pytest
 
 from semanticspec import generate
 from semanticspec.config import target_alone
-from semanticspec.decoding.adaptive import AlwaysSpeculate, Pacing
-from semanticspec.decoding.loop import segment_texts
-from semanticspec.decoding.pair import _MAX_PACINGS
+from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate
+from semanticspec.decoding.pair import _MAX_POLICIES
 from semanticspec.records import GREEDY
-from tests.support.scripted_pairs import config, make_pair
+from tests.support.scripted_pairs import config, make_pair, segment_texts
 
 
-class Watched(Pacing):
+class Watched(AdaptivePolicy):
     """Decides by script and keeps what it is told."""
 
     def __init__(self, segments: bool, tokens: bool = False, limit: int | None = None) -> None:
@@ -32,15 +31,15 @@ class Watched(Pacing):
     def segment_limit(self) -> int | None:
         return self.limit
 
-    def note_written(self, num_tokens: int, seconds: float) -> None:
+    def report_decoded(self, num_tokens: int, seconds: float) -> None:
         assert seconds >= 0
         self.told.append(("written", num_tokens))
 
-    def note_tokens(self, num_tokens: int, seconds: float) -> None:
+    def report_proposal(self, num_tokens: int, seconds: float) -> None:
         assert seconds >= 0
         self.told.append(("tokens", num_tokens))
 
-    def note_segment(
+    def report_segment(
         self, num_drafted: int, num_kept: int, draft_s: float, verify_s: float, *, first_pass: bool
     ) -> None:
         assert num_drafted >= num_kept
@@ -49,9 +48,9 @@ class Watched(Pacing):
         self.told.append(("first" if first_pass else "segment", num_kept))
 
 
-def run(pacing: Pacing, monkeypatch: pytest.MonkeyPatch, rule: str, **changes):
+def run(policy: AdaptivePolicy, monkeypatch: pytest.MonkeyPatch, rule: str, **changes):
     pair = make_pair()
-    monkeypatch.setattr(type(pair), "pacing", lambda *_: pacing)
+    monkeypatch.setattr(type(pair), "speculation_policy", lambda *_: policy)
     return generate(pair, "a", config(rule, adaptive=True, **changes))
 
 
@@ -68,23 +67,23 @@ def test_never_stays_the_target_alone_whatever_is_decided(seed: int, proposals: 
 
 def test_where_nothing_pays_the_target_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = generate(make_pair(), "a", target_alone(config()))
-    pacing = Watched(segments=False)
-    result = run(pacing, monkeypatch, "always", num_speculative_tokens=4)
+    policy = Watched(segments=False)
+    result = run(policy, monkeypatch, "always", num_speculative_tokens=4)
     assert result.stats.drafted_tokens == 0
     assert result.token_ids == alone.token_ids
     assert segment_texts(result.segments) == result.text
-    kinds = {kind for kind, _ in pacing.told}
+    kinds = {kind for kind, _ in policy.told}
     assert kinds == {"written"}
     # The first piece is not told: the target read the prompt in the same pass.
-    assert 0 < sum(count for _, count in pacing.told) < len(result.token_ids)
+    assert 0 < sum(count for _, count in policy.told) < len(result.token_ids)
 
 
 def test_what_is_told_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    pacing = Watched(segments=True, tokens=True)
-    result = run(pacing, monkeypatch, "semantic", num_speculative_tokens=4)
-    assert sum(count for _, count in pacing.told) == len(result.token_ids)
-    assert [kind for kind, _ in pacing.told].count("first") == 1
-    assert pacing.told[0][0] == "first"
+    policy = Watched(segments=True, tokens=True)
+    result = run(policy, monkeypatch, "semantic", num_speculative_tokens=4)
+    assert sum(count for _, count in policy.told) == len(result.token_ids)
+    assert [kind for kind, _ in policy.told].count("first") == 1
+    assert policy.told[0][0] == "first"
 
 
 def test_a_trial_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +95,11 @@ def test_a_trial_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_learned_is_kept_across_requests_of_a_configuration() -> None:
     pair = make_pair()
     adaptive = config(adaptive=True)
-    assert pair.pacing(replace(adaptive, seed=5)) is pair.pacing(adaptive)
-    assert pair.pacing(replace(adaptive, partial_acceptance=True)) is not pair.pacing(adaptive)
-    assert isinstance(pair.pacing(config()), AlwaysSpeculate)
-    for limit in range(1, _MAX_PACINGS + 5):
-        pair.pacing(replace(adaptive, max_new_tokens=limit))
-    assert len(pair._pacings) == _MAX_PACINGS
+    assert pair.speculation_policy(replace(adaptive, seed=5)) is pair.speculation_policy(adaptive)
+    assert pair.speculation_policy(replace(adaptive, partial_acceptance=True)) is not pair.speculation_policy(
+        adaptive
+    )
+    assert isinstance(pair.speculation_policy(config()), AlwaysSpeculate)
+    for limit in range(1, _MAX_POLICIES + 5):
+        pair.speculation_policy(replace(adaptive, max_new_tokens=limit))
+    assert len(pair._policies) == _MAX_POLICIES

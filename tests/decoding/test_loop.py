@@ -12,7 +12,7 @@ import pytest
 
 from semanticspec import RuleConfig, decode, generate, preset
 from semanticspec.config import target_alone
-from semanticspec.decoding.loop import generate_async, segment_texts
+from semanticspec.decoding.generate import generate_async
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.errors import ConfigError, ProbeError, PromptError
@@ -37,6 +37,7 @@ from tests.support.scripted_pairs import (
     draft_says,
     make_pair,
     row,
+    segment_texts,
     target_says,
 )
 from tests.support.vocabularies import make_vocabulary
@@ -281,7 +282,7 @@ def test_pairs_with_different_tokenizers_exchange_text():
 def test_bad_requests_are_refused_before_any_text():
     with pytest.raises(PromptError, match="empty"):
         generate(make_pair(), "  ", config())
-    with pytest.raises(PromptError, match="context holds"):
+    with pytest.raises(PromptError, match="context of 4 tokens must hold"):
         generate(make_pair(max_context_tokens=4), "aaaaaa", config())
     pair = make_pair()
     with pytest.raises(ProbeError, match="draft-probe"):

@@ -19,7 +19,7 @@ from semanticspec import demo
 from semanticspec.benchmark.baselines.transformers_generate import HuggingFaceAssisted
 from semanticspec.commands.main import app
 from semanticspec.config import DecodingConfig
-from semanticspec.decoding.loop import generate
+from semanticspec.decoding.generate import generate
 from semanticspec.demo.gguf import write_pair
 from semanticspec.demo.stories import problems
 from semanticspec.loading import load_pair

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from semanticspec import DecodingConfig, RuleConfig, decode
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.scripted import ScriptedEngine
-from semanticspec.records import (
-    Sampling,
-)
+from semanticspec.records import Sampling, Segment
 from tests.support.vocabularies import make_vocabulary
 
 A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
-
-
 RAW = Sampling(temperature=1.0, top_p=1.0)
 
 
@@ -71,3 +68,8 @@ def config(rule: str = "semantic", **changes) -> DecodingConfig:
 async def collect(pair: Pair, decoding: DecodingConfig):
     async with aclosing(decode(pair, "a", decoding)) as events:
         return [event async for event in events]
+
+
+def segment_texts(segments: Sequence[Segment]) -> str:
+    """The output's text from its segments: all but the rejected ones."""
+    return "".join(segment.text for segment in segments if segment.accepted is not False)

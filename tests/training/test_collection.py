@@ -22,7 +22,7 @@ import torch
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
-from semanticspec.decoding.loop import decode
+from semanticspec.decoding.generate import decode
 from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.features import (

@@ -16,7 +16,7 @@ from semanticspec.config import (
     target_alone,
     with_optimizations,
 )
-from semanticspec.decoding.loop import generate_async
+from semanticspec.decoding.generate import generate_async
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import ConfigError
 from semanticspec.records import Result

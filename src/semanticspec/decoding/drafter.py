@@ -1,108 +1,131 @@
-"""The draft's part of a request: the next segment or several for it, on demand or ahead of time."""
+"""The draft model's part of a request: segments, on demand or ahead of time, and short proposals."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from semanticspec.config import DecodingConfig
-from semanticspec.decoding.adaptive import Pacing, ProposalSize
-from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.adaptive import ProposalSize
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.transcript import Transcript
 from semanticspec.engines.base import derived_seed
-from semanticspec.records import Generation
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A drafted segment on its way to a verdict.
-
-    Attributes:
-        generation: in the draft's own tokens.
-        token_ids: in the target's tokens; fewer where the draft wrote a token the target does not have.
-    """
-
-    generation: Generation
-    token_ids: tuple[int, ...]
-    text: str
+from semanticspec.records import Generation, Stop
 
 
 class Drafter:
-    """Writes segments for one request.
+    """Drafts the segments and proposals of one request."""
 
-    Contexts are the prompt and the output in the draft's tokens; `left` is how many of the target's tokens the output
-    may still have; `num_rejected` chooses the random numbers: a rejected draft and its successor are independent.
-    """
-
-    def __init__(self, pair: Pair, config: DecodingConfig, pacing: Pacing, request_id: str) -> None:
-        self._pair, self._config, self._pacing, self._request_id = pair, config, pacing, request_id
+    def __init__(self, request: RequestContext) -> None:
+        self._request = request
+        config = request.config
         self._size = ProposalSize(config.num_speculative_tokens) if config.drafts_proposals else None
-        self._ahead: asyncio.Task[list[Draft]] | None = None
+        self._ahead: asyncio.Task[Draft | None] | None = None
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the next segments are being written already."""
-        return self._ahead is not None
+    async def next_segment(self, transcript: Transcript) -> Draft | None:
+        """Returns the next drafted segment, which may have been started ahead of time.
 
-    def begin(self, context_ids: list[int], left: int, num_rejected: int) -> None:
-        """Begins what `next_segments` or `drop` ends."""
-        self._ahead = asyncio.create_task(self._segments(context_ids, left, num_rejected))
+        None if speculation does not pay at the moment, if there is no room, or if the draft wrote nothing that the
+        target's vocabulary has.
+        """
+        if self._ahead is None and not self._request.policy.segments_pay():
+            return None
+        with self._request.clock.phase("draft"):
+            if self._ahead is None:
+                draft = await self._segment(transcript.draft_ids, transcript.room, transcript.num_rejected)
+            else:
+                draft, self._ahead = await self._ahead, None
+        if draft is not None:
+            transcript.count_draft(draft)
+        return draft
 
-    async def drop(self) -> None:
-        """Stops what was begun for nothing."""
+    def draft_ahead(self, transcript: Transcript, draft: Draft) -> None:
+        """Starts the segment after `draft` while `draft` is being verified, as if it were accepted."""
+        config, target = self._request.config, self._request.pair.target
+        if not config.overlap or config.adds_token:  # with an added token the next context is not known yet
+            return
+        left = transcript.room - len(draft.token_ids)
+        drafts_on = transcript.thinking_ended or config.speculate_answer
+        answer_follows = not drafts_on and target.segmenter.think_end(draft.token_ids) is not None
+        if left < 1 or answer_follows or draft.token_ids[-1] in target.vocabulary.end_ids:
+            return
+        context_ids = transcript.draft_context(draft.token_ids, draft.generation.token_ids)
+        self._ahead = asyncio.create_task(self._segment(context_ids, left, transcript.num_rejected))
+
+    async def cancel(self) -> None:
+        """Stops a segment that was started ahead of time."""
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait([self._ahead])
             self._ahead = None
 
-    async def next_segments(self, context_ids: list[int], left: int, num_rejected: int) -> list[Draft]:
-        """What was begun, else segments in this context: `num_candidates`, less those that say the same as another.
+    def report(self, *, accepted: bool) -> None:
+        """Reports the verdict on the last segment: it sets the length of the next one under the rule `token`."""
+        if self._size is not None:
+            self._size.report(whole=accepted)
 
-        None if there is no room, or the draft writes nothing that the target has.
+    async def propose(self, transcript: Transcript, num_tokens: int, stop: Stop) -> Draft | None:
+        """Drafts a proposal of up to `num_tokens` tokens for the target to verify. None if there is nothing to propose.
+
+        Args:
+            stop: where the proposal ends, in the draft's tokens.
         """
-        if self._ahead is None:
-            return await self._segments(context_ids, left, num_rejected)
-        drafts, self._ahead = await self._ahead, None
-        return drafts
+        engine = self._request.pair.draft.engine
+        num_tokens = min(num_tokens, engine.info.max_context_tokens - len(transcript.draft_ids))
+        if num_tokens < 1:
+            return None
+        seed = derived_seed(self._request.config.seed, "propose")
+        generation = await self._generate(transcript.draft_ids, num_tokens, stop, seed, distributions=True)
+        ids = tuple(self._request.pair.to_target.ids(generation.token_ids))
+        return Draft(generation, ids) if ids else None
 
-    def note(self, *, whole: bool) -> None:
-        """Takes notice of a draft that was kept whole, or was not."""
-        if self._size is not None:
-            self._size.note(whole=whole)
+    async def _segment(self, context_ids: list[int], left: int, num_rejected: int) -> Draft | None:
+        """Drafts up to the next segment end.
 
-    async def _segments(self, context_ids: list[int], left: int, num_rejected: int) -> list[Draft]:
-        """The draft writes up to the next boundary, or a proposal's length."""
-        model, config = self._pair.draft, self._config
+        Args:
+            context_ids: prompt and output in the draft's tokens.
+            left: how many of the target's tokens the output may still have.
+            num_rejected: selects the random numbers, so that a rejected draft and its successor are independent.
+        """
+        model, config = self._request.pair.draft, self._request.config
         room = model.engine.info.max_context_tokens - len(context_ids)
-        max_tokens = min(config.max_segment_tokens, left, room, self._pacing.segment_limit() or left)
-        if self._size is not None:
-            max_tokens = min(max_tokens, self._size.size)
+        limits = [config.max_segment_tokens, left, room]
+        limits += [limit for limit in (self._request.policy.segment_limit(),) if limit is not None]
+        limits += [self._size.size] if self._size is not None else []
+        max_tokens = min(limits)
         if max_tokens < 1:
-            return []
+            return None
+        distributions = config.rule.needs_distributions or config.accepts_partially
+        seed = derived_seed(config.seed, "draft", num_rejected)
         stop = model.segmenter.stop
-        generations = await model.engine.generate(
+        generation = await self._generate(context_ids, max_tokens, stop, seed, distributions=distributions)
+        generation = await self._cut_after_thinking(context_ids, generation)
+        ids = tuple(self._request.pair.to_target.ids(generation.token_ids)[:left])
+        return Draft(generation, ids) if ids else None
+
+    async def _generate(
+        self, context_ids: list[int], max_tokens: int, stop: Stop, seed: int, *, distributions: bool
+    ) -> Generation:
+        """Generates up to a stop, or up to a token that the target does not have."""
+        (generation,) = await self._request.pair.draft.engine.generate(
             context_ids,
             max_tokens=max_tokens,
-            stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
-            sampling=config.sampling,
-            seed=derived_seed(config.seed, "draft", num_rejected),
-            distributions=config.rule.needs_distributions or config.accepts_partially,
-            request_id=self._request_id,
+            stop=replace(stop, ids=stop.ids | self._request.pair.to_target.unmapped),
+            sampling=self._request.config.sampling,
+            seed=seed,
+            distributions=distributions,
+            request_id=self._request.request_id,
         )
-        drafts: dict[tuple[int, ...], Draft] = {}
-        for generation in generations:
-            kept = await self._cut_after_thinking(context_ids, generation)
-            ids = tuple(self._pair.to_target.ids(kept.token_ids)[:left])
-            if ids and ids not in drafts:
-                drafts[ids] = Draft(kept, ids, self._pair.target.vocabulary.decode(ids))
-        return list(drafts.values())
+        return generation
 
     async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
-        """Ends a segment at `</think>` where the tag is plain text and the draft wrote on behind it."""
-        model = self._pair.draft
+        """Ends a segment at `</think>` where the tag is plain text and the draft wrote past it."""
+        model = self._request.pair.draft
         end = model.segmenter.think_end(generation.token_ids)
         if end is None or end == len(generation.token_ids):
             return generation
         ids = generation.token_ids[:end]
-        (score,) = await model.engine.score(context_ids, [ids], request_id=self._request_id)
+        request_id = self._request.request_id
+        (score,) = await model.engine.score(context_ids, [ids], request_id=request_id)
         rows = generation.distributions[:end] if generation.distributions is not None else None
         return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Protocol
 
 from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_optimizations
-from semanticspec.decoding.adaptive import AlwaysSpeculate, Pacing
+from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
 from semanticspec.records import Reading
@@ -16,7 +16,7 @@ from semanticspec.text.translation import Translation
 from semanticspec.text.vocabulary import Vocabulary
 
 # A server's clients choose configurations: the oldest is forgotten beyond so many.
-_MAX_PACINGS = 64
+_MAX_POLICIES = 64
 
 
 class SemanticProbe(Protocol):
@@ -56,7 +56,7 @@ class Pair:
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
     fitting_probes: tuple[str, ...] = field(default=(), compare=False)
-    _pacings: dict[DecodingConfig, Pacing] = field(
+    _policies: dict[DecodingConfig, AdaptivePolicy] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -122,14 +122,14 @@ class Pair:
         can = self.same_vocabulary and all(engine.info.capabilities.distributions for engine in engines)
         return with_optimizations(config, DEFAULT_OPTIMIZATIONS if can and config.speculate else ())
 
-    def pacing(self, config: DecodingConfig) -> Pacing:
-        """What requests of this configuration have taught so far of whether speculating pays."""
+    def speculation_policy(self, config: DecodingConfig) -> SpeculationPolicy:
+        """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""
         if not config.adaptive:
             return AlwaysSpeculate()
         key = replace(config, seed=0)
-        if key not in self._pacings and len(self._pacings) == _MAX_PACINGS:
-            del self._pacings[next(iter(self._pacings))]
-        return self._pacings.setdefault(key, Pacing())
+        if key not in self._policies and len(self._policies) == _MAX_POLICIES:
+            del self._policies[next(iter(self._policies))]
+        return self._policies.setdefault(key, AdaptivePolicy())
 
     async def aclose(self) -> None:
         """Frees both models."""

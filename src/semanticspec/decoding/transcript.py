@@ -1,61 +1,154 @@
-"""What a request has written so far, in both models' tokens, and where its seconds went."""
+"""The state of one request: its output so far in both models' tokens, its segments, and why it ended."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 
+from semanticspec.config import DecodingConfig
+from semanticspec.decoding.clock import Clock
+from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.pair import Pair
-from semanticspec.records import Author, Event, Stats, TextWritten, ThinkingEnded
+from semanticspec.errors import PromptError
+from semanticspec.records import (
+    Author,
+    Event,
+    Result,
+    Segment,
+    Stats,
+    StopReason,
+    TextWritten,
+    ThinkingEnded,
+    Verdict,
+)
 from semanticspec.text.chat import THINK_END, THINK_START, Prompt
 
 
 class Transcript:
-    """The output of one request, kept as the target's ids, the draft's ids and text.
+    """The output of one request, as token ids of the target, token ids of the draft, and text.
 
     Attributes:
         target_ids, draft_ids: prompt and output, each in the model's own tokens.
-        output_ids: the output in the target's tokens.
-        draft_tokens: how many of them the draft wrote.
+        segments: everything that was decided or written, in order, see `Segment`.
+        num_rejected: drafted segments that were rejected.
+        drafted_tokens: tokens the draft wrote for segments, kept or not, in the target's tokens.
         thinking_ended: `</think>` is in the output.
-        ended: an end-of-text token is in the output.
+        target_finishes: the target writes everything that is left.
+        finish_reason: None while the request runs.
     """
 
-    def __init__(self, pair: Pair, prompt: Prompt, *, with_draft: bool = True) -> None:
-        self._pair = pair
+    def __init__(self, pair: Pair, prompt: Prompt, config: DecodingConfig) -> None:
+        """Renders the prompt.
+
+        Raises:
+            PromptError: the prompt is empty, or leaves no room for an answer.
+        """
+        self._pair, self._config = pair, config
         self.prompt_ids = pair.target.vocabulary.render_prompt(prompt)
         self.target_ids = list(self.prompt_ids)
-        self._with_draft = with_draft
-        self.draft_ids = pair.draft.vocabulary.render_prompt(prompt) if with_draft else []
+        self.draft_ids = pair.draft.vocabulary.render_prompt(prompt) if config.speculate else []
         self._stream = pair.target.vocabulary.new_text_stream(self.prompt_ids)
-        self._opened = pair.target.vocabulary.opens_thinking(self.prompt_ids)
+        self._prompt_opens_thinking = pair.target.vocabulary.opens_thinking(self.prompt_ids)
         self.text = ""
-        self.draft_tokens = 0
-        self.thinking_ended = self.ended = False
+        self.segments: list[Segment] = []
+        self.num_rejected = self.drafted_tokens = self._kept_draft_tokens = 0
+        self.thinking_ended = False
+        self.target_finishes = not config.speculate
+        self.finish_reason: StopReason | None = None
+        self.limit = self._token_limit()
+
+    def _token_limit(self) -> int:
+        """The longest output in tokens: the configured limit, or what the target's context leaves."""
+        prompts = [("target", self._pair.target, self.prompt_ids)]
+        if self._config.speculate:
+            prompts.append(("draft", self._pair.draft, self.draft_ids))
+        for role, model, prompt_ids in prompts:
+            context = model.engine.info.max_context_tokens
+            if len(prompt_ids) >= context:
+                raise PromptError(
+                    f"the prompt has {len(prompt_ids)} tokens, and the {role}'s context of {context} tokens must hold "
+                    "prompt and answer; shorten the prompt"
+                )
+        context = self._pair.target.engine.info.max_context_tokens
+        return min(self._config.max_new_tokens, context - len(self.prompt_ids))
 
     @property
     def output_ids(self) -> list[int]:
+        """The output in the target's tokens."""
         return self.target_ids[len(self.prompt_ids) :]
 
     @property
     def num_output_tokens(self) -> int:
         return len(self.target_ids) - len(self.prompt_ids)
 
+    @property
+    def room(self) -> int:
+        """How many more tokens the output may have."""
+        return self.limit - self.num_output_tokens
+
+    @property
+    def ended(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def at_segment_end(self) -> bool:
+        """Whether the last token ends a segment."""
+        before, last = self.target_ids[-2:]
+        return self._pair.target.segmenter.stop.ends(before, last)
+
+    def count_draft(self, draft: Draft) -> None:
+        """Counts a drafted segment, whatever becomes of it."""
+        self.drafted_tokens += len(draft.token_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids of the target."""
+        return self._pair.target.vocabulary.decode(ids)
+
+    def record_verdict(self, draft: Draft, verdict: Verdict, text: str) -> Segment:
+        """Records the verdict on a drafted segment; its text is not output yet."""
+        segment = Segment(
+            author="draft",
+            text=text,
+            num_tokens=len(draft.token_ids),
+            p_target=verdict.p_target,
+            p_draft=verdict.p_draft,
+            accepted=verdict.accepted,
+            reason=verdict.reason,
+        )
+        self.segments.append(segment)
+        self.num_rejected += not verdict.accepted
+        return segment
+
+    def keep(self, draft: Draft, verdict: Verdict) -> list[Event]:
+        """Appends what a verdict keeps of a drafted segment, then the target's token that follows it, if any."""
+        events: list[Event] = []
+        if verdict.accepted:
+            events += self.append_draft(draft.token_ids, draft.generation.token_ids)
+        elif verdict.num_kept:
+            kept = draft.token_ids[: verdict.num_kept]
+            events += self.append_draft(kept, None)
+            self.record("draft", kept)
+        if verdict.next_id is not None and not self.ended and not self.target_finishes:
+            events += self.append_target([verdict.next_id])
+            self.record("target", [verdict.next_id])
+        return events
+
+    def record(self, author: Author, ids: Sequence[int], proposals: tuple[tuple[int, int], ...] = ()) -> None:
+        """Records output that no verdict was asked for: kept prefixes and what the target wrote."""
+        self.segments.append(Segment(author, self.decode(ids), len(ids), proposals=proposals))
+
     def append_draft(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[Event]:
         """Appends drafted tokens that were kept.
 
         Args:
             ids: in the target's tokens.
-            draft_ids: the same in the draft's, None to translate them.
+            draft_ids: the same in the draft's tokens; None to translate them.
         """
-        self.draft_tokens += len(ids)
+        self._kept_draft_tokens += len(ids)
         self.draft_ids = self.draft_context(ids, draft_ids)
         return self._append("draft", ids)
 
     def draft_context(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[int]:
-        """What `draft_ids` would be with drafted tokens kept; arguments as of `append_draft`."""
+        """Returns `draft_ids` as they would be with drafted tokens kept; arguments as for `append_draft`."""
         if draft_ids is None:
             draft_ids = self._pair.to_draft.context_ids(ids)
         elif self._pair.same_vocabulary:
@@ -63,8 +156,8 @@ class Transcript:
         return [*self.draft_ids, *draft_ids]
 
     def append_target(self, ids: Sequence[int]) -> list[Event]:
-        """Appends tokens the target wrote."""
-        if self._with_draft:
+        """Appends tokens that the target wrote."""
+        if self._config.speculate:
             self.draft_ids += self._pair.to_draft.context_ids(ids)
         return self._append("target", ids)
 
@@ -72,58 +165,52 @@ class Transcript:
         self.target_ids += ids
         text = self._stream.push(ids)
         self.text += text
-        self.ended = bool(ids) and ids[-1] in self._pair.target.vocabulary.end_ids
-        return [TextWritten(author, text, tuple(ids))]
-
-    def notice_thinking_end(self) -> list[Event]:
-        """One event the first time `</think>` is in the output."""
-        if self.thinking_ended or THINK_END not in self.text:
-            return []
-        self.thinking_ended = True
-        return [ThinkingEnded(self.num_output_tokens)]
+        events: list[Event] = [TextWritten(author, text, tuple(ids))]
+        if not self.thinking_ended and THINK_END in self.text:
+            self.thinking_ended = True
+            self.target_finishes = self.target_finishes or not self._config.speculate_answer
+            events.append(ThinkingEnded(self.num_output_tokens))
+        if ids and ids[-1] in self._pair.target.vocabulary.end_ids:
+            self.finish_reason = "stop"
+        elif self.room < 1:
+            self.finish_reason = "length"
+        return events
 
     def split_answer(self) -> tuple[str, str]:
-        """Text before and after `</think>`, without the tags; all is reasoning where there is none."""
+        """Returns the text before and after `</think>`, without the tags; without tags all text is reasoning."""
         reasoning, tag, answer = self.text.partition(THINK_END)
-        if not tag and not self._opened and THINK_START not in reasoning:
+        if not tag and not self._prompt_opens_thinking and THINK_START not in reasoning:
             return self.text, ""
         return reasoning.replace(THINK_START, "", 1).strip("\n"), answer.lstrip("\n")
 
+    def result(self, clock: Clock, *, lossy: bool) -> Result:
+        """The finished request."""
+        assert self.finish_reason is not None
+        reasoning, answer = self.split_answer()
+        return Result(
+            text=self.text,
+            token_ids=tuple(self.output_ids),
+            segments=tuple(self.segments),
+            stats=self.stats(clock),
+            finish_reason=self.finish_reason,
+            lossy=lossy,
+            reasoning=reasoning,
+            answer=answer,
+        )
 
-class Clock:
-    """Wall-clock seconds of one request, by phase.
-
-    Attributes:
-        seconds: so far, by the name of the phase.
-    """
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self.seconds = {"draft": 0.0, "verify": 0.0, "rewrite": 0.0, "probe": 0.0}
-        self._told: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to a phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-    def lap(self, *phases: str) -> float:
-        """Seconds spent in these phases since they were last asked for."""
-        seconds = sum(self.seconds[name] - self._told.get(name, 0.0) for name in phases)
-        self._told.update((name, self.seconds[name]) for name in phases)
-        return seconds
-
-    def stats(self, counts: Stats) -> Stats:
-        """The counts together with the seconds so far."""
-        return replace(
-            counts,
-            wall_s=time.perf_counter() - self._start,
-            draft_s=self.seconds["draft"],
-            verify_s=self.seconds["verify"],
-            rewrite_s=self.seconds["rewrite"],
-            probe_s=self.seconds["probe"],
+    def stats(self, clock: Clock) -> Stats:
+        """Counts and seconds so far."""
+        accepted = [segment.accepted for segment in self.segments]
+        return Stats(
+            prompt_tokens=len(self.prompt_ids),
+            num_tokens=self.num_output_tokens,
+            draft_tokens=self._kept_draft_tokens,
+            drafted_tokens=self.drafted_tokens,
+            segments_accepted=accepted.count(True),
+            segments_rejected=accepted.count(False),
+            wall_s=clock.wall_s,
+            draft_s=clock.seconds["draft"],
+            verify_s=clock.seconds["verify"],
+            rewrite_s=clock.seconds["rewrite"],
+            probe_s=clock.seconds["probe"],
         )

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from semanticspec.config import DecodingConfig, RuleConfig, with_optimizations
-from semanticspec.decoding.acceptance import Evidence
-from semanticspec.decoding.drafter import Draft
-from semanticspec.decoding.loop import Request, result_of
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.generate import decode, result_of
 from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.transcript import Transcript
 from semanticspec.errors import ConfigError, EngineError
-from semanticspec.records import GREEDY, Result, Sampling, Score, Segment, Stop, Verdict
+from semanticspec.records import GREEDY, Generation, Result, Sampling, Stop, Verdict
 from semanticspec.text.chat import THINK_START
 from semanticspec.text.vocabulary import Vocabulary
 
@@ -75,9 +76,11 @@ class SpecReason:
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
-        request = _ScoredRequest(self._pair, replace(self._config, seed=seed), prompt)
-        request.scoring = self._scoring
-        return await result_of(request.events())
+        config = replace(self._config, seed=seed)
+        events = decode(
+            self._pair, prompt, config, verifier=lambda request: ScoreVerifier(request, self._scoring)
+        )
+        return await result_of(events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,11 @@ class _Scoring:
     threshold: float
     reading: Reading
 
-    def score_of(self, reply: Score) -> float:
-        """The score, 0 to 9, from what the target says after the scoring prompt."""
+    def score_of(self, reply: Generation) -> float:
+        """The score, 0 to 9, from the token that the target decodes after the scoring prompt."""
         values = self.prompt.digit_values
         if self.reading == "greedy":
-            assert reply.next_token_id is not None
-            return values.get(reply.next_token_id, 0)
+            return values.get(reply.token_ids[0], 0)
         assert reply.distributions is not None
         row = reply.distributions[0]
         favourites = row.topk(min(_FAVOURITES, len(row))).indices.tolist()
@@ -134,43 +136,37 @@ class _Scoring:
         return sum(value * weight for value, weight in weights.items()) / total if total else 0.0
 
 
-class _ScoredRequest(Request):
-    """Our loop, with the target's score in place of a rule."""
+class ScoreVerifier:
+    """Asks the target for a score of each drafted step."""
 
-    scoring: _Scoring
+    def __init__(self, request: RequestContext, scoring: _Scoring) -> None:
+        self._request, self._scoring = request, scoring
 
-    async def _verify(self, drafts: Sequence[Draft]) -> list[Score]:
-        """The target reads step and scoring prompt over its cached context in one pass, and says one token.
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        """The target prefills step and scoring prompt after its cached context in one pass, and decodes one token.
 
-        A step for whose scoring the target's context has no room is not scored: the target writes on itself.
+        A step that leaves no room for the scoring prompt in the target's context is not scored but rejected.
         """
-        (draft,) = drafts
-        context = [*self.transcript.target_ids, *self._step(draft), *self.scoring.prompt.token_ids]
-        if len(context) >= self.pair.target.engine.info.max_context_tokens:
-            return [Score((), draft.generation.pooled_state)]
-        average = self.scoring.reading == "average"
-        with self.clock.phase("verify"):
-            (reply,) = await self.pair.target.engine.generate(
-                context,
-                max_tokens=1,
-                stop=Stop(),
-                sampling=_RAW if average else GREEDY,
-                distributions=average,
-                request_id=self.request_id,
-            )
-        (next_id,) = reply.token_ids
-        return [Score(reply.logprobs, reply.pooled_state, reply.distributions, next_token_id=next_id)]
-
-    def _judge(self, draft: Draft, score: Score) -> tuple[Verdict, Segment]:
-        value = self.scoring.score_of(score) if score.next_token_id is not None else None
-        accepted = value is not None and value >= self.scoring.threshold
-        reason = "no room" if value is None else f"score {value:g}"
-        verdict = Verdict(accepted, len(draft.token_ids) if accepted else 0, reason)
-        return verdict, self._record(draft, verdict, Evidence(draft.token_ids))
+        engine = self._request.pair.target.engine
+        context = [*transcript.target_ids, *self._step(draft), *self._scoring.prompt.token_ids]
+        if len(context) >= engine.info.max_context_tokens:
+            return Verdict(False, 0, "no room")
+        average = self._scoring.reading == "average"
+        (reply,) = await engine.generate(
+            context,
+            max_tokens=1,
+            stop=Stop(),
+            sampling=_RAW if average else GREEDY,
+            distributions=average,
+            request_id=self._request.request_id,
+        )
+        score = self._scoring.score_of(reply)
+        accepted = score >= self._scoring.threshold
+        return Verdict(accepted, len(draft.token_ids) if accepted else 0, f"score {score:g}")
 
     def _step(self, draft: Draft) -> Sequence[int]:
         """The step without an end of text: the scoring prompt ends the turn itself."""
-        ends = self.pair.target.vocabulary.end_ids
+        ends = self._request.pair.target.vocabulary.end_ids
         return draft.token_ids[:-1] if draft.token_ids[-1] in ends else draft.token_ids
 
 

@@ -7,14 +7,17 @@ theirs. What differs is in docs/baselines.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from semanticspec.config import DecodingConfig, RuleConfig
-from semanticspec.decoding.loop import Request, result_of
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.transcript import Transcript
 from semanticspec.engines.base import derived_seed
-from semanticspec.records import Event, Finished, Generation, Result, Segment, Stop
+from semanticspec.records import Generation, Result, Stop, Verdict
+from semanticspec.text.chat import Prompt
 
 AFFIRMATION = ("yeah", "yes", "final answer", "confident")
 REFLECTION = ("wait", "alternatively", "hold on", "another")
@@ -59,9 +62,8 @@ class SpeculativeThinking:
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
-        request = _WatchedDraft(self._pair, replace(self._config, seed=seed), prompt)
-        request.takeovers = self._takeovers
-        return await result_of(request.events())
+        config = replace(self._config, seed=seed)
+        return await _Run(self._pair, config, prompt, self._takeovers).result()
 
 
 def tone(text: str) -> int:
@@ -77,122 +79,126 @@ def tone(text: str) -> int:
     return 1 if positive > negative else -1
 
 
-class _WatchedDraft(Request):
-    """The draft writes up to a blank line; there it is looked at, and perhaps replaced."""
+class _Run:
+    """One request: the draft writes up to a blank line; there it is inspected, and perhaps replaced."""
 
-    takeovers: Takeovers
+    def __init__(self, pair: Pair, config: DecodingConfig, prompt: Prompt, takeovers: Takeovers) -> None:
+        self._pair, self._config, self._takeovers = pair, config, takeovers
+        self._transcript = Transcript(pair, prompt, config)
+        self._request = RequestContext(pair, config)
+        self._clock = self._request.clock
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """The published loop. See `tone` for what decides."""
-        takeovers = self.takeovers
+    async def result(self) -> Result:
+        """The published loop; see `tone` for what decides."""
+        takeovers, transcript = self._takeovers, self._transcript
         negatives, recap_after, recap_tokens = 0, takeovers.negatives, takeovers.recap_tokens
         at_blank_line = False
-        while self.finish_reason is None:
-            events: list[Event] = []
+        while not transcript.ended:
             if self._draft_room() < 1:
-                events += await self._target(self._room())
+                await self._target(transcript.room)
                 at_blank_line = False
             elif not at_blank_line:
-                events += await self._draft_up_to_blank_line()
+                await self._draft_up_to_blank_line()
                 at_blank_line = self._at_blank_line()
             elif negatives >= recap_after:
-                events += await self._recap(recap_tokens)
+                await self._recap(recap_tokens)
                 at_blank_line, negatives = False, 0
                 recap_tokens = min(recap_tokens + takeovers.more_recap_tokens, takeovers.most_recap_tokens)
                 recap_after = min(recap_after + takeovers.more_negatives, takeovers.most_negatives)
             else:
-                probe = await self._draft(takeovers.probe_tokens, self.pair.draft.segmenter.text_stop)
-                if tone(self.pair.draft.vocabulary.decode(probe.token_ids)) == 0:
-                    events += self._keep_neutral(probe)
+                probe = await self._draft(takeovers.probe_tokens, self._pair.draft.segmenter.text_stop)
+                if tone(self._pair.draft.vocabulary.decode(probe.token_ids)) == 0:
+                    self._keep_neutral(probe)
                     at_blank_line = self._at_blank_line()
                 else:
-                    self._note_replaced(probe)
-                    before = len(self.transcript.text)
-                    events += await self._target(takeovers.probe_tokens)
-                    written = self.transcript.text[before:]
-                    negatives += tone(written) < 0
-                    if self.finish_reason is None and any(word in written.lower() for word in VERIFICATION):
-                        events += await self._target(takeovers.verification_tokens)
+                    negatives += await self._replace(probe)
                     at_blank_line = False
-            for event in events:
-                yield event
-        yield Finished(self._result())
+        return transcript.result(self._clock, lossy=True)
 
-    async def _draft_up_to_blank_line(self) -> list[Event]:
-        """The draft writes unwatched: up to the next blank line, `</think>` or the end of the text."""
-        generation = await self._draft(self.config.max_segment_tokens, self.pair.draft.segmenter.stop)
-        return self._keep_draft(generation, accepted=None)
+    async def _replace(self, probe: Generation) -> bool:
+        """The target writes in place of a probe, and more where it verifies. Returns whether its words are negative."""
+        takeovers, transcript = self._takeovers, self._transcript
+        ids = tuple(self._pair.to_target.ids(probe.token_ids))
+        transcript.record_verdict(Draft(probe, ids), Verdict(False, 0, "reflects"), transcript.decode(ids))
+        before = len(transcript.text)
+        await self._target(takeovers.probe_tokens)
+        written = transcript.text[before:]
+        if not transcript.ended and any(word in written.lower() for word in VERIFICATION):
+            await self._target(takeovers.verification_tokens)
+        return tone(written) < 0
+
+    async def _draft_up_to_blank_line(self) -> None:
+        """The draft writes uninspected: up to the next blank line, `</think>` or the end of the text."""
+        generation = await self._draft(self._config.max_segment_tokens, self._pair.draft.segmenter.stop)
+        self._keep_draft(generation, inspected=False)
 
     async def _draft(self, max_tokens: int, stop: Stop) -> Generation:
-        with self.clock.phase("draft"):
-            (generation,) = await self.pair.draft.engine.generate(
-                self.transcript.draft_ids,
-                max_tokens=min(max_tokens, self._room(), self._draft_room()),
-                stop=replace(stop, ids=stop.ids | self.pair.to_target.unmapped),
-                sampling=self.config.sampling,
-                seed=derived_seed(self.config.seed, "draft", self.num_rejected),
-                request_id=self.request_id,
+        with self._clock.phase("draft"):
+            (generation,) = await self._pair.draft.engine.generate(
+                self._transcript.draft_ids,
+                max_tokens=min(max_tokens, self._transcript.room, self._draft_room()),
+                stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
+                sampling=self._config.sampling,
+                seed=derived_seed(self._config.seed, "draft", self._transcript.num_rejected),
+                request_id=self._request.request_id,
             )
-        self.drafted_tokens += len(self.pair.to_target.ids(generation.token_ids))
+        ids = tuple(self._pair.to_target.ids(generation.token_ids))
+        self._transcript.count_draft(Draft(generation, ids))
         return generation
 
-    def _keep_neutral(self, probe: Generation) -> list[Event]:
-        """Keeps what was looked at, up to its first blank line: there the draft is looked at again."""
-        first = self.pair.draft.segmenter.split(probe.token_ids)[0]
-        return self._keep_draft(replace(probe, token_ids=tuple(first)), accepted=True)
+    def _keep_neutral(self, probe: Generation) -> None:
+        """Keeps what was inspected up to its first blank line, where the draft is inspected again."""
+        first = self._pair.draft.segmenter.split(probe.token_ids)[0]
+        self._keep_draft(replace(probe, token_ids=tuple(first)), inspected=True)
 
-    def _keep_draft(self, generation: Generation, accepted: bool | None) -> list[Event]:
-        ids = self.pair.to_target.ids(generation.token_ids)[: self._room()]
+    def _keep_draft(self, generation: Generation, *, inspected: bool) -> None:
+        transcript = self._transcript
+        ids = tuple(self._pair.to_target.ids(generation.token_ids)[: transcript.room])
         if not ids:  # the draft has only a token that the target lacks
-            self.target_finishes = True
-            return []
-        text = self.pair.target.vocabulary.decode(ids)
-        self.segments.append(
-            Segment("draft", text, len(ids), accepted=accepted, reason="neutral" if accepted else "")
-        )
-        return self.transcript.append_draft(ids, generation.token_ids) + self._after_append()
+            transcript.target_finishes = True
+            return
+        if inspected:
+            verdict = Verdict(True, len(ids), "neutral")
+            transcript.record_verdict(Draft(generation, ids), verdict, transcript.decode(ids))
+        else:
+            transcript.record("draft", ids)
+        transcript.append_draft(ids, generation.token_ids)
 
-    def _note_replaced(self, probe: Generation) -> None:
-        ids = self.pair.to_target.ids(probe.token_ids)
-        text = self.pair.target.vocabulary.decode(ids)
-        self.segments.append(Segment("draft", text, len(ids), accepted=False, reason="reflects"))
-        self.num_rejected += 1
+    async def _recap(self, num_tokens: int) -> None:
+        """Puts the words of a recap into the text; the target continues from there."""
+        vocabulary = self._pair.target.vocabulary
+        self._keep_target(vocabulary.encode(self._takeovers.recap_words)[: self._transcript.room])
+        if not self._transcript.ended:
+            await self._target(num_tokens)
 
-    async def _recap(self, num_tokens: int) -> list[Event]:
-        """Puts the words of a recap into the text and has the target go on from there."""
-        words = self.pair.target.vocabulary.encode(self.takeovers.recap_words)[: self._room()]
-        events = self._keep_target(words)
-        return events if self.finish_reason else events + await self._target(num_tokens)
-
-    async def _target(self, num_tokens: int) -> list[Event]:
+    async def _target(self, num_tokens: int) -> None:
         """The target writes so many tokens, across blank lines."""
-        model = self.pair.target
-        with self.clock.phase("rewrite"):
+        model = self._pair.target
+        with self._clock.phase("rewrite"):
             (generation,) = await model.engine.generate(
-                self.transcript.target_ids,
-                max_tokens=min(num_tokens, self._room()),
+                self._transcript.target_ids,
+                max_tokens=min(num_tokens, self._transcript.room),
                 stop=model.segmenter.text_stop,
-                sampling=self.config.sampling,
-                seed=self.target_seed,
-                request_id=self.request_id,
+                sampling=self._config.sampling,
+                seed=self._request.target_seed,
+                request_id=self._request.request_id,
             )
-        return self._keep_target(generation.token_ids)
+        self._keep_target(generation.token_ids)
 
-    def _keep_target(self, ids: Sequence[int]) -> list[Event]:
-        self.segments.append(Segment("target", self.pair.target.vocabulary.decode(ids), len(ids)))
-        return self.transcript.append_target(ids) + self._after_append()
+    def _keep_target(self, ids: Sequence[int]) -> None:
+        self._transcript.record("target", ids)
+        self._transcript.append_target(ids)
 
     def _at_blank_line(self) -> bool:
-        segmenter, ids = self.pair.target.segmenter, self.transcript.output_ids
-        if len(ids) < 1 or self.finish_reason is not None:
+        segmenter, ids = self._pair.target.segmenter, self._transcript.output_ids
+        if not ids or self._transcript.ended:
             return False
-        pair_end = (
-            len(ids) > 1 and ids[-1] in segmenter.stop.pair_second and ids[-2] in segmenter.stop.pair_first
-        )
+        stop = segmenter.stop
+        pair_end = len(ids) > 1 and ids[-1] in stop.pair_second and ids[-2] in stop.pair_first
         return ids[-1] in segmenter.boundary_ids or pair_end
 
     def _draft_room(self) -> int:
         """How many tokens the draft can still write; 0 leaves the rest to the target."""
-        if self.target_finishes:
+        if self._transcript.target_finishes:
             return 0
-        return self.pair.draft.engine.info.max_context_tokens - len(self.transcript.draft_ids)
+        return self._pair.draft.engine.info.max_context_tokens - len(self._transcript.draft_ids)

@@ -12,15 +12,16 @@ import functools
 import importlib.util
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from semanticspec.config import DecodingConfig, target_alone
-from semanticspec.decoding.loop import Request, result_of
+from semanticspec.decoding.clock import Clock
 from semanticspec.decoding.pair import Model, Pair
+from semanticspec.decoding.transcript import Transcript
 from semanticspec.errors import ConfigError, EngineError
-from semanticspec.records import Event, Finished, Result, Sampling, Segment
+from semanticspec.records import Result, Sampling
 
 T = TypeVar("T")
 
@@ -49,10 +50,8 @@ class HuggingFaceTarget:
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
-        request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
-        return await request.answer(
-            self._engine, lambda model: request.write(_View.of(model, request.cancelled))
-        )
+        run = _Run(self._pair, replace(self._config, seed=seed), prompt)
+        return await run.result(self._engine, lambda model: run.write(_View.of(model, run.cancelled)))
 
 
 class HuggingFaceAssisted:
@@ -100,17 +99,17 @@ class HuggingFaceAssisted:
         draft_model = self._loaded_draft
         if isinstance(engine, RunsTransformers):
             draft_model = await engine.run_with_model(lambda model: model)
-        request = _Generation(self._pair, replace(self._config, seed=seed), prompt)
+        run = _Run(self._pair, replace(self._config, seed=seed), prompt)
 
         def write(model: Any) -> list[int]:
             width, options = self._for_assistant(_width(model), _width(draft_model))
-            target = _View.of(model, request.cancelled)
-            draft = _View.of(draft_model, request.cancelled, width)
-            ids = request.write(target, assistant_model=draft.model, **options)
-            request.note(draft, target, len(ids))
+            target = _View.of(model, run.cancelled)
+            draft = _View.of(draft_model, run.cancelled, width)
+            ids = run.write(target, assistant_model=draft.model, **options)
+            run.count(draft, target, len(ids))
             return ids
 
-        return await request.answer(self._engine, write)
+        return await run.result(self._engine, write)
 
     def _for_assistant(self, width: int, draft_width: int) -> tuple[int, dict[str, Any]]:
         """How many tokens the draft shall seem to have, and the further arguments of `generate`.
@@ -136,37 +135,45 @@ class HuggingFaceAssisted:
         }
 
 
-class _Generation(Request):
-    """A request that `generate` of transformers answers in one piece."""
+class _Run:
+    """One request that `generate` of transformers answers in one call."""
 
     def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
-        super().__init__(pair, config, prompt)
         self.cancelled = threading.Event()
+        self._pair, self._config, self._clock = pair, config, Clock()
+        self._transcript = Transcript(pair, prompt, config)
         self._counted: dict[str, Any] = {}
 
-    async def answer(self, engine: RunsTransformers, write: Callable[[Any], list[int]]) -> Result:
-        """Has `write` make the output's ids with the target, on its engine's thread."""
+    async def result(self, engine: RunsTransformers, write: Callable[[Any], list[int]]) -> Result:
+        """Has `write` produce the output's ids with the target, on its engine's thread."""
         try:
-            return await result_of(self._events_of(engine.run_with_model(write)))
+            with self._clock.phase("rewrite"):
+                ids = await engine.run_with_model(write)
         finally:
             self.cancelled.set()
+        transcript = self._transcript
+        transcript.append_target(ids)
+        transcript.record("target", ids)
+        transcript.finish_reason = transcript.finish_reason or "length"
+        result = transcript.result(self._clock, lossy=False)
+        return replace(result, stats=replace(result.stats, **self._counted))
 
     def write(self, target: _View, **options: Any) -> list[int]:
-        """The output's ids, end of text included. Runs on the engine's thread."""
+        """Returns the output's ids, end of text included. Runs on the engine's thread."""
         import torch
 
         from semanticspec.output.quiet import quiet
 
-        vocabulary = self.pair.target.vocabulary
-        prompt = torch.tensor([self.transcript.prompt_ids], device=target.model.device)
+        vocabulary = self._pair.target.vocabulary
+        prompt = torch.tensor([self._transcript.prompt_ids], device=target.model.device)
         device = prompt.device
         with quiet(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(self._config.seed)
             sequences = target.model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
-                max_new_tokens=self.limit,
-                **_sampling_options(self.config.sampling),
+                max_new_tokens=self._transcript.limit,
+                **_sampling_options(self._config.sampling),
                 eos_token_id=sorted(vocabulary.end_ids),
                 pad_token_id=vocabulary.end_id,
                 **options,
@@ -174,35 +181,19 @@ class _Generation(Request):
         ids: list[int] = sequences[0, prompt.shape[1] :].tolist()
         return ids
 
-    def note(self, draft: _View, target: _View, num_tokens: int) -> None:
+    def count(self, draft: _View, target: _View, num_tokens: int) -> None:
         """Takes the figures of assisted generation from the two models' passes.
 
         Every round is one pass of the target over the drafted tokens and the one before them (the first: over the
         prompt), and adds the drafted tokens it keeps and one of the target's.
         """
         rounds = target.num_passes
-        drafted = target.num_tokens - len(self.transcript.prompt_ids) - (rounds - 1)
+        drafted = target.num_tokens - len(self._transcript.prompt_ids) - (rounds - 1)
         self._counted = {"draft_tokens": max(0, num_tokens - rounds), "drafted_tokens": drafted}
         if target.model.device.type == "cpu":
             self._counted |= {"draft_s": draft.seconds, "verify_s": target.seconds, "rewrite_s": 0.0}
         else:
             self._counted |= {"rewrite_s": 0.0}
-
-    async def _events_of(self, ids: Awaitable[list[int]]) -> AsyncGenerator[Event, None]:
-        with self.clock.phase("rewrite"):
-            written = await ids
-        for event in self.transcript.append_target(written):
-            yield event
-        text = self.pair.target.vocabulary.decode(written)
-        self.segments.append(Segment("target", text, len(written)))
-        for event in self._after_append():
-            yield event
-        self.finish_reason = self.finish_reason or "length"
-        yield Finished(self._result())
-
-    def _result(self) -> Result:
-        result = super()._result()
-        return replace(result, stats=replace(result.stats, **self._counted))
 
 
 def _sampling_options(sampling: Sampling) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
 
 def predicted_s(plan: Plan, terms: Terms) -> float:
     """Seconds of a plan. Overlap counts as if target and draft each had a device of its own."""
-    seconds = terms.prompt_s if plan.with_draft else terms.target_prompt_s
+    seconds = terms.prompt_s if plan.config.speculate else terms.target_prompt_s
     for turn, following in zip_longest(plan.turns, plan.turns[1:]):
         seconds += _turn_s(turn, terms)
-        if plan.overlap and turn.judged and turn.accepted and following is not None:
+        if plan.config.overlap and turn.judged and turn.accepted and following is not None:
             seconds -= min(terms.reading_s(turn.drafted), following.drafted * terms.drafted_token_s)
     return seconds
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 
 from semanticspec.benchmark.replay.options import REPLAYED_OPTIMIZATIONS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
-from semanticspec.config import DecodingConfig, with_optimizations
+from semanticspec.config import DecodingConfig, RuleConfig, target_alone, with_optimizations
 from semanticspec.config import optimization_names as known_names
 from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.errors import ConfigError
@@ -67,19 +67,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All calls of a request.
+    """All turns of a request.
 
     Attributes:
-        with_draft: whether the draft takes part at all.
-        distributions: whether drafting has to keep them, as the loop's `partial_acceptance` does.
-        overlap: whether the draft writes the next segment while the target reads one.
+        config: what the loop is configured as.
     """
 
     prompt_tokens: int
     turns: tuple[Turn, ...]
-    with_draft: bool = True
-    distributions: bool = False
-    overlap: bool = False
+    config: DecodingConfig
 
     def counts(self) -> Counts:
         """What the calls add up to."""
@@ -111,25 +107,32 @@ def optimization_names(text: str) -> tuple[str, ...]:
 
 def target_plan(trace: Trace) -> Plan:
     """The target alone writes as many tokens as the trace has."""
-    return Plan(trace.prompt_tokens, (Turn(streamed=trace.num_tokens),), with_draft=False)
+    return Plan(trace.prompt_tokens, (Turn(streamed=trace.num_tokens),), target_alone(DecodingConfig()))
 
 
 def loop_plan(trace: Trace, optimizations: Sequence[str], acceptance: float | None, seed: int) -> Plan:
     """The loop with these optimizations. All plans of a trace give outputs of one length.
 
-    Without the optimization `prefix` nothing is kept of a rejected segment: the target writes that beginning too.
+    Without partial acceptance nothing is kept of a rejected segment: the target writes that prefix too.
 
     Args:
-        acceptance: probability of a proposed token to be kept, where the trace does not say; may be None if it does,
+        acceptance: probability that a proposed token is kept, where the trace does not say; may be None if it does,
             or if nothing is proposed.
 
     Raises:
         ConfigError: the acceptance is needed and not given.
     """
-    config = with_optimizations(DecodingConfig(), optimizations)
+    config = replace(
+        with_optimizations(DecodingConfig(), optimizations),
+        rule=RuleConfig("always"),
+        max_segment_tokens=max(1, *(step.drafted for step in trace.steps)),
+        speculate_answer=True,  # whether the target writes the answer is part of the trace
+        bonus_token=any(step.bonus for step in trace.steps),
+        judge_think_end=not any(step.drafted and step.accepted is None for step in trace.steps),
+    )
     proposer = _Proposer(config.num_speculative_tokens, acceptance, Random(f"{seed}:{trace.name}"))
     turns = tuple(_turn(step, config, proposer) for step in trace.steps)
-    return Plan(trace.prompt_tokens, turns, distributions=config.partial_acceptance, overlap=config.overlap)
+    return Plan(trace.prompt_tokens, turns, config)
 
 
 def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
@@ -168,9 +171,12 @@ class _Proposer:
         left, known = num_tokens, iter(recorded)
         while left > 0:
             proposed, kept = next(known, None) or self._drawn(left)
-            kept = min(kept, left)
+            proposed = min(
+                proposed, self._size.size
+            )  # after other turns than the recorded ones it may be smaller
+            kept = min(kept, proposed, left)
             if proposed:
-                self._size.note(whole=kept == proposed)
+                self._size.report(whole=kept == proposed)
             yield proposed, kept
             left -= min(kept + 1, left)
 

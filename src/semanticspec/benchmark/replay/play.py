@@ -1,29 +1,35 @@
-"""Playing a plan on two engines: every call is the one that the decoding loop would make, and is timed.
+"""Plays a plan: the real decoding loop on two engines, with the plan's decisions in place of its own.
 
-The texts mean nothing: the engines sample from random weights and stop at no boundary, so that every call is as long
-as the plan says. Left out are the probes (two small perceptrons) and text: nothing is decoded.
+The models have random weights, so their text means nothing. Engines are wrapped so that each call is as long as the
+plan says and segments end where it says; verifiers do their work and then return the planned verdict. Probes are left
+out (two small perceptrons).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
 from semanticspec.benchmark.replay.plan import Counts, Plan, Turn
-from semanticspec.decoding.acceptance import Evidence, decide
-from semanticspec.decoding.transcript import Clock
-from semanticspec.decoding.writer import TOKEN_RULE
-from semanticspec.engines.base import Engine, Forgetting, TokenChunk
+from semanticspec.benchmark.replay.vocabulary import BOUNDARY, PLAIN, THINK_END, synthetic_vocabulary
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.generate import decode, result_of
+from semanticspec.decoding.pair import Model, Pair
+from semanticspec.decoding.transcript import Transcript
+from semanticspec.decoding.verifiers import RULES, make_proposal_verifier, make_verifier
+from semanticspec.decoding.verifiers.base import Verifier
+from semanticspec.engines.base import Engine, EngineInfo, Forgetting, TokenChunk, derived_seed
 from semanticspec.errors import EngineError
-from semanticspec.records import Generation, Sampling, Score, Stop
+from semanticspec.records import Generation, Result, Score, Stop, Verdict
+from semanticspec.text.chat import PlainText
 
 PHASES = ("prompt_s", "draft_s", "verify_s", "rewrite_s")
-_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,8 @@ class Play:
     """What one plan took.
 
     Attributes:
-        prompt_s: the models' reading of the prompt. draft_s: waiting for drafted segments. verify_s: the target's
-            reading of them, for a beginning to keep too. rewrite_s: all that the target writes, proposals and their
-            checks included.
+        prompt_s: both models' prefill of the prompt. draft_s: waiting for drafted segments. verify_s: verification,
+            partial acceptance included. rewrite_s: everything the target writes, token-level speculation included.
         counts: what was really done, counted from the engines' answers.
         verified: tokens and seconds of every verification.
     """
@@ -59,190 +64,225 @@ async def play(plan: Plan, target: Engine, draft: Engine, seed: int = 0) -> Play
     """Plays a plan from empty caches.
 
     Raises:
-        EngineError: an engine failed, or the text does not fit a model's context.
+        EngineError: an engine failed, the text does not fit a model's context, or the loop did something else than
+            the plan says.
     """
     for engine in (target, draft):
         if isinstance(engine, Forgetting):
             await engine.forget()
-    return await _Player(plan, target, draft, seed).run()
+    script = Script.of(plan, seed)
+    size = min(target.info.vocabulary_size, draft.info.vocabulary_size)
+    vocabulary = synthetic_vocabulary(size)
+    random = Random(seed)
+    # Two tokens at least: the prefill scores the last one after the others.
+    prompt_ids = [random.randrange(PLAIN, size) for _ in range(max(2, plan.prompt_tokens))]
+    prompt = PlainText(vocabulary.decode(prompt_ids))
+    script.prompt_tokens = len(prompt_ids)
+    start = time.perf_counter()
+    for engine in (target, draft) if plan.config.speculate else (target,):
+        await engine.score(prompt_ids[:-1], [prompt_ids[-1:]], request_id="replay")
+    prompt_s = time.perf_counter() - start
+    pair = Pair(
+        Model(PlannedEngine(target, script, size), vocabulary),
+        Model(PlannedEngine(draft, script, size), vocabulary),
+    )
+    config = replace(plan.config, seed=seed, max_new_tokens=plan.counts().num_tokens)
+    events = decode(
+        pair,
+        prompt,
+        config,
+        verifier=lambda request: PlannedVerifier(request, script),
+        proposal_verifier=lambda request: PlannedProposalVerifier(request, script),
+        request_id="replay",
+    )
+    result = await result_of(events)
+    wall_s = time.perf_counter() - start
+    counts = script.counts(result)
+    if counts != plan.counts():
+        raise EngineError(f"the replay did {counts} where its plan says {plan.counts()}")
+    stats = result.stats
+    verified = tuple(script.verified)
+    return Play(wall_s, prompt_s, stats.draft_s, stats.verify_s, stats.rewrite_s, counts, verified)
 
 
-class _Player:
-    """One play. Follows `decoding.Request` call by call, with the plan's decisions in place of its own."""
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A planned proposal: how many tokens, how many of them are kept, and how many the segment still needs."""
 
-    def __init__(self, plan: Plan, target: Engine, draft: Engine, seed: int) -> None:
-        self.plan, self.target, self.draft, self.seed = plan, target, draft, seed
-        self.random = Random(seed)
-        self.target_ids = self._prompt_ids()
-        self.draft_ids = list(self.target_ids)
-        self.clock = Clock()
-        self.counted = dict.fromkeys(asdict(Counts()), 0)
-        self.verified: list[tuple[int, float]] = []
-        self.ahead: asyncio.Task[Generation] | None = None
+    proposed: int
+    kept: int
+    left: int
 
-    async def run(self) -> Play:
-        start = time.perf_counter()
-        await self._read_prompt()
-        prompt_s = time.perf_counter() - start
-        try:
-            for index, turn in enumerate(self.plan.turns):
-                await self._take(turn, self.plan.turns[index + 1 : index + 2])
-        finally:
-            await self._drop_ahead()
-        wall_s = time.perf_counter() - start
-        spent = self.clock.seconds
-        counts = Counts(**self.counted)
-        if counts != self.plan.counts():
-            raise EngineError(f"the replay did {counts} where its plan says {self.plan.counts()}")
-        return Play(
-            wall_s, prompt_s, spent["draft"], spent["verify"], spent["rewrite"], counts, tuple(self.verified)
+
+@dataclass
+class Script:
+    """A plan by position in the output, and what was done of it.
+
+    Attributes:
+        turns: turns with a drafted segment, by the position where it starts.
+        proposals, streams: what the target writes, by position; streams in tokens.
+        propose_seed: the seed by which a proposal is told from a segment.
+    """
+
+    propose_seed: int
+    overlap: bool
+    turns: dict[int, Turn] = field(default_factory=dict)
+    proposals: dict[int, Proposal] = field(default_factory=dict)
+    streams: dict[int, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    verified: list[tuple[int, float]] = field(default_factory=list)
+    checks: int = 0
+    decoded_tokens: int = 0
+
+    @classmethod
+    def of(cls, plan: Plan, seed: int) -> Script:
+        script = cls(derived_seed(seed, "propose"), plan.config.overlap)
+        position = 0
+        for turn in plan.turns:
+            if turn.drafted:
+                script.turns[position] = turn
+            position += turn.kept + turn.free
+            if turn.streamed:
+                script.streams[position] = turn.streamed
+                position += turn.streamed
+            left = turn.proposed_out
+            for proposed, kept in turn.proposals:
+                script.proposals[position] = Proposal(proposed, kept, left)
+                step = min(kept + 1, left)
+                position, left = position + step, left - step
+        return script
+
+    def segment_tokens(self, position: int) -> int:
+        """Length of the segment to draft at a position; 0 where the target writes unasked."""
+        if position in self.turns:
+            return self.turns[position].drafted
+        if not self.overlap or position in self.streams or position in self.proposals:
+            return 0
+        # Drafted ahead after a segment that will be rejected: as long as the next one, and dropped.
+        starts = list(self.turns)
+        place = bisect_left(starts, position)
+        return self.turns[starts[place]].drafted if place < len(starts) else 0
+
+    def counts(self, result: Result) -> Counts:
+        """What was really done."""
+        sizes = [proposed for segment in result.segments for proposed, _ in segment.proposals]
+        return Counts(
+            num_tokens=result.stats.num_tokens,
+            draft_tokens=result.stats.draft_tokens,
+            drafted_tokens=result.stats.drafted_tokens,
+            proposed_tokens=sum(sizes),
+            verify_passes=len(self.verified),
+            checks=self.checks,
+            streamed_tokens=self.decoded_tokens,
         )
 
-    async def _take(self, turn: Turn, following: Sequence[Turn]) -> None:
-        """One turn of the loop."""
-        if turn.drafted:
-            await self._segment(turn, following[0].drafted if following else 0)
-        if turn.streamed:
-            with self.clock.phase("rewrite"):
-                await self._stream(turn.streamed)
-        left = turn.proposed_out
-        for proposed, kept in turn.proposals:
-            with self.clock.phase("rewrite"):
-                left -= await self._propose(proposed, kept, left)
 
-    async def _segment(self, turn: Turn, next_drafted: int) -> None:
-        """Drafts a segment, has it read, keeps of it what the plan says."""
-        with self.clock.phase("draft"):
-            if self.ahead is not None:
-                generation, self.ahead = await self.ahead, None
-            else:
-                generation = await self._draft(self.draft_ids, turn.drafted, self.plan.distributions)
-        self.counted["drafted_tokens"] += len(generation.token_ids)
-        if not turn.judged:
-            return
-        ids = _known(generation.token_ids, self.target)
-        if self.plan.overlap and next_drafted:
-            context = [*self.draft_ids, *generation.token_ids]
-            self.ahead = asyncio.create_task(self._draft(context, next_drafted, self.plan.distributions))
-        score = await self._verify(ids, bonus=turn.accepted and turn.free > 0)
-        next_id = score.next_token_id or 0
-        if turn.checked:
-            with self.clock.phase("verify"):
-                next_id = self._check(ids, generation, score)
-        self._append(generation.token_ids[: turn.kept], ids[: turn.kept], by_draft=True)
-        if turn.free:
-            self._append_target([next_id])
-        if not turn.accepted:
-            await self._drop_ahead()
+class PlannedEngine:
+    """An engine whose calls are as long as the script says; only the last token of a call can end a segment."""
 
-    async def _draft(self, context_ids: list[int], num_tokens: int, distributions: bool) -> Generation:
-        (generation,) = await self.draft.generate(
-            context_ids,
-            max_tokens=num_tokens,
-            stop=Stop(),
-            sampling=_SAMPLING,
-            seed=self.seed,
-            distributions=distributions,
-            request_id="replay",
+    def __init__(self, engine: Engine, script: Script, vocabulary_size: int) -> None:
+        self._engine, self._script, self._size = engine, script, vocabulary_size
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    async def generate(
+        self, context_ids: Sequence[int], *, max_tokens: int, stop: Stop, seed: int = 0, **options: Any
+    ) -> list[Generation]:
+        """Generates a segment, a proposal, or one token of the target."""
+        position = len(context_ids) - self._script.prompt_tokens
+        num_tokens, last_id = self._planned(position, seed)
+        if num_tokens == 0:
+            return [Generation((), _no_state(), None, (), "stop")]
+        (generation,) = await self._engine.generate(
+            context_ids, max_tokens=min(num_tokens, max_tokens), stop=Stop(), seed=seed, **options
         )
-        return generation
+        ids = self._plain(generation.token_ids)
+        if last_id is not None:
+            ids[-1] = last_id
+        return [replace(generation, token_ids=tuple(ids))]
 
-    async def _verify(self, ids: list[int], *, bonus: bool) -> Score:
-        """The target reads a segment, and draws the token it would go on with where that is asked for."""
-        start = time.perf_counter()
-        with self.clock.phase("verify"):
-            score = await self._read(ids, draws=bonus, distributions=self.plan.distributions)
-        self.verified.append((len(score.logprobs), time.perf_counter() - start))
-        self.counted["verify_passes"] += 1
-        return score
+    def _planned(self, position: int, seed: int) -> tuple[int, int | None]:
+        """How many tokens to generate, and the id of the last one where it must be a certain one."""
+        script = self._script
+        proposal = script.proposals.get(position)
+        if seed == script.propose_seed:
+            assert proposal is not None
+            return proposal.proposed, BOUNDARY if proposal.kept >= proposal.left else None
+        if proposal is not None and proposal.proposed == 0 and position not in script.turns:
+            script.decoded_tokens += 1  # the draft had nothing to propose
+            return 1, BOUNDARY if proposal.left == 1 else None
+        turn = script.turns.get(position)
+        judged = turn is None or turn.judged
+        return script.segment_tokens(position), BOUNDARY if judged else THINK_END
 
-    async def _read(self, ids: list[int], *, draws: bool, distributions: bool) -> Score:
-        (score,) = await self.target.score(
-            self.target_ids,
-            [ids],
-            sampling=_SAMPLING if draws or distributions else None,
-            seed=self.seed,
-            distributions=distributions,
-            request_id="replay",
-        )
-        return score
-
-    def _check(self, ids: list[int], proposal: Generation, score: Score) -> int:
-        """The token rule looks at tokens that the target has read; returns a token to go on with.
-
-        What the rule finds in random weights is dropped, the plan has the decision. It looks at fewer tokens than it
-        would with real ones, since the first of them mostly fails.
-        """
-        evidence = Evidence(
-            tuple(ids),
-            target_distributions=score.distributions,
-            draft_distributions=proposal.distributions,
-        )
-        verdict = decide(TOKEN_RULE, evidence, self.random)
-        self.counted["checks"] += 1
-        found = score.next_token_id if verdict.replacement_id is None else verdict.replacement_id
-        return found or 0
-
-    async def _propose(self, proposed: int, kept: int, left: int) -> int:
-        """One proposal of the draft and its check; returns how many tokens of the output it gave."""
-        if not proposed:
-            await self._stream(1)
-            return 1
-        proposal = await self._draft(self.draft_ids, proposed, distributions=True)
-        self.counted["proposed_tokens"] += len(proposal.token_ids)
-        ids = _known(proposal.token_ids, self.target)
-        score = await self._read(ids, draws=True, distributions=True)
-        next_id = self._check(ids, proposal, score)
-        self._append(proposal.token_ids[:kept], ids[:kept], by_draft=False)
-        if kept < left:
-            self._append_target([next_id])
-        return min(kept + 1, left)
-
-    async def _stream(self, num_tokens: int) -> None:
-        """The target writes so many tokens."""
-        stream = self.target.stream(
-            self.target_ids,
-            max_tokens=num_tokens,
-            stop=Stop(),
-            sampling=_SAMPLING,
-            seed=self.seed,
-            request_id="replay",
-        )
+    async def stream(
+        self, context_ids: Sequence[int], *, max_tokens: int, stop: Stop, **options: Any
+    ) -> AsyncIterator[TokenChunk | Generation]:
+        """Streams as many tokens as planned."""
+        left = min(self._script.streams[len(context_ids) - self._script.prompt_tokens], max_tokens)
+        stream = self._engine.stream(context_ids, max_tokens=left, stop=Stop(), **options)
         async with aclosing(stream) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                if isinstance(chunk, TokenChunk):
-                    self._append_target(chunk.token_ids)
-                    self.counted["streamed_tokens"] += len(chunk.token_ids)
+                if not isinstance(chunk, TokenChunk):
+                    continue
+                ids = self._plain(chunk.token_ids)
+                left -= len(ids)
+                self._script.decoded_tokens += len(ids)
+                if left == 0:
+                    ids[-1] = BOUNDARY
+                yield TokenChunk(tuple(ids))
 
-    def _append_target(self, ids: Sequence[int]) -> None:
-        self._append(_known(ids, self.draft), list(ids), by_draft=False)
+    async def score(
+        self, context_ids: Sequence[int], continuations: Sequence[Sequence[int]], **options: Any
+    ) -> list[Score]:
+        return await self._engine.score(context_ids, continuations, **options)
 
-    def _append(self, draft_ids: Sequence[int], target_ids: Sequence[int], *, by_draft: bool) -> None:
-        """Appends tokens to both contexts, in the ids of each."""
-        self.draft_ids += draft_ids
-        self.target_ids += target_ids
-        self.counted["num_tokens"] += len(target_ids)
-        self.counted["draft_tokens"] += len(target_ids) if by_draft else 0
+    async def aclose(self) -> None:
+        await self._engine.aclose()
 
-    async def _read_prompt(self) -> None:
-        """Both read the prompt first, so that no other phase holds it; the loop's first calls would."""
-        *context, last = self.target_ids
-        for engine in (self.target, self.draft) if self.plan.with_draft else (self.target,):
-            await engine.score(context, [[last]], request_id="replay")
-
-    async def _drop_ahead(self) -> None:
-        """Stops a draft that was begun for nothing."""
-        if self.ahead is not None:
-            self.ahead.cancel()
-            await asyncio.wait([self.ahead])
-            self.ahead = None
-
-    def _prompt_ids(self) -> list[int]:
-        """Random ids that both models know; two at least, for one is read after the other."""
-        known = min(self.target.info.vocabulary_size, self.draft.info.vocabulary_size)
-        return [self.random.randrange(known) for _ in range(max(2, self.plan.prompt_tokens))]
+    def _plain(self, ids: Sequence[int]) -> list[int]:
+        """Ids that both models have and that end nothing."""
+        return [max(i % self._size, PLAIN) for i in ids]
 
 
-def _known(ids: Sequence[int], engine: Engine) -> list[int]:
-    """Ids that the engine's model has a row for: vocabularies of one family differ by their padding."""
-    return [i % engine.info.vocabulary_size for i in ids]
+class PlannedVerifier:
+    """Verifies a segment as the loop does, then returns the planned verdict."""
+
+    def __init__(self, request: RequestContext, script: Script) -> None:
+        self._script = script
+        self._by_verdict: dict[bool, Verifier] = {
+            accepted: make_verifier(request, RULES["always" if accepted else "never"](request))
+            for accepted in (True, False)
+        }
+
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        turn = self._script.turns[transcript.num_output_tokens]
+        start = time.perf_counter()
+        await self._by_verdict[turn.accepted].verify(transcript, draft)
+        self._script.verified.append((len(draft.token_ids), time.perf_counter() - start))
+        self._script.checks += turn.checked
+        completes = not turn.accepted and not turn.streamed and not turn.proposals
+        next_id = (BOUNDARY if completes else PLAIN) if turn.free else None
+        return Verdict(turn.accepted, turn.kept, "replayed", next_id)
+
+
+class PlannedProposalVerifier:
+    """Verifies a proposal as the loop does, then returns the planned verdict."""
+
+    def __init__(self, request: RequestContext, script: Script) -> None:
+        self._script, self._verifier = script, make_proposal_verifier(request)
+
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        plan = self._script.proposals[transcript.num_output_tokens]
+        await self._verifier.verify(transcript, draft)
+        self._script.checks += 1
+        next_id = BOUNDARY if plan.kept + 1 >= plan.left else PLAIN
+        return Verdict(plan.kept == plan.proposed, plan.kept, "replayed", next_id)
+
+
+def _no_state() -> Any:
+    import torch
+
+    return torch.zeros(0)

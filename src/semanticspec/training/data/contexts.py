@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from semanticspec.config import DecodingConfig, RuleConfig, target_alone
-from semanticspec.decoding.loop import decode
+from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import derived_seed, position_uniform
 from semanticspec.errors import ConfigError

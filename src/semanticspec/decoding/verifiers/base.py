@@ -1,0 +1,31 @@
+"""What decides on a draft: a `Verifier`. Most are a `Rule` over one scoring pass of the target."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.transcript import Transcript
+from semanticspec.records import Score, Verdict
+
+
+class Verifier(Protocol):
+    """Decides what is kept of a draft and who writes next."""
+
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        """Decides on a draft that would follow the transcript. Changes neither."""
+        ...
+
+
+class Rule(Protocol):
+    """Decides on a draft from the target's score of it.
+
+    Attributes:
+        needs_distributions: the score and the draft must hold full distributions.
+    """
+
+    needs_distributions: bool
+
+    def decide(self, draft: Draft, score: Score) -> Verdict:
+        """Returns the verdict; calls no model."""
+        ...

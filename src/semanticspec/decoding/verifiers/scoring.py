@@ -1,0 +1,65 @@
+"""The common verifier: the target scores the draft in one pass, and a rule decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.transcript import Transcript
+from semanticspec.decoding.verifiers.base import Rule
+from semanticspec.decoding.verifiers.token import TokenRule
+from semanticspec.records import Sampling, Score, Verdict
+
+
+class ScoringVerifier:
+    """Lets the target score a draft in one pass; a rule decides on the score."""
+
+    def __init__(
+        self,
+        request: RequestContext,
+        rule: Rule,
+        *,
+        partial_acceptance: bool = False,
+        next_token: Sampling | None = None,
+    ) -> None:
+        """Configures the pass.
+
+        Args:
+            partial_acceptance: of a rejected draft, keep the prefix that token-level speculation accepts.
+            next_token: sampling settings of a token of the target that follows an accepted draft; None adds none.
+        """
+        self._request, self._rule = request, rule
+        self._token_rule = TokenRule(request) if partial_acceptance else None
+        self._next_token = next_token
+        self._distributions = rule.needs_distributions or partial_acceptance
+
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        sampling = self._request.config.sampling
+        pass_sampling = self._next_token or (sampling if self._distributions else None)
+        # Distributions under the request's sampling and an added token under another one need two passes.
+        score = await self._score(
+            transcript, draft, pass_sampling, self._distributions and pass_sampling == sampling
+        )
+        verdict = self._rule.decide(draft, score)
+        if verdict.accepted and self._next_token is not None:
+            return replace(verdict, next_id=score.next_token_id)
+        if verdict.accepted or self._token_rule is None:
+            return verdict
+        if score.distributions is None:
+            score = await self._score(transcript, draft, sampling, distributions=True)
+        prefix = self._token_rule.decide(draft, score)
+        return replace(verdict, num_kept=prefix.num_kept, next_id=prefix.next_id)
+
+    async def _score(
+        self, transcript: Transcript, draft: Draft, sampling: Sampling | None, distributions: bool
+    ) -> Score:
+        (score,) = await self._request.pair.target.engine.score(
+            transcript.target_ids,
+            [draft.token_ids],
+            sampling=sampling,
+            seed=self._request.target_seed,
+            distributions=distributions,
+            request_id=self._request.request_id,
+        )
+        return score

@@ -1,0 +1,47 @@
+"""The semantic rule: keep a segment if the target would say something with its meaning about as likely as the draft."""
+
+from __future__ import annotations
+
+from semanticspec.config import RuleConfig
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.verifiers.top_k import all_in_top_k
+from semanticspec.records import Score, Verdict
+
+
+class SemanticRule:
+    """Accepts with probability `acceptance_probability`, estimated by probes on both models' states. Lossy.
+
+    Source: SemanticSpec (arXiv 2602.03708), acceptance rule.
+    """
+
+    needs_distributions = False
+
+    def __init__(self, request: RequestContext) -> None:
+        self._request, self._config = request, request.config.rule
+
+    def decide(self, draft: Draft, score: Score) -> Verdict:
+        num_tokens = len(draft.token_ids)
+        # Source: the authors' latest script (top 2); not in the paper's text.
+        if self._config.shortcut_top_k > 0 and all_in_top_k(score, self._config.shortcut_top_k):
+            return Verdict(True, num_tokens, "shortcut")
+        pair = self._request.pair
+        assert pair.target_probe is not None
+        assert pair.draft_probe is not None
+        with self._request.clock.phase("probe"):
+            p_target = pair.target_probe.estimate(score)
+            p_draft = pair.draft_probe.estimate(draft.generation)
+        accepted = self._request.random.random() < acceptance_probability(self._config, p_target, p_draft)
+        return Verdict(
+            accepted, num_tokens if accepted else 0, "semantic", p_target=p_target, p_draft=p_draft
+        )
+
+
+def acceptance_probability(rule: RuleConfig, p_target: float, p_draft: float) -> float:
+    """Probability of keeping a segment: min(1, p_target / (strictness * p_draft)), 0 below one of the floors.
+
+    Source: SemanticSpec (arXiv 2602.03708), acceptance rule. Strictness and the target's floor are ours; 1 and 0
+    give the paper's rule.
+    """
+    ratio = p_target / (rule.strictness * p_draft)
+    return 0.0 if ratio < rule.ratio_floor or p_target < rule.target_floor else min(1.0, ratio)

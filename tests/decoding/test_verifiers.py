@@ -1,0 +1,119 @@
+"""Empirical acceptance of every rule against its closed form, and losslessness of the token rule."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.decoding.context import RequestContext
+from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.verifiers import RULES
+from semanticspec.decoding.verifiers.controls import accept_rate
+from semanticspec.decoding.verifiers.semantic import acceptance_probability
+from semanticspec.decoding.verifiers.token import accept_tokens
+from semanticspec.records import Generation, Score, Verdict
+from tests.support.scripted_pairs import make_pair
+
+TRIALS = 20_000
+
+
+def decide(
+    rule: RuleConfig, token_ids: tuple[int, ...], ranks: tuple[int, ...] = (), p_target=0.5, p_draft=1.0
+) -> Verdict:
+    return frequency_of(rule, token_ids, ranks, p_target, p_draft, 1)[1]
+
+
+def frequency(rule: RuleConfig, token_ids, ranks=(), p_target=0.5, p_draft=1.0) -> float:
+    return frequency_of(rule, token_ids, ranks, p_target, p_draft, TRIALS)[0]
+
+
+def frequency_of(rule, token_ids, ranks, p_target, p_draft, trials) -> tuple[float, Verdict]:
+    """Share of accepted drafts, and the last verdict."""
+    request = RequestContext(make_pair(p_target, p_draft), DecodingConfig(rule=rule))
+    made = RULES[rule.name](request)
+    state = torch.zeros(9)
+    draft = Draft(Generation((), state, None, token_ids), token_ids)
+    verdicts = [made.decide(draft, Score((), state, ranks=ranks)) for _ in range(trials)]
+    return sum(verdict.accepted for verdict in verdicts) / trials, verdicts[-1]
+
+
+@pytest.mark.parametrize(
+    ("p_target", "p_draft", "strictness", "ratio_floor", "target_floor", "expected"),
+    [
+        (0.3, 0.6, 1.0, 0.0, 0.0, 0.5),
+        (0.9, 0.6, 1.0, 0.0, 0.0, 1.0),
+        (0.3, 0.6, 2.0, 0.0, 0.0, 0.25),
+        (0.3, 0.6, 0.5, 0.0, 0.0, 1.0),
+        (0.3, 0.6, 1.0, 0.6, 0.0, 0.0),
+        (0.3, 0.6, 1.0, 0.4, 0.0, 0.5),
+        (0.3, 0.6, 1.0, 0.0, 0.3, 0.5),
+        (0.025, 0.025, 1.0, 0.0, 0.0, 1.0),
+        (0.025, 0.025, 1.0, 0.0, 0.1, 0.0),
+    ],
+)
+def test_semantic_frequency_is_the_ratio(p_target, p_draft, strictness, ratio_floor, target_floor, expected):
+    rule = RuleConfig(strictness=strictness, ratio_floor=ratio_floor, target_floor=target_floor)
+    assert acceptance_probability(rule, p_target, p_draft) == pytest.approx(expected)
+    assert frequency(rule, (1, 2, 3), (1, 9, 1), p_target, p_draft) == pytest.approx(expected, abs=0.015)
+
+
+def test_random_rate_depends_on_length_only():
+    rule = RuleConfig(name="random", accept_rate_by_length=((2, 0.2), (5, 0.7)))
+    assert frequency(rule, (1, 2)) == pytest.approx(0.2, abs=0.015)
+    assert frequency(rule, (1, 2, 3)) == pytest.approx(0.7, abs=0.015)
+    assert accept_rate(rule, 99) == 0.7
+    assert accept_rate(RuleConfig(name="random", accept_rate=0.4), 3) == 0.4
+
+
+def test_always_never_and_top_k_are_certain():
+    scored = (1, 2, 3), (1, 2, 3)
+    assert frequency(RuleConfig(name="always"), *scored) == 1
+    assert frequency(RuleConfig(name="never"), *scored) == 0
+    assert frequency(RuleConfig(name="top-k", top_k=3), *scored) == 1
+    assert frequency(RuleConfig(name="top-k", top_k=2), *scored) == 0
+
+
+def test_shortcut_needs_no_probes():
+    verdict = decide(RuleConfig(shortcut_top_k=2), (1, 2), (1, 2))
+    assert verdict.accepted
+    assert verdict.reason == "shortcut"
+
+
+def test_rejected_by_meaning_keeps_nothing():
+    verdict = decide(RuleConfig(), (1, 2), (3, 3), 1e-9)
+    assert (verdict.accepted, verdict.num_kept, verdict.next_id) == (False, 0, None)
+
+
+distribution = st.lists(st.floats(0.01, 1.0), min_size=4, max_size=4).map(lambda w: [x / sum(w) for x in w])
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(target=distribution, draft=distribution)
+def test_token_rule_first_token_has_the_targets_distribution(target, draft):
+    """Leviathan et al.: whatever the draft, the token that stands is distributed as the target's."""
+    random = Random(7)
+    trials, counts = 1500, Counter()
+    for _ in range(trials):
+        drafted = random.choices(range(4), draft)[0]
+        verdict = accept_tokens((drafted,), torch.tensor([target, target]), torch.tensor([draft]), random)
+        counts[drafted if verdict.accepted else verdict.next_id] += 1
+    # chi-square with 3 degrees of freedom; hypothesis looks for the worst of many pairs
+    statistic = sum((counts[i] - trials * p) ** 2 / (trials * p) for i, p in enumerate(target))
+    assert statistic < 35
+
+
+def test_token_rule_frequency_is_the_ratio():
+    target, draft = torch.tensor([[0.2, 0.8], [0.5, 0.5]]), torch.tensor([[0.5, 0.5]])
+    random = Random(1)
+    accepted = sum(accept_tokens((0,), target, draft, random).accepted for _ in range(TRIALS))
+    assert accepted / TRIALS == pytest.approx(0.4, abs=0.015)
+
+
+def test_token_rule_replaces_a_token_the_target_does_not_have():
+    target, draft = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.6, 0.0]])
+    verdict = accept_tokens((0,), target, draft, Random(0))
+    assert (verdict.accepted, verdict.num_kept, verdict.next_id) == (False, 1, 1)
