@@ -300,8 +300,8 @@ def test_a_made_up_replay_from_start_to_table(tmp_path):
         "target",
         "plain",
         "plain+token-speculation",
-        "plain+partial-acceptance+token-speculation, 0% kept",
-        "plain+partial-acceptance+token-speculation, 50% kept",
+        "plain+default, 0% kept",
+        "plain+default, 50% kept",
     ]
     assert {figures["counts"]["num_tokens"] for figures in summary["cases"].values()} == {40}
     for figures in summary["cases"].values():
@@ -325,10 +325,10 @@ def test_a_recorded_replay_has_the_counts_of_its_rows(tmp_path):
         "--trials",
         "1",
         "--optimizations",
-        "partial-acceptance+token-speculation",
+        "default",
     )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    counts = summary["cases"]["plain+partial-acceptance+token-speculation"]["counts"]
+    counts = summary["cases"]["plain+default"]["counts"]
     assert counts["drafted_tokens"] == sum(row.drafted_tokens for row in rows)
     assert counts["draft_tokens"] == sum(row.draft_tokens for row in rows)
     assert counts["num_tokens"] == sum(row.num_tokens for row in rows)
@@ -387,7 +387,7 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         ((str(bench), "--method", METHOD, "--tokens", "9"), ConfigError, "num_tokens: settings of a made-up"),
         ((str(broken), "--method", METHOD), BenchmarkError, "tokens and its output"),
         ((*SHORT, "--method", METHOD), ConfigError, "--method names one of a folder"),
-        ((*SHORT, "--optimizations", "magic"), ConfigError, "'magic' are no optimizations"),
+        ((*SHORT, "--optimizations", "magic"), ConfigError, "optimization is 'magic'"),
         (
             (*SHORT, "--optimizations", "token-speculation+adaptive"),
             ConfigError,

@@ -9,10 +9,7 @@ from typing import Any
 REPLAYED_OPTIMIZATIONS = ("partial-acceptance", "token-speculation", "overlap")
 """Optimizations that do not change the recorded decisions."""
 
-DEFAULT_OPTIMIZATIONS = (
-    "partial-acceptance+token-speculation",
-    "partial-acceptance+token-speculation+overlap",
-)
+DEFAULT_OPTIMIZATIONS = ("default", "default+overlap")
 DEFAULT_KEPT_SHARES = (0.0, 0.25, 0.5)
 """Of a rejected segment, in a made-up trace."""
 

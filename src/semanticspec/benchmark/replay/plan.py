@@ -140,7 +140,8 @@ def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
     checked = rejected and config.partial_acceptance
     kept = step.kept if step.accepted or checked else 0
     to_write = step.num_tokens - kept - step.bonus
-    replaced = int(checked and to_write > 0)  # the check brings the token after what it keeps
+    # Partial acceptance adds the token that replaces the first one it rejects.
+    replaced = int(checked and to_write > 0 and kept < step.drafted)
     to_write -= replaced
     proposals: Proposals = ()
     if config.num_speculative_tokens:
@@ -171,10 +172,11 @@ class _Proposer:
         left, known = num_tokens, iter(recorded)
         while left > 0:
             proposed, kept = next(known, None) or self._drawn(left)
-            proposed = min(
-                proposed, self._size.size
-            )  # after other turns than the recorded ones it may be smaller
+            # After other turns than the recorded ones the draft may propose fewer tokens.
+            proposed = min(proposed, self._size.size)
             kept = min(kept, proposed, left)
+            if kept == left:  # a proposal that completes the segment ends there
+                proposed = kept
             if proposed:
                 self._size.report(whole=kept == proposed)
             yield proposed, kept

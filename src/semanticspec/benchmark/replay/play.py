@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from semanticspec.benchmark.replay.plan import Counts, Plan, Turn
-from semanticspec.benchmark.replay.vocabulary import BOUNDARY, PLAIN, THINK_END, synthetic_vocabulary
+from semanticspec.benchmark.replay.vocabulary import BOUNDARY, END, PLAIN, THINK_END, synthetic_vocabulary
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.generate import decode, result_of
@@ -86,7 +86,9 @@ async def play(plan: Plan, target: Engine, draft: Engine, seed: int = 0) -> Play
         Model(PlannedEngine(target, script, size), vocabulary),
         Model(PlannedEngine(draft, script, size), vocabulary),
     )
-    config = replace(plan.config, seed=seed, max_new_tokens=plan.counts().num_tokens)
+    config = replace(
+        plan.config, seed=seed, max_new_tokens=script.num_tokens + plan.config.max_segment_tokens
+    )
     events = decode(
         pair,
         prompt,
@@ -121,9 +123,11 @@ class Script:
     Attributes:
         turns: turns with a drafted segment, by the position where it starts.
         proposals, streams: what the target writes, by position; streams in tokens.
+        num_tokens: length of the output, whose last token ends the text.
         propose_seed: the seed by which a proposal is told from a segment.
     """
 
+    num_tokens: int
     propose_seed: int
     overlap: bool
     turns: dict[int, Turn] = field(default_factory=dict)
@@ -136,7 +140,7 @@ class Script:
 
     @classmethod
     def of(cls, plan: Plan, seed: int) -> Script:
-        script = cls(derived_seed(seed, "propose"), plan.config.overlap)
+        script = cls(plan.counts().num_tokens, derived_seed(seed, "propose"), plan.config.overlap)
         position = 0
         for turn in plan.turns:
             if turn.drafted:
@@ -151,6 +155,10 @@ class Script:
                 step = min(kept + 1, left)
                 position, left = position + step, left - step
         return script
+
+    def end_id(self, position: int) -> int:
+        """The token that ends a segment before this position, and with it the text if nothing follows."""
+        return END if position == self.num_tokens else BOUNDARY
 
     def segment_tokens(self, position: int) -> int:
         """Length of the segment to draft at a position; 0 where the target writes unasked."""
@@ -188,7 +196,13 @@ class PlannedEngine:
         return self._engine.info
 
     async def generate(
-        self, context_ids: Sequence[int], *, max_tokens: int, stop: Stop, seed: int = 0, **options: Any
+        self,
+        context_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        stop: Stop,
+        seed: int = 0,
+        **options: Any,
     ) -> list[Generation]:
         """Generates a segment, a proposal, or one token of the target."""
         position = len(context_ids) - self._script.prompt_tokens
@@ -209,19 +223,28 @@ class PlannedEngine:
         proposal = script.proposals.get(position)
         if seed == script.propose_seed:
             assert proposal is not None
-            return proposal.proposed, BOUNDARY if proposal.kept >= proposal.left else None
+            completes = proposal.kept >= proposal.left
+            assert not completes or proposal.kept == proposal.proposed
+            return proposal.proposed, script.end_id(position + proposal.kept) if completes else None
         if proposal is not None and proposal.proposed == 0 and position not in script.turns:
             script.decoded_tokens += 1  # the draft had nothing to propose
-            return 1, BOUNDARY if proposal.left == 1 else None
-        turn = script.turns.get(position)
+            return 1, script.end_id(position + 1) if proposal.left == 1 else None
+        turn, num_tokens = script.turns.get(position), script.segment_tokens(position)
         judged = turn is None or turn.judged
-        return script.segment_tokens(position), BOUNDARY if judged else THINK_END
+        return num_tokens, script.end_id(position + num_tokens) if judged else THINK_END
 
     async def stream(
-        self, context_ids: Sequence[int], *, max_tokens: int, stop: Stop, **options: Any
+        self,
+        context_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        stop: Stop,
+        **options: Any,
     ) -> AsyncIterator[TokenChunk | Generation]:
         """Streams as many tokens as planned."""
-        left = min(self._script.streams[len(context_ids) - self._script.prompt_tokens], max_tokens)
+        position = len(context_ids) - self._script.prompt_tokens
+        left = self._script.streams[position]
+        last_id = self._script.end_id(position + left)
         stream = self._engine.stream(context_ids, max_tokens=left, stop=Stop(), **options)
         async with aclosing(stream) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
@@ -231,7 +254,7 @@ class PlannedEngine:
                 left -= len(ids)
                 self._script.decoded_tokens += len(ids)
                 if left == 0:
-                    ids[-1] = BOUNDARY
+                    ids[-1] = last_id
                 yield TokenChunk(tuple(ids))
 
     async def score(
@@ -263,8 +286,11 @@ class PlannedVerifier:
         await self._by_verdict[turn.accepted].verify(transcript, draft)
         self._script.verified.append((len(draft.token_ids), time.perf_counter() - start))
         self._script.checks += turn.checked
-        completes = not turn.accepted and not turn.streamed and not turn.proposals
-        next_id = (BOUNDARY if completes else PLAIN) if turn.free else None
+        next_id = None
+        if turn.free:
+            completes = not turn.accepted and not turn.streamed and not turn.proposals
+            after = transcript.num_output_tokens + turn.kept + turn.free
+            next_id = self._script.end_id(after) if completes or after == self._script.num_tokens else PLAIN
         return Verdict(turn.accepted, turn.kept, "replayed", next_id)
 
 
@@ -278,7 +304,8 @@ class PlannedProposalVerifier:
         plan = self._script.proposals[transcript.num_output_tokens]
         await self._verifier.verify(transcript, draft)
         self._script.checks += 1
-        next_id = BOUNDARY if plan.kept + 1 >= plan.left else PLAIN
+        after = transcript.num_output_tokens + plan.kept + 1
+        next_id = self._script.end_id(after) if plan.kept + 1 >= plan.left else PLAIN
         return Verdict(plan.kept == plan.proposed, plan.kept, "replayed", next_id)
 
 

@@ -16,7 +16,7 @@ class RandomRule:
     def __init__(self, request: RequestContext) -> None:
         self._request = request
 
-    def decide(self, draft: Draft, score: Score) -> Verdict:  # noqa: ARG002
+    def decide(self, draft: Draft, score: Score) -> Verdict:
         num_tokens = len(draft.token_ids)
         accepted = self._request.random.random() < accept_rate(self._request.config.rule, num_tokens)
         return Verdict(accepted, num_tokens if accepted else 0, "random")
@@ -29,7 +29,7 @@ class AlwaysRule:
 
     def __init__(self, request: RequestContext) -> None: ...
 
-    def decide(self, draft: Draft, score: Score) -> Verdict:  # noqa: ARG002
+    def decide(self, draft: Draft, score: Score) -> Verdict:
         return Verdict(True, len(draft.token_ids), "always")
 
 
@@ -40,7 +40,7 @@ class NeverRule:
 
     def __init__(self, request: RequestContext) -> None: ...
 
-    def decide(self, draft: Draft, score: Score) -> Verdict:  # noqa: ARG002
+    def decide(self, draft: Draft, score: Score) -> Verdict:
         return Verdict(False, 0, "never")
 
 
