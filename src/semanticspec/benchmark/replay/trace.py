@@ -103,9 +103,9 @@ def trace_of(row: Row, *, bonus_token: bool) -> Trace:
             steps[-1] = replace(last, kept=segment.num_tokens)
         elif last.accepted and bonus_token and not last.bonus and segment.num_tokens == 1:
             steps[-1] = replace(last, bonus=True)
-        elif last.accepted is False:
-            proposals = last.proposals + segment.proposals
-            steps[-1] = replace(last, written=last.written + segment.num_tokens, proposals=proposals)
+        elif last.accepted is False and not last.proposals:
+            written = last.written + segment.num_tokens
+            steps[-1] = replace(last, written=written, proposals=segment.proposals)
         else:
             steps.append(Step(written=segment.num_tokens, proposals=segment.proposals))
     # A draft that was dropped unjudged left the rest to the target: its place is before the last of the steps.
