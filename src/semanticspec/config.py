@@ -1,6 +1,6 @@
-"""Every tunable of decoding: type, range, unit, default and where the default comes from.
+"""Every setting of decoding: type, range, unit, default and the source of the default.
 
-Configurations are frozen and checked when made; derive others with `dataclasses.replace`.
+Configurations are frozen and validated when they are created; derive others with `dataclasses.replace`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ LOSSLESS_RULES = frozenset({"token", "never"})
 
 @dataclass(frozen=True, slots=True)
 class RuleConfig:
-    """Which drafted segments are kept.
+    """Decides which drafted segments are kept.
 
     Attributes:
-        name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy: the control),
+        name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy, a control),
             `always` (lossy: the draft alone), `never` (lossless: the target alone, with wasted drafts).
-        strictness: of `semantic`, > 0: accepted with probability min(1, p_target / (strictness * p_draft)).
-            1 is the paper's rule; larger keeps fewer segments. The default was chosen together with the floor:
+        strictness: for `semantic`, > 0: a segment is accepted with probability min(1, p_target / (strictness * p_draft)).
+            1 is the paper's rule; a larger value keeps fewer segments. Default and floor were chosen together:
             docs/decisions/0001-default-preset.md.
-        ratio_floor: of `semantic`, in [0, 1]: segments whose ratio is below it are rejected outright.
-            0 = none. Source: some versions of the authors' scripts use 0.5 to 0.8.
-        target_floor: of `semantic`, in [0, 1]: segments whose p_target is below it are rejected outright. 0 = none.
-            Ours: estimates are clamped to 1/(2n), so meanings that both models find too rare to tell apart
-            pass with ratio 1, and many rare mistakes add up.
-        shortcut_top_k: of `semantic`: accept without asking the probes when every token is among the target's
-            k most probable. 0 = off. Source: 2 in the authors' latest script.
-        top_k: of `top-k`, >= 1: keep a segment when every token is among the target's k most probable.
-        accept_rate: of `random`, in [0, 1]. `accept_rate_by_length` overrides it where given: pairs (longest
-            length in target tokens, rate), ascending.
+        ratio_floor: for `semantic`, in [0, 1]: segments with a lower ratio are always rejected; 0 = no floor.
+            Source: some versions of the authors' scripts use 0.5 to 0.8.
+        target_floor: for `semantic`, in [0, 1]: segments with a lower p_target are always rejected; 0 = no floor.
+            Not in the paper: estimates are clamped to 1/(2n), so a meaning that both models find rarer than that
+            has ratio 1 and would always pass.
+        shortcut_top_k: for `semantic`: accept without asking the probes if every token is among the target's
+            k most probable tokens; 0 = off. Source: 2 in the authors' latest script.
+        top_k: for `top-k`, >= 1: keep a segment if every token is among the target's k most probable tokens.
+        accept_rate: for `random`, in [0, 1]. `accept_rate_by_length` overrides it: pairs of (longest length in
+            target tokens, rate), in ascending order.
     """
 
     name: RuleName = "semantic"
@@ -82,28 +82,28 @@ class DecodingConfig:
 
     Attributes:
         rule: which drafted segments are kept.
-        sampling: of both models, wherever they write.
-        max_new_tokens: length of the output in target tokens, >= 1. Source: 14000 in the authors' script.
-        max_segment_tokens: longest drafted segment, >= 1. Source: 500 in the paper.
-        max_answer_tokens: longest text after `</think>`, None = no limit of its own. Source: 2000 in the
+        sampling: of both models.
+        max_new_tokens: longest output in target tokens, >= 1. Source: 14000 in the authors' script.
+        max_segment_tokens: longest drafted segment in tokens, >= 1. Source: 500 in the paper.
+        max_answer_tokens: longest text after `</think>` in tokens; None = no separate limit. Source: 2000 in the
             authors' script, used by the preset `paper`.
         first_segment: who writes the first segment. Source: the target in the paper.
-        bonus_token: append the token that the target samples after an accepted segment (at
-            `bonus_temperature`). Source: the authors' latest script. It shifts where segments begin.
-        judge_think_end: judge a drafted segment that ends the thinking like any other; False drops it and
-            lets the target write to the end, as in the authors' script.
-        speculate_answer: draft the answer after `</think>` too, instead of leaving it to the target.
+        bonus_token: after an accepted segment, append a token that the target samples at `bonus_temperature`.
+            Source: the authors' latest script. It shifts where segments begin.
+        judge_think_end: verify a drafted segment that contains `</think>` like any other; False drops it and
+            lets the target write everything that is left, as in the authors' script.
+        speculate_answer: draft the answer after `</think>` too; False leaves it to the target.
         partial_acceptance: of a rejected segment, keep the prefix that token-level speculation accepts; the target
             continues from there instead of from the start of the segment.
-        num_speculative_tokens: where the target writes, the draft proposes up to so many tokens at a time and the
-            target checks them in one pass (lossless); 0 = off. With the rule `token` all of the text is written so.
-            Source: the name is vLLM's.
-        overlap: while the target reads a drafted segment, the draft already writes the next one, which is dropped if
-            the segment is rejected. The output stays the same. For two devices, or more cores than one model can use.
-        adaptive: learn, across the requests of a pair, what speculating costs and brings, and have the target write
-            where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix the
-            output.
-        speculate: False never calls the draft: the target alone, stopping at no boundary.
+        num_speculative_tokens: where the target writes, the draft proposes up to this many tokens at a time, which
+            the target verifies in one pass (lossless); 0 = off. With the rule `token` the whole text is written
+            this way. The name is vLLM's.
+        overlap: the draft writes the next segment while the target verifies one; it is dropped if that one is
+            rejected. The output stays the same. Pays with a device for each model.
+        adaptive: measure, across the requests of a pair, what speculation costs and saves, and let the target write
+            where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix
+            the output.
+        speculate: False runs the target alone, without segments.
         seed: fixes the output, together with models and configuration; see `adaptive`.
     """
 
@@ -143,7 +143,7 @@ class DecodingConfig:
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
-                f"the rule '{self.rule.name}' is lossless and a bonus token is not; use the preset 'default' with it"
+                f"the rule '{self.rule.name}' is lossless, but a bonus token is not; use the preset 'default' with it"
             )
 
     @property
@@ -153,12 +153,12 @@ class DecodingConfig:
 
     @property
     def accepts_partially(self) -> bool:
-        """Whether beginnings of rejected segments are kept beyond what the rule itself keeps."""
+        """Whether prefixes of rejected segments are kept beyond what the rule itself keeps."""
         return self.partial_acceptance and not self.rule.needs_distributions
 
     @property
     def drafts_proposals(self) -> bool:
-        """Whether the draft writes a few tokens at a time, as many as its last ones suggest, rather than segments."""
+        """Whether the draft writes short proposals, sized by recent acceptance, instead of segments."""
         return self.rule.needs_distributions and self.num_speculative_tokens > 0
 
     @property
@@ -168,21 +168,21 @@ class DecodingConfig:
 
     @property
     def needs_distributions(self) -> bool:
-        """Whether both engines have to give full distributions."""
+        """Whether both engines must return full distributions."""
         return self.rule.needs_distributions or self.partial_acceptance or self.num_speculative_tokens > 0
 
     @property
     def why_distributions(self) -> str:
-        """What needs them, for errors."""
+        """The setting that needs distributions, for error messages."""
         if self.rule.needs_distributions:
             return f"the rule '{self.rule.name}'"
         return "token-level speculation (partial_acceptance, num_speculative_tokens)"
 
 
 def preset(name: str) -> DecodingConfig:
-    """The configuration of a preset.
+    """Returns the configuration of a preset.
 
-    `default` is ours: see docs/decisions/. `paper` is the method as its authors' latest script runs it.
+    `default` is ours, see docs/decisions/. `paper` is the method as its authors' latest script runs it.
 
     Raises:
         ConfigError: there is no such preset.
@@ -264,14 +264,14 @@ def with_options(
     seed: int | None = None,
     optimizations: str | None = None,
 ) -> DecodingConfig:
-    """The same request with what a user changed; None leaves a setting as it is.
+    """Returns a configuration with the given settings replaced; None keeps a setting.
 
     Args:
         optimizations: comma-separated names from `OPTIMIZATIONS`, `none`, or `auto` (see
             `Pair.with_default_optimizations`).
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is out of range or unknown.
     """
     if optimizations not in (None, AUTO_OPTIMIZATIONS):
         config = with_optimizations(
@@ -290,12 +290,12 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def target_alone(config: DecodingConfig) -> DecodingConfig:
-    """The same request without speculation: the baseline of every comparison."""
+    """Returns the same configuration without speculation: the baseline of every comparison."""
     return replace(config, speculate=False)
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Raises ConfigError for sampling settings that cannot work."""
+    """Raises ConfigError for sampling settings out of range."""
     _require(0 <= sampling.temperature <= 10, "temperature", sampling.temperature, "0 (greedy) to 10")
     _require(0 < sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1")
 

@@ -1,6 +1,6 @@
-"""The frozen values that flow through the package: what engines return, what the loop decides, what it tells.
+"""Frozen records: what engines return, what the loop decides, and the events of a request.
 
-Nothing here imports torch at run time; tensors appear in annotations only.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ StopReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn from a model.
+    """How tokens are sampled from a model.
 
     Attributes:
         temperature: 0 means greedy. Range [0, 10]. Source: 0.6 in the paper and in the R1 and QwQ model cards.
-        top_p: share of probability mass kept (nucleus sampling), in (0, 1]. Source: 0.95, as above.
+        top_p: probability mass kept in nucleus sampling, in (0, 1]. Source: 0.95, as above.
     """
 
     temperature: float = 0.6
@@ -33,12 +33,12 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a generation ends; the token that ends it is kept.
+    """Where a generation ends. The token that ends it is kept.
 
     Attributes:
         ids: a token with one of these ids ends the generation.
-        pair_first, pair_second: a token of `pair_second` right after a generated or context token of
-            `pair_first` ends it too, for tokenizers that write a blank line as two tokens.
+        pair_first, pair_second: a token of `pair_second` directly after a token of `pair_first` (generated or
+            context) also ends it, for tokenizers that write a blank line as two tokens.
     """
 
     ids: frozenset[int] = frozenset()
@@ -52,20 +52,18 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one pass of a model over a continuation says about it. Common to generating and scoring.
+    """What generating and scoring a continuation have in common.
 
-    The predicting positions are those whose states predict the continuation's tokens: the last context
-    token up to the last but one continuation token.
+    Predicting positions are the positions whose states predict the continuation's tokens: from the last context
+    token to the last but one token of the continuation.
 
     Attributes:
-        logprobs: raw log-probability (nats, temperature 1, no truncation) of every token of the continuation.
-        pooled_state: states at the predicting positions, float32, on the engine's device: their mean or the last
-            of them, `[hidden]`, or all, `[tokens, hidden]`, as `EngineInfo.pooling` says. `EngineInfo.layer` is
-            the layer they come from, the last one unless asked otherwise; `EngineInfo.norm_state` says whether
-            they are taken before or after the final norm.
-        distributions: probabilities under the sampling settings in force, float32, `[tokens, vocabulary]` for
-            a generation and `[tokens + 1, vocabulary]` for a score (the last row is what comes after); None
-            unless they were asked for.
+        logprobs: log-probability of each token of the continuation (nats, temperature 1, no truncation).
+        pooled_state: hidden states at the predicting positions, float32, on the engine's device: their mean or the
+            last one, `[hidden]`, or all of them, `[tokens, hidden]`, see `EngineInfo.pooling`. Layer and norm: see
+            `EngineInfo.layer` and `EngineInfo.norm_state`.
+        distributions: probabilities under the sampling settings, float32, `[tokens, vocabulary]` for a generation
+            and `[tokens + 1, vocabulary]` for a score (the last row predicts the next token); None unless requested.
     """
 
     logprobs: tuple[float, ...]
@@ -83,13 +81,14 @@ class Generation(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Score(Reading):
-    """What a model thinks of a continuation somebody else wrote.
+    """How probable a model finds a given continuation.
 
     Attributes:
-        ranks: for every token, how many tokens the model held more probable there, plus 1 (1 = its favourite).
-        argmax_ids: the model's favourite token at every position.
-        entropies: of the model's raw distribution at every position, nats; empty where the engine cannot say.
-        next_token_id: one token sampled after the last, None unless sampling settings were given.
+        ranks: rank of each token in the model's distribution at its position; 1 = most probable.
+        argmax_ids: the most probable token at each position.
+        entropies: entropy of the model's distribution at each position (nats, temperature 1); empty if the engine
+            does not report it.
+        next_token_id: a token sampled after the last one; None unless sampling settings were given.
     """
 
     ranks: tuple[int, ...] = ()
@@ -122,17 +121,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One decided piece of the output, in order.
+    """One piece of a request, in order: a drafted segment and its verdict, or text that was written.
 
     Attributes:
-        author: who wrote the text: "draft" or "target".
+        author: "draft" or "target".
         num_tokens: length in the target's tokens.
-        p_target, p_draft: semantic probabilities, None where no probe was asked.
-        accepted: False for a drafted segment that was rejected (its `text` is not in the output), True
-            for one that was kept whole, None for text the target wrote unasked and for a kept prefix.
-        reason: which rule decided, see `Verdict.reason`; empty for the target's own text.
-        proposals: of text written by token-level speculation: how many tokens the draft proposed and how many of
-            them the target kept, check by check. (0, 0) where the target wrote a token by itself.
+        p_target, p_draft: semantic probabilities; None where no probe was asked.
+        accepted: True for a drafted segment that was kept whole; False for one that was rejected (its `text` is
+            not in the output); None for a kept prefix and for text of the target.
+        reason: which rule decided, see `Verdict.reason`; empty for text of the target.
+        proposals: for text written by token-level speculation, a pair per proposal: tokens proposed, tokens kept.
+            (0, 0) where the target decoded a token by itself.
     """
 
     author: Author
@@ -151,9 +150,9 @@ class Stats:
 
     Attributes:
         num_tokens: output tokens, counted in the target's tokenization.
-        draft_tokens: those of them that the draft wrote.
-        drafted_tokens: all tokens the draft wrote for segments, kept or not (in the target's tokenization).
-        draft_s, verify_s, rewrite_s, probe_s: drafting; the target's scoring; the target's writing
+        draft_tokens: output tokens that the draft wrote.
+        drafted_tokens: tokens the draft wrote for segments, kept or not (in the target's tokenization).
+        draft_s, verify_s, rewrite_s, probe_s: drafting; verification by the target; decoding by the target
             (rewritten segments, first segment, answer); probes.
     """
 
@@ -185,9 +184,9 @@ class Result:
     """A finished request.
 
     Attributes:
-        text: the whole output, think tags included, end-of-text tokens left out.
+        text: the whole output with think tags, without end-of-text tokens.
         reasoning, answer: the text before and after `</think>`; a model without think tags has only reasoning.
-        segments: every segment decided on, in order, rejected ones included.
+        segments: all segments in order, rejected ones included.
         finish_reason: "stop" (end of text) or "length" (`max_new_tokens` or the context is used up).
         lossy: whether the rule that was used can change the distribution of the output.
     """
@@ -204,7 +203,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDrafted:
-    """The draft has written a segment; nothing of it is output yet."""
+    """The draft has written a segment; none of it is output yet."""
 
     index: int
     text: str
@@ -213,7 +212,7 @@ class SegmentDrafted:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDecided:
-    """The verdict on the last drafted segment. What was kept of it follows as `TextWritten` by the draft."""
+    """The verdict on the last drafted segment. What is kept follows as `TextWritten` by the draft."""
 
     index: int
     segment: Segment
@@ -222,9 +221,9 @@ class SegmentDecided:
 
 @dataclass(frozen=True, slots=True)
 class TextWritten:
-    """Output that stands: it is never taken back. All of these, joined, are the result's text.
+    """Output, which is never taken back. Joined, these are the result's text.
 
-    `text` can be empty while a character is incomplete; `token_ids` are the target's.
+    `text` can be empty while a character is incomplete; `token_ids` are in the target's vocabulary.
     """
 
     author: Author

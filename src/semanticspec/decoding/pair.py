@@ -1,4 +1,4 @@
-"""A target and its draft, ready to decode: engines, tokenizers, probes, and whether they fit together."""
+"""A target and a draft, ready to decode: engines, tokenizers, probes, and the checks that they fit together."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from semanticspec.text.segments import Segmenter
 from semanticspec.text.translation import Translation
 from semanticspec.text.vocabulary import Vocabulary
 
-# A server's clients choose configurations: the oldest is forgotten beyond so many.
+# Clients of a server choose configurations; beyond this many the oldest policy is dropped.
 _MAX_POLICIES = 64
 
 
 class SemanticProbe(Protocol):
-    """Estimates how likely a model was to say something with the meaning of a segment it has just read."""
+    """Estimates how likely a model was to say something with the meaning of a segment."""
 
     def estimate(self, reading: Reading) -> float:
-        """Semantic probability in (0, 1], from one pass of the probe's model over the segment."""
+        """Returns the semantic probability in (0, 1], from one pass of the probe's model over the segment."""
         ...
 
 
 @dataclass(frozen=True)
 class Model:
-    """An engine with its text side."""
+    """An engine with its vocabulary."""
 
     engine: Engine
     vocabulary: Vocabulary
@@ -41,13 +41,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Pair:
-    """What every request of a pair shares. Close it when done: `await pair.aclose()`.
+    """A target and a draft, shared by all requests. Close it when done: `await pair.aclose()`.
 
     Attributes:
-        target: the large model whose quality is wanted.
-        draft: the small fast one.
-        target_probe, draft_probe: needed by the `semantic` rule only.
-        fitting_probes: names of probes that come with the package and fit, for the error that misses them.
+        target: the large model.
+        draft: the small, fast model.
+        target_probe, draft_probe: needed by the rule `semantic` only.
+        fitting_probes: names of packaged probes that fit this pair, for error messages.
     """
 
     target: Model
@@ -62,12 +62,12 @@ class Pair:
 
     @cached_property
     def to_target(self) -> Translation:
-        """Hands the draft's tokens to the target."""
+        """Translates the draft's tokens to the target's."""
         return Translation(self.draft.vocabulary, self.target.vocabulary)
 
     @cached_property
     def to_draft(self) -> Translation:
-        """Hands the target's tokens to the draft."""
+        """Translates the target's tokens to the draft's."""
         return Translation(self.target.vocabulary, self.draft.vocabulary)
 
     @property
@@ -76,11 +76,11 @@ class Pair:
         return self.to_target.by_ids
 
     def check(self, config: DecodingConfig) -> None:
-        """Refuses a configuration this pair cannot run, before any text is written.
+        """Checks that this pair can run a configuration.
 
         Raises:
-            ProbeError: the rule needs probes the pair does not have.
-            ConfigError: the rule needs one vocabulary and the pair has two.
+            ProbeError: the rule needs probes, and the pair has none.
+            ConfigError: the rule needs one vocabulary, and the pair has two.
             EngineError: an engine lacks a capability that the rule or a tokenizer needs.
         """
         if not config.speculate:
@@ -105,7 +105,7 @@ class Pair:
             can = model.engine.info.capabilities
             if config.needs_distributions and not can.distributions:
                 raise EngineError(
-                    f"{config.why_distributions} needs full distributions, and the {role}'s engine has none"
+                    f"{config.why_distributions} needs full distributions, and the {role}'s engine does not return them"
                 )
             if model.segmenter.needs_pair_stops and not can.pair_stops:
                 raise EngineError(
@@ -114,9 +114,9 @@ class Pair:
                 )
 
     def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:
-        """The same request with the optimizations that are on by default; none if this pair cannot have them.
+        """Returns the configuration with the default optimizations, or without any if this pair does not support them.
 
-        They need one vocabulary and engines that give distributions.
+        They need one vocabulary and engines that return distributions.
         """
         engines = (self.target.engine, self.draft.engine)
         can = self.same_vocabulary and all(engine.info.capabilities.distributions for engine in engines)
