@@ -28,8 +28,9 @@ class RuleConfig:
     Attributes:
         name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy, a control),
             `always` (lossy: the draft alone), `never` (lossless: the target alone, with wasted drafts).
-        strictness: for `semantic`, > 0: a segment is accepted with probability min(1, p_target / (strictness * p_draft)).
-            1 is the paper's rule; a larger value keeps fewer segments. Default and floor were chosen together:
+        strictness: for `semantic`, > 0: a segment is accepted with probability
+            min(1, p_target / (strictness * p_draft)). 1 is the paper's rule; a larger value keeps fewer segments.
+            Default and floor were chosen together:
             docs/decisions/0001-default-preset.md.
         ratio_floor: for `semantic`, in [0, 1]: segments with a lower ratio are always rejected; 0 = no floor.
             Source: some versions of the authors' scripts use 0.5 to 0.8.

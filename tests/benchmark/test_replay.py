@@ -226,9 +226,9 @@ def test_a_shape_can_be_a_file(tmp_path):
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("{}", "describes no model"),
-        ('{"model_type": "abacus"}', "no shape that transformers knows"),
-        ('{"model_type": "t5"}', "no shape of a causal language model"),
+        ("{}", "is not a model config"),
+        ('{"model_type": "abacus"}', "transformers does not know the shape"),
+        ('{"model_type": "t5"}', "is not a causal language model"),
     ],
 )
 def test_files_that_are_no_shape_are_told(content, message, tmp_path):
@@ -310,7 +310,7 @@ def test_a_made_up_replay_from_start_to_table(tmp_path):
         assert figures["speedup_range"][0] <= figures["speedup"] <= figures["speedup_range"][1]
     assert summary["cases"]["target"]["speedup"] == 1
     assert printed.count(NOTE) == 2  # before it starts, and below the table
-    assert "Model of cost" in printed
+    assert "Cost model" in printed
     assert len((out / "plays.jsonl").read_text().splitlines()) == 2 * 5
 
 
@@ -379,21 +379,25 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         (
             (str(bench), "--method", "semantic"),
             ConfigError,
-            "no rows of 'semantic'; to replay there are random",
+            "no rows of 'semantic'; methods to replay: random",
         ),
-        ((str(bench), "--method", "target"), ConfigError, "decided on no drafted segment"),
+        ((str(bench), "--method", "target"), ConfigError, "has no verdicts on drafted segments"),
         ((str(bench),), ConfigError, "--method is missing"),
         ((str(bench), "--method", METHOD), ConfigError, "give --token-acceptance"),
-        ((str(bench), "--method", METHOD, "--tokens", "9"), ConfigError, "num_tokens: settings of a made-up"),
+        (
+            (str(bench), "--method", METHOD, "--tokens", "9"),
+            ConfigError,
+            "num_tokens: these are settings of a synthetic",
+        ),
         ((str(broken), "--method", METHOD), BenchmarkError, "tokens and its output"),
-        ((*SHORT, "--method", METHOD), ConfigError, "--method names one of a folder"),
+        ((*SHORT, "--method", METHOD), ConfigError, "--method needs a benchmark folder"),
         ((*SHORT, "--optimizations", "magic"), ConfigError, "optimization is 'magic'"),
         (
             (*SHORT, "--optimizations", "token-speculation+adaptive"),
             ConfigError,
             "expected any of partial-acceptance, token-speculation, overlap",
         ),
-        ((*SHORT, "--optimizations", "token-speculation,token-speculation"), ConfigError, "named twice"),
+        ((*SHORT, "--optimizations", "token-speculation,token-speculation"), ConfigError, "given twice"),
         ((*SHORT, "--kept-share", "1"), ConfigError, "kept share is 1.0"),
         ((*SHORT, "--kept-share", "much"), ConfigError, "expected numbers"),
         ((*SHORT, "--draft-share", "2"), ConfigError, "share is 2.0"),

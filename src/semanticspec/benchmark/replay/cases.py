@@ -1,4 +1,4 @@
-"""What is compared in a replay: the target alone, the plain loop, and the loop with optimizations on."""
+"""The cases of a replay: the target alone, the plain loop, and the loop with optimizations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TARGET, PLAIN = "target", "plain"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the comparison: a plan for every request."""
+    """One row of the comparison: a plan for each request."""
 
     name: str
     plans: tuple[Plan, ...]
 
     def counts(self) -> Counts:
-        """Over all requests."""
+        """Returns the totals over all requests."""
         each = [plan.counts() for plan in self.plans]
         return Counts(**{f.name: sum(getattr(counts, f.name) for counts in each) for f in fields(Counts)})
 
     def digests(self) -> dict[str, str]:
-        """Tells other decisions, or other calls for them, apart; more requests are no difference."""
+        """Returns a digest per request, to detect that a folder was made from other decisions."""
         return {
             f"request {number}": hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
             for number, plan in enumerate(self.plans)
@@ -38,12 +38,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The decisions to be replayed and where they come from.
+    """The decisions to replay and their origin.
 
     Attributes:
-        traces: by the share of a rejected segment that is kept; one entry, with the key None, for recorded ones.
-        described: for the summary.
-        acceptance: of proposed tokens, where it is not recorded token by token.
+        traces: by the kept share of a rejected segment; recorded traces have the single key None.
+        described: figures for the summary.
+        acceptance: share of proposed tokens that are kept, where proposals are not recorded.
     """
 
     traces: dict[float | None, list[Trace]]
@@ -52,25 +52,25 @@ class Source:
 
 
 def read_source(options: ReplayOptions) -> Source:
-    """The decisions, from the folder or made up.
+    """Reads the decisions from the folder, or makes synthetic ones.
 
     Raises:
-        ConfigError: the options do not fit, or the folder has nothing to replay.
-        BenchmarkError: the folder is no benchmark's, or its rows are broken.
+        ConfigError: the options contradict each other, or the folder has nothing to replay.
+        BenchmarkError: the folder is not a benchmark folder, or its rows are broken.
     """
     given = options.token_acceptance
     if given is not None and not 0 <= given <= 1:
         raise ConfigError(f"--token-acceptance is {given}; expected a number from 0 to 1")
-    return _made_up(options) if options.folder is None else _recorded(options)
+    return _synthetic(options) if options.folder is None else _recorded(options)
 
 
 def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
-    """The target alone and the plain loop, then the loop with each combination of optimizations.
+    """Makes the cases: the target alone, the plain loop, then the loop with each combination of optimizations.
 
     Raises:
-        ConfigError: a optimization is unknown, or the acceptance of proposed tokens is needed and not known.
+        ConfigError: an optimization is unknown, or the acceptance of proposed tokens is needed and not known.
     """
-    least = next(iter(source.traces.values()))  # outputs are of one length, whatever is kept
+    least = next(iter(source.traces.values()))  # the output length does not depend on what is kept
     cases = [Case(TARGET, tuple(map(target_plan, least))), Case(PLAIN, _loop(least, (), source, options))]
     for text in options.optimizations:
         optimizations = optimization_names(text)
@@ -83,7 +83,7 @@ def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
                 break
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
-        raise ConfigError("a combination of optimizations, or a kept share, is named twice; name it once")
+        raise ConfigError("a combination of optimizations or a kept share is given twice; give it once")
     return cases
 
 
@@ -97,10 +97,10 @@ def _recorded(options: ReplayOptions) -> Source:
     assert options.folder is not None
     if options.synthetic:
         raise ConfigError(
-            f"{', '.join(options.synthetic)}: settings of a made-up trace; leave them out, or the folder"
+            f"{', '.join(options.synthetic)}: these are settings of a synthetic trace; leave out them or the folder"
         )
     if options.method is None:
-        raise ConfigError("--method is missing; name the method of the folder whose decisions are replayed")
+        raise ConfigError("--method is missing; give the method in the folder whose decisions to replay")
     folder = BenchFolder(options.folder)
     methods = folder.config()["methods"]
     traces = recorded(folder.rows(), methods, options.method, options.num_requests)
@@ -111,9 +111,9 @@ def _recorded(options: ReplayOptions) -> Source:
     return Source({None: traces}, described | _figures(traces, acceptance, origin), acceptance)
 
 
-def _made_up(options: ReplayOptions) -> Source:
+def _synthetic(options: ReplayOptions) -> Source:
     if options.method is not None:
-        raise ConfigError("--method names one of a folder; give the folder, or leave --method out")
+        raise ConfigError("--method needs a benchmark folder; give the folder, or leave out --method")
     wanted = Synthetic(**options.synthetic)
     names = [f"synthetic-{number}" for number in range(options.num_requests or 1)]
     traces: dict[float | None, list[Trace]] = {
@@ -122,14 +122,14 @@ def _made_up(options: ReplayOptions) -> Source:
     }
     given = options.token_acceptance
     acceptance = wanted.draft_share if given is None else given
-    origin = "assumed: the share of segments that are accepted" if given is None else "given"
+    origin = "assumed: the share of accepted segments" if given is None else "given"
     figures = _figures(next(iter(traces.values())), acceptance, origin)
     described = figures | {"decisions": "synthetic", "kept_share": list(options.kept_shares)}
     return Source(traces, described, acceptance)
 
 
 def _figures(traces: Sequence[Trace], acceptance: float | None, origin: str) -> dict[str, Any]:
-    """What the decisions are like."""
+    """Figures of the decisions."""
     judged = [step for trace in traces for step in trace.steps if step.accepted is not None]
     tokens, drafted = sum(trace.num_tokens for trace in traces), sum(step.drafted for step in judged)
     rejected = [step for step in judged if not step.accepted]

@@ -1,4 +1,4 @@
-"""The model of cost: what a token costs in the replay itself, and the seconds that follow for any plan."""
+"""The cost model: what a token costs in the replay, and the predicted seconds of any plan."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ class Terms:
     """Mean seconds, measured in plays of the target alone and of the plain loop.
 
     Attributes:
-        drafted_token_s: one token written by the draft.
-        verified_token_s, verified_pass_s: one token read by the target, and what a pass costs besides; fitted over
-            segments.
-        target_token_s: one token written by the target alone.
-        target_prompt_s, prompt_s: a prompt read by the target, by both.
+        drafted_token_s: one drafted token.
+        verified_token_s, verified_pass_s: one verified token, and the fixed cost of a pass; fitted over segments.
+        target_token_s: one token decoded by the target alone.
+        target_prompt_s, prompt_s: prefill of a prompt by the target, by both models.
     """
 
     drafted_token_s: float
@@ -35,16 +34,16 @@ class Terms:
         return asdict(self)
 
     def reading_s(self, tokens: float) -> float:
-        """One pass of the target over drafted tokens."""
+        """Seconds of one pass of the target over drafted tokens."""
         return self.verified_pass_s + tokens * self.verified_token_s
 
     def limit_speedup(self, segment_tokens: float) -> float:
-        """With every drafted segment of this length accepted, prompts not counted."""
+        """Speed-up if every drafted segment had this length and were accepted, without prompts."""
         return self.target_token_s / (self.drafted_token_s + self.reading_s(segment_tokens) / segment_tokens)
 
 
 def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
-    """The terms from plays of the target alone and of the plain loop."""
+    """Measures the terms in plays of the target alone and of the plain loop."""
     verified = [one for play in plain for one in play.verified]
     tokens, seconds = zip(*verified, strict=True)
     per_pass, per_token = fit_segments([1.0] * len(verified), [float(n) for n in tokens], seconds)
@@ -59,7 +58,7 @@ def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
 
 
 def predicted_s(plan: Plan, terms: Terms) -> float:
-    """Seconds of a plan. Overlap counts as if target and draft each had a device of its own."""
+    """Predicts the seconds of a plan. Overlap counts as if each model had its own device."""
     seconds = terms.prompt_s if plan.config.speculate else terms.target_prompt_s
     for turn, following in zip_longest(plan.turns, plan.turns[1:]):
         seconds += _turn_s(turn, terms)

@@ -1,4 +1,4 @@
-"""The folder of a replay: its configuration and its plays, one a line."""
+"""The folder of a replay: its configuration and one line per play."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from semanticspec.errors import BenchmarkError
 
 PLAYS_FILE = "plays.jsonl"
 Key = tuple[int, int, str]
-"""Number of the trial, number of the request, name of the case."""
+"""Trial number, request number, case name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A play and what was played."""
+    """A play with its key."""
 
     trial: int
     request: int
@@ -31,19 +31,17 @@ class Record:
 
 
 class ReplayFolder(BenchFolder):
-    """Like a benchmark's folder, with plays in place of rows."""
+    """Like a benchmark folder, with plays instead of rows."""
 
     config_file, rows_file = "replay.json", PLAYS_FILE
 
     def check_is_none_of_a_benchmark(self) -> None:
-        """Raises BenchmarkError if a benchmark lies here: both write a `summary.json`."""
+        """Raises BenchmarkError if this is a benchmark folder: both write `summary.json`."""
         if (self.path / BENCH_CONFIG_FILE).is_file():
-            raise BenchmarkError(
-                f"{self.path} is the folder of a benchmark; name another --out for the replay"
-            )
+            raise BenchmarkError(f"{self.path} is a benchmark folder; choose another --out for the replay")
 
     def plays(self) -> dict[Key, Record]:
-        """All that were finished.
+        """Returns all finished plays.
 
         Raises:
             BenchmarkError: a line is broken, other than one cut off at the end.
@@ -55,7 +53,7 @@ class ReplayFolder(BenchFolder):
         return records
 
     def add(self, record: Record) -> None:
-        """Adds a play; it survives the end of the process from the moment this returns."""
+        """Appends a play durably."""
         line: dict[str, Any] = {
             "trial": record.trial,
             "request": record.request,

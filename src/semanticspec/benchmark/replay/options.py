@@ -1,4 +1,4 @@
-"""What a replay is asked to do. Light: the command line makes it before anything heavy is imported."""
+"""Options of a replay. Importing this module is cheap."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ REPLAYED_OPTIMIZATIONS = ("partial-acceptance", "token-speculation", "overlap")
 
 DEFAULT_OPTIMIZATIONS = ("default", "default+overlap")
 DEFAULT_KEPT_SHARES = (0.0, 0.25, 0.5)
-"""Of a rejected segment, in a made-up trace."""
+"""Share of a rejected segment that is kept, in synthetic traces."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """What a user asked for.
+    """Options of a replay.
 
     Attributes:
-        folder: of a benchmark, whose decisions are replayed; None = a made-up trace.
-        method: whose decisions of those in the folder.
-        synthetic: settings of the made-up trace that differ from the defaults, see `trace.Synthetic`.
-        optimizations: combinations such as `overlap`, each played beside the target alone and the plain loop.
+        folder: a benchmark folder whose decisions are replayed; None = a synthetic trace.
+        method: the method in the folder whose decisions are replayed.
+        synthetic: settings of the synthetic trace that differ from the defaults, see `trace.Synthetic`.
+        optimizations: combinations such as `overlap`, each replayed next to the target alone and the plain loop.
         target, draft: names of shapes or paths of a `config.json`.
-        num_requests: of the folder, the first so many (None = all); of made-up traces, so many (None = 1).
-        token_acceptance: share of proposed tokens that the target keeps, where it is not recorded.
+        num_requests: how many requests of the folder (None = all) or how many synthetic traces (None = 1).
+        token_acceptance: share of proposed tokens that the target keeps, if it is not recorded.
     """
 
     out: Path

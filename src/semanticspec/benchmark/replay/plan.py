@@ -1,4 +1,4 @@
-"""From decisions to calls: what the two engines are asked for, given the optimizations that are on."""
+"""From decisions to engine calls, given the optimizations that are on."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from semanticspec.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The calls of one turn of the loop, in tokens of the target.
+    """One iteration of the loop, in target tokens.
 
     Attributes:
-        drafted: what the draft writes; 0 = nothing.
-        judged: the target reads it.
-        accepted: what was recorded as the verdict.
-        checked: the target reads it once more, for the beginning that passes token by token.
-        kept: how many drafted tokens stay.
-        free: 1 if a token comes with the verification or the check.
-        streamed: what the target then writes token by token.
-        proposals: what it writes by token-level speculation instead: proposed and kept, check by check.
-        proposed_out: tokens of the output that come from these.
+        drafted: length of the drafted segment; 0 = none.
+        judged: the segment is verified.
+        accepted: the verdict.
+        checked: partial acceptance looks at the segment.
+        kept: drafted tokens that are kept.
+        free: 1 if the verification adds a token of the target.
+        streamed: tokens that the target then decodes by itself.
+        proposals: what it writes by token-level speculation instead, a pair per proposal: proposed, kept.
+        proposed_out: output tokens that come from the proposals.
     """
 
     drafted: int = 0
@@ -43,14 +43,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a plan asks for, or what was done.
+    """Counts of a plan, or of what was done.
 
     Attributes:
-        num_tokens: of the output; draft_tokens: those of them that came from drafted segments.
-        drafted_tokens: written by the draft for segments; proposed_tokens: written by it for checks.
-        verify_passes: the target's readings of segments.
-        checks: segments and proposals that the token rule looked at; the target has read the segments anyway.
-        streamed_tokens: written by the target one by one.
+        num_tokens: output tokens; draft_tokens: those from drafted segments.
+        drafted_tokens, proposed_tokens: tokens the draft wrote for segments and for proposals.
+        verify_passes: verifications of segments.
+        checks: segments and proposals that the token rule looked at.
+        streamed_tokens: tokens the target decoded by itself.
     """
 
     num_tokens: int = 0
@@ -70,7 +70,7 @@ class Plan:
     """All turns of a request.
 
     Attributes:
-        config: what the loop is configured as.
+        config: configuration of the loop.
     """
 
     prompt_tokens: int
@@ -78,7 +78,7 @@ class Plan:
     config: DecodingConfig
 
     def counts(self) -> Counts:
-        """What the calls add up to."""
+        """Returns the totals of all turns."""
         turns = self.turns
         return Counts(
             num_tokens=sum(turn.kept + turn.free + turn.streamed + turn.proposed_out for turn in turns),
@@ -92,10 +92,10 @@ class Plan:
 
 
 def optimization_names(text: str) -> tuple[str, ...]:
-    """The optimizations of `partial-acceptance+token-speculation`, in that order.
+    """Splits a combination such as `partial-acceptance+overlap`.
 
     Raises:
-        ConfigError: one is unknown or named twice.
+        ConfigError: a name is unknown, cannot be replayed or is given twice.
     """
     names = known_names(text.split("+"))
     if not set(names) <= set(REPLAYED_OPTIMIZATIONS) or len(set(names)) < len(names):
@@ -160,7 +160,7 @@ def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
 
 
 class _Proposer:
-    """Cuts what the target has to write into proposals: the recorded ones first, others are drawn."""
+    """Splits what the target has to write into proposals: recorded ones first, then random ones."""
 
     def __init__(self, most: int, acceptance: float | None, random: Random) -> None:
         self._size = ProposalSize(most)
@@ -168,7 +168,7 @@ class _Proposer:
         self._random = random
 
     def proposals(self, num_tokens: int, recorded: Proposals) -> Iterator[tuple[int, int]]:
-        """Proposals that lead to so many tokens: those kept of each and, as long as there is room, one more."""
+        """Yields proposals for so many tokens: each gives the tokens kept of it and, if there is room, one more."""
         left, known = num_tokens, iter(recorded)
         while left > 0:
             proposed, kept = next(known, None) or self._drawn(left)
@@ -185,8 +185,8 @@ class _Proposer:
     def _drawn(self, left: int) -> tuple[int, int]:
         if self._acceptance is None:
             raise ConfigError(
-                "the folder does not say how many proposed tokens the target kept; give --token-acceptance, or leave "
-                "the optimization tokens out"
+                "the folder does not record how many proposed tokens were kept; give --token-acceptance, or "
+                "leave out token-speculation"
             )
         proposed = min(self._size.size, left)
         kept = next((n for n in range(proposed) if self._random.random() >= self._acceptance), proposed)

@@ -1,4 +1,4 @@
-"""One replay from options to table: what is checked before a model is built, what is saved when."""
+"""Runs one replay: checks the options, builds the models, plays, and writes the summary."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _WARM_UP_TURNS = 2
 
 
 def run_replay(options: ReplayOptions) -> None:
-    """Plays what is missing, then writes the summary and prints it; also when stopped.
+    """Plays what is missing, then writes and prints the summary; also when interrupted.
 
     Raises:
-        SemanticSpecError: something does not fit, as far as can be told before any model is built.
+        SemanticSpecError: the options cannot work; most of this is checked before a model is built.
     """
     session = _Session(options)
     with session.folder.locked():
@@ -43,7 +43,7 @@ def run_replay(options: ReplayOptions) -> None:
 
 
 class _Session:
-    """What can be checked without the models is checked when it is made."""
+    """One replay. The constructor checks everything that needs no model."""
 
     def __init__(self, options: ReplayOptions) -> None:
         self.options, self.folder = options, ReplayFolder(options.out)
@@ -80,7 +80,7 @@ class _Session:
         try:
             self._play_missing()
         except KeyboardInterrupt:
-            say("stopped; what is done is kept, the same command goes on")
+            say("interrupted; finished plays are kept, rerun the same command to resume")
             self._conclude()
             raise
         self._conclude()
@@ -104,7 +104,7 @@ class _Session:
 
     @contextmanager
     def _engines(self, runner: asyncio.Runner) -> Iterator[tuple[Engine, Engine]]:
-        """Both models with random weights, as engines; freed in the end."""
+        """Yields engines of both models with random weights, and frees them afterwards."""
         from semanticspec.engines.transformers.engine import TransformersEngine
 
         engines: list[Engine] = []
@@ -122,10 +122,10 @@ class _Session:
                 runner.run(engine.aclose())
 
     def _conclude(self) -> None:
-        """Summary and table over the trials that are whole."""
+        """Writes summary and table of the complete trials."""
         trials = whole_trials(self.plays, self.cases, self.options.trials)
         if not trials:
-            say("no trial is finished yet")
+            say("no trial is complete yet")
             return
         described = {name: self.shared[name] for name in ("target", "draft", "dtype", "device", "machine")}
         summary = summarize(self.plays, self.cases, trials, self.source) | described
@@ -145,8 +145,8 @@ class _Session:
             room = shape.values.get("max_position_embeddings")
             if isinstance(room, int) and longest > room:
                 raise ConfigError(
-                    f"prompt, output and draft take up to {longest} tokens and the context of the {role}, "
-                    f"{shape.name}, holds {room}; replay shorter requests or another shape"
+                    f"prompt, output and draft need up to {longest} tokens, and the context of the {role}, "
+                    f"{shape.name}, holds {room}; replay shorter requests or choose another shape"
                 )
 
 
@@ -156,7 +156,7 @@ def _described(shape: Shape) -> dict[str, Any]:
 
 
 def _schedule(cases: Sequence[Case], trials: int) -> Iterator[Key]:
-    """Every play, request by request; who goes first changes from one to the next."""
+    """Yields every play, request by request; the case that goes first rotates."""
     turn = 0
     for trial in range(trials):
         for request in range(len(cases[0].plans)):
@@ -167,7 +167,7 @@ def _schedule(cases: Sequence[Case], trials: int) -> Iterator[Key]:
 
 
 def _warm_up(plan: Plan) -> Plan:
-    """The beginning of a plan: first calls are slow, and count for nobody."""
+    """Shortens a plan to one untimed warm-up."""
     turns = [
         replace(turn, streamed=min(turn.streamed, _WARM_UP_TOKENS)) for turn in plan.turns[:_WARM_UP_TURNS]
     ]

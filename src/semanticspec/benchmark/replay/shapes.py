@@ -1,4 +1,4 @@
-"""Published model shapes, and models of such a shape with random weights, made where they are to run."""
+"""Published model shapes, and models of these shapes with random weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a model's `config.json` says of it.
+    """The shape of a model, from its `config.json`.
 
     Attributes:
-        source: where the values come from.
+        source: origin of the values.
         values: fields of `config.json`.
     """
 
@@ -123,7 +123,7 @@ SHAPES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 
 
 def find_shape(name: str) -> Shape:
-    """A shape by its name, or by the path of a `config.json` or of the folder it lies in.
+    """Returns a shape by name, or by the path of a `config.json` or its folder.
 
     Raises:
         ConfigError: there is no such shape, or the file does not describe one.
@@ -142,7 +142,7 @@ def find_shape(name: str) -> Shape:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise ConfigError(f"{path} describes no model: expected the config.json of one, with its model_type")
+        raise ConfigError(f"{path} is not a model config: expected a config.json with a model_type")
     return Shape(name, str(path), values)
 
 
@@ -154,16 +154,18 @@ def model_config(shape: Shape) -> Any:
     """
     from transformers import AutoConfig
 
-    # Random weights are never packed, whatever the published ones are.
+    # Random weights are never quantised, even if the published ones are.
     values = {key: value for key, value in shape.values.items() if key != "quantization_config"}
     try:
         return AutoConfig.for_model(**values)
     except Exception as error:
-        raise ConfigError(f"{shape.name} is no shape that transformers knows: {first_line(error)}") from error
+        raise ConfigError(
+            f"transformers does not know the shape {shape.name}: {first_line(error)}"
+        ) from error
 
 
 def count_parameters(shape: Shape) -> int:
-    """How many weights a model of this shape has; none of them is made.
+    """Returns the number of weights of a model of this shape, without allocating any.
 
     Raises:
         ConfigError: transformers cannot make a causal language model of it.
@@ -176,14 +178,12 @@ def count_parameters(shape: Shape) -> int:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except Exception as error:
-        raise ConfigError(
-            f"{shape.name} is no shape of a causal language model: {first_line(error)}"
-        ) from error
+        raise ConfigError(f"{shape.name} is not a causal language model: {first_line(error)}") from error
     return int(model.num_parameters())
 
 
 def check_place(device: str, dtype: str) -> None:
-    """Raises ConfigError for a device or a dtype that is unknown or not there."""
+    """Raises ConfigError for an unknown dtype, or a device that is unknown or unavailable."""
     from semanticspec.engines.transformers.loading import DTYPES, resolve_device
 
     resolve_device(device)
@@ -192,7 +192,7 @@ def check_place(device: str, dtype: str) -> None:
 
 
 def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
-    """A model of this shape with random weights, drawn on the device itself: none of it is ever on the CPU.
+    """Makes a model of this shape with random weights, directly on the device.
 
     Raises:
         ConfigError: the device or the dtype is unknown or not there.
@@ -218,7 +218,7 @@ def build_model(shape: Shape, *, device: str, dtype: str, seed: int) -> Loaded:
 
 
 def _sharpen(model: Any) -> None:
-    """Draws the head anew, so that few tokens hold most of the probability, as in a trained model.
+    """Redraws the output head so that a few tokens hold most of the probability, as in a trained model.
 
     As initialised for training, all of a large vocabulary is about equally likely, and sampling from that takes
     other, slower ways than sampling from a text model.

@@ -1,4 +1,4 @@
-"""What a replay found: seconds by phase, speed-ups with their spread, and what the model of cost says of them."""
+"""Summary of a replay: seconds by phase, speed-ups with their spread, and the predictions of the cost model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semanticspec.benchmark.replay.play import PHASES, Play
 
 
 def whole_trials(plays: Iterable[Key], cases: Sequence[Case], trials: int) -> list[int]:
-    """Trials in which every request was played in every case."""
+    """Returns the trials in which every request was played in every case."""
     there = set(plays)
     return [
         trial
@@ -28,7 +28,7 @@ def whole_trials(plays: Iterable[Key], cases: Sequence[Case], trials: int) -> li
 def summarize(
     plays: Mapping[Key, Record], cases: Sequence[Case], trials: Sequence[int], source: Source
 ) -> dict[str, Any]:
-    """The figures over whole trials, at least one."""
+    """Returns the figures over complete trials (at least one)."""
     by_case = {
         case.name: [
             [plays[trial, index, case.name].play for index in range(len(case.plans))] for trial in trials
@@ -58,7 +58,7 @@ def _all(trials: Sequence[Sequence[Play]]) -> list[Play]:
 
 
 def _figures(case: Case, plays: Sequence[Play], trials: int) -> dict[str, Any]:
-    """Mean seconds of a trial, in all and by phase, and what was done in it."""
+    """Mean seconds of a trial, total and by phase, and its counts."""
     counts = case.counts()
     seconds = {name: sum(getattr(play, name) for play in plays) / trials for name in ("wall_s", *PHASES)}
     other_s = seconds["wall_s"] - sum(seconds[name] for name in PHASES)
@@ -72,7 +72,7 @@ def _figures(case: Case, plays: Sequence[Play], trials: int) -> dict[str, Any]:
 
 
 def _speed(baseline: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
-    """Speed-up over all trials, and that of the slowest and of the fastest of them."""
+    """Speed-up over all trials, and of the slowest and fastest trial."""
     each = [base / mine for base, mine in zip(baseline, own, strict=True)]
     return {"speedup": sum(baseline) / sum(own), "speedup_range": (min(each), max(each))}
 
@@ -84,7 +84,7 @@ def _predicted(case: Case, baseline: Case, terms: Terms) -> dict[str, Any]:
 
 
 def replay_table(summary: Mapping[str, Any]) -> Table:
-    """The cases side by side, one a line; milliseconds are those of one token of the output."""
+    """A table with one row per case; milliseconds are per output token."""
     source = summary["source"]
     models = f"{summary['target']['name']} and {summary['draft']['name']}, {summary['dtype']}"
     title = (
@@ -114,7 +114,7 @@ def _ms_of(phase: str) -> Callable[[Mapping[str, Any]], str]:
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "speed-up": lambda f: f"{f['speedup']:.2f}x [{f['speedup_range'][0]:.2f}, {f['speedup_range'][1]:.2f}]",
-    "by the model": lambda f: f"{f['predicted_speedup']:.2f}x",
+    "predicted": lambda f: f"{f['predicted_speedup']:.2f}x",
     "ms a token": lambda f: f"{1000 * f['seconds_per_token']:.2f}",
     "prompt": _ms_of("prompt_s"),
     "draft": _ms_of("draft_s"),
@@ -126,7 +126,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def terms_text(summary: Mapping[str, Any]) -> str:
-    """The model of cost in a few sentences."""
+    """The cost model in a few sentences."""
     terms, source = Terms(**summary["terms"]), summary["source"]
     acceptance = source["token_acceptance"]
     proposed = (
@@ -135,9 +135,10 @@ def terms_text(summary: Mapping[str, Any]) -> str:
         else f" Of proposed tokens {acceptance:.0%} are kept ({source['token_acceptance_from']})."
     )
     return (
-        f"Model of cost, from the target alone and the plain loop: a token costs {1000 * terms.drafted_token_s:.2f} "
-        f"ms to draft, {1000 * terms.verified_token_s:.2f} ms to verify and a pass {1000 * terms.verified_pass_s:.2f} "
-        f"ms besides, {1000 * terms.target_token_s:.2f} ms for the target to write. Every drafted segment "
-        f"({source['segment_tokens']:.1f} tokens) accepted would give {summary['limit_speedup']:.2f}x. Overlap is "
-        f"predicted for a device for each model.{proposed} Probes are left out."
+        "Cost model, measured in the target alone and the plain loop: a token takes "
+        f"{1000 * terms.drafted_token_s:.2f} ms to draft, {1000 * terms.verified_token_s:.2f} ms to verify plus "
+        f"{1000 * terms.verified_pass_s:.2f} ms per pass, {1000 * terms.target_token_s:.2f} ms to decode with the "
+        f"target. If every drafted segment ({source['segment_tokens']:.1f} tokens) were accepted, the speed-up would "
+        f"be {summary['limit_speedup']:.2f}x. Overlap is predicted as if each model had its own device.{proposed} "
+        "Probes are left out."
     )

@@ -1,4 +1,4 @@
-"""What is replayed: the decisions of requests, recorded by a benchmark or made up."""
+"""Traces: the decisions of requests, recorded by a benchmark or synthetic."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from semanticspec.benchmark.rows import Row
 from semanticspec.errors import BenchmarkError, ConfigError
 
 Proposals = tuple[tuple[int, int], ...]
-_NOT_PLAYED = ("target", "draft", "token")  # alone, or without a verdict on whole segments
+_NOT_PLAYED = ("target", "draft", "token")  # these verify no whole segments
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn of the decoding loop, in tokens of the target.
+    """One iteration of the decoding loop, in target tokens.
 
     Attributes:
-        drafted: length of the drafted segment; 0 where the target writes unasked.
-        accepted: the verdict on it; None where there was nothing to judge, or it was dropped unjudged.
-        kept: how many drafted tokens stay: all of an accepted segment, of a rejected one its beginning.
-        written: what the target writes then, the token after a kept beginning included.
-        bonus: a token that came with the verification follows an accepted segment.
-        proposals: how `written` was proposed and kept, where it was recorded; see `Segment.proposals`.
+        drafted: length of the drafted segment; 0 if the target writes without a draft.
+        accepted: the verdict; None if nothing was drafted, or the draft was dropped without a verdict.
+        kept: drafted tokens that are kept: all of an accepted segment, a prefix of a rejected one.
+        written: tokens that the target then writes, including the token after a kept prefix.
+        bonus: a token from the verification pass follows an accepted segment.
+        proposals: how `written` was proposed and kept, if recorded; see `Segment.proposals`.
     """
 
     drafted: int = 0
@@ -38,7 +38,7 @@ class Step:
 
     @property
     def num_tokens(self) -> int:
-        """Of the output."""
+        """Output tokens."""
         return self.kept + self.written + self.bonus
 
 
@@ -52,21 +52,21 @@ class Trace:
 
     @property
     def num_tokens(self) -> int:
-        """Of the output."""
+        """Output tokens."""
         return sum(step.num_tokens for step in self.steps)
 
 
 def recorded(
     rows: Sequence[Row], methods: Mapping[str, Any], method: str, limit: int | None = None
 ) -> list[Trace]:
-    """The decisions of a method in a benchmark's folder, one trace for each sample of a problem.
+    """Returns the decisions of a method in a benchmark folder, one trace per sample of a problem.
 
     Args:
-        rows: all of the folder. methods: their descriptions, as `config.json` has them.
-        limit: the first so many; None = all.
+        rows: all rows of the folder. methods: the methods' descriptions in `config.json`.
+        limit: use the first so many requests; None = all.
 
     Raises:
-        ConfigError: the folder has no rows, none of this method, or none with decisions.
+        ConfigError: the folder has no rows, none of this method, or none with verdicts.
         BenchmarkError: the segments of a row do not add up to its output.
     """
     there = list(dict.fromkeys(row.method for row in rows))
@@ -75,23 +75,23 @@ def recorded(
     playable = [name for name in there if _judges(name)]
     if method not in there:
         raise ConfigError(
-            f"the folder has no rows of {method!r}; to replay there are {', '.join(playable) or 'none'}"
+            f"the folder has no rows of {method!r}; methods to replay: {', '.join(playable) or 'none'}"
         )
     own = [row for row in rows if row.method == method and not row.failed][:limit]
     if method not in playable or not any(row.segments_accepted + row.segments_rejected for row in own):
         raise ConfigError(
-            f"{method!r} decided on no drafted segment in a pass of the target of its own, so there is nothing to "
-            f"replay; choose from {', '.join(playable) or 'another folder'}"
+            f"{method!r} has no verdicts on drafted segments, so there is nothing to replay; "
+            f"choose from {', '.join(playable) or 'another folder'}"
         )
     bonus = bool(methods.get(method, {}).get("config", {}).get("bonus_token"))
     return [trace_of(row, bonus_token=bonus) for row in own]
 
 
 def trace_of(row: Row, *, bonus_token: bool) -> Trace:
-    """The decisions of one request.
+    """Returns the decisions of one request.
 
     Raises:
-        BenchmarkError: its segments do not add up to its output.
+        BenchmarkError: the segments do not add up to the output.
     """
     steps: list[Step] = []
     for segment in row.segments:
@@ -108,25 +108,25 @@ def trace_of(row: Row, *, bonus_token: bool) -> Trace:
             steps[-1] = replace(last, written=written, proposals=segment.proposals)
         else:
             steps.append(Step(written=segment.num_tokens, proposals=segment.proposals))
-    # A draft that was dropped unjudged left the rest to the target: its place is before the last of the steps.
+    # A draft that was dropped without a verdict left the rest to the target; it came before the last step.
     if dropped := row.drafted_tokens - sum(step.drafted for step in steps):
         steps.insert(len(steps) - 1, Step(dropped))
     trace = Trace(f"{row.problem_id}/{row.sample}", row.prompt_tokens, tuple(steps))
     if trace.num_tokens != row.num_tokens or dropped < 0:
         raise BenchmarkError(
             f"the segments of {row.method} on {row.problem_id} hold {trace.num_tokens} tokens and its output "
-            f"{row.num_tokens}; delete its line from the rows and run the benchmark again"
+            f"{row.num_tokens}; delete this row and run the benchmark again"
         )
     return trace
 
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """What a made-up trace is like.
+    """Settings of a synthetic trace.
 
     Attributes:
         num_tokens, prompt_tokens: length of output and prompt.
-        segment_tokens: mean length of a segment; lengths are uniform from half of it to one and a half times.
+        segment_tokens: mean length of a segment; lengths are uniform between half and one and a half times of it.
         draft_share: share of the output in accepted segments.
         kept_share: share of a rejected segment that is kept, in [0, 1).
     """
@@ -148,10 +148,10 @@ class Synthetic:
 
 
 def synthetic(wanted: Synthetic, name: str, seed: int) -> Trace:
-    """A made-up trace. Seeds give lengths and the places of rejections, whatever is kept of a rejected segment.
+    """Makes a synthetic trace. The seed gives the lengths and which segments are rejected, whatever is kept of them.
 
-    The target's rewriting is as long as the segment it replaces. Which segments are rejected is drawn, how many is
-    not: a short trace has the wanted share too, up to half a segment.
+    The target writes as many tokens as the rejected segment has. A short trace also has the requested share of
+    rejected tokens, up to half a segment.
     """
     random = Random(f"{seed}:{name}")
     lengths: list[int] = []
@@ -167,7 +167,7 @@ def synthetic(wanted: Synthetic, name: str, seed: int) -> Trace:
 
 
 def _picked(lengths: Sequence[int], wanted_tokens: float, random: Random) -> set[int]:
-    """Segments in random order, until another one would lead further away from the wanted number of tokens."""
+    """Picks random segments until another one would move the total further away from the wanted number of tokens."""
     picked: set[int] = set()
     total = 0
     for index in random.sample(range(len(lengths)), len(lengths)):
@@ -178,7 +178,7 @@ def _picked(lengths: Sequence[int], wanted_tokens: float, random: Random) -> set
 
 
 def token_acceptance(traces: Sequence[Trace]) -> float | None:
-    """Share of proposed tokens that passed, of those that were reached; None where no proposals are recorded."""
+    """Returns the share of verified proposed tokens that were kept; None if no proposals are recorded."""
     passed = failed = 0
     for trace in traces:
         for step in trace.steps:
@@ -188,6 +188,6 @@ def token_acceptance(traces: Sequence[Trace]) -> float | None:
 
 
 def _judges(method: str) -> bool:
-    """Whether a method judges segments one by one, each in a pass of the target, as the plain loop does."""
+    """Whether a method verifies drafted segments one by one, as the plain loop does."""
     base, _ = split_name(method)
     return base in METHODS and base not in _NOT_PLAYED and "candidates" not in method.split("+")
