@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from semanticspec.config import with_options
-from semanticspec.decoding.loop import generate_async
+from semanticspec.decoding.generate import generate_async
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.scripted import NextProbabilities, ScriptedEngine
 from semanticspec.records import Result

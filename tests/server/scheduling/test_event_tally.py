@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from semanticspec.decoding.loop import decode, segment_texts
+from semanticspec.decoding.generate import decode
 from semanticspec.records import Finished, Result, Segment
 from semanticspec.server.scheduling.event_tally import EventTally
+from tests.support.scripted_pairs import segment_texts
 from tests.support.serving import CONFIG, events_of, live, own_result, scripted_pair
 
 COUNTS = (

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from semanticspec.config import DecodingConfig
-from semanticspec.decoding.loop import decode
+from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Pair
 from semanticspec.records import (
     Finished,
