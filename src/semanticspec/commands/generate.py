@@ -12,7 +12,7 @@ from semanticspec.commands.option_groups import expand_options
 from semanticspec.commands.options import PairOptions, SamplingOptions, output_option
 from semanticspec.commands.view import RequestView, closing_line, result_json
 from semanticspec.config import DecodingConfig
-from semanticspec.decoding.loop import decode
+from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Pair
 from semanticspec.demo.grammar import read_problem
 from semanticspec.errors import PromptError
