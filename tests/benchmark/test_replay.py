@@ -399,7 +399,7 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
         ),
         ((*SHORT, "--optimizations", "token-speculation,token-speculation"), ConfigError, "given twice"),
         ((*SHORT, "--kept-share", "1"), ConfigError, "kept share is 1.0"),
-        ((*SHORT, "--kept-share", "much"), ConfigError, "expected numbers"),
+        ((*SHORT, "--kept-share", "much"), ConfigError, "expected comma-separated numbers"),
         ((*SHORT, "--draft-share", "2"), ConfigError, "share is 2.0"),
         ((*SHORT, "--token-acceptance", "2"), ConfigError, "expected a number from 0 to 1"),
         (("--synthetic", "--tokens", "40000"), ConfigError, "the context of the target, tiny, holds 32768"),
