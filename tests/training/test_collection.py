@@ -497,8 +497,8 @@ def test_sigkill_loses_and_repeats_no_problem(tmp_path: Path) -> None:
     running = start(str(part))
     _, told = running.communicate(timeout=300)
     assert running.returncode == 0, told
-    assert f"{5 - kept} problems collected ({kept} were there)" in told
-    assert "s a context" in told
+    assert f"{5 - kept} problems collected ({kept} existed already)" in told
+    assert "s per context" in told
     assert_same(list(Collection(part)), list(Collection(whole)))
 
 
@@ -628,7 +628,7 @@ def test_the_command_reads_traces_and_reports_what_it_did(
         result = CliRunner().invoke(probe_app, command.split())
         assert result.exit_code == 0, (result.output, result.exception)
         told = " ".join(capfd.readouterr().err.split() + result.output.split())
-        assert f"{6 - there} problems collected ({there} were there)" in told
+        assert f"{6 - there} problems collected ({there} existed already)" in told
     shards = list(Collection(data))
     origins = {context.origin for shard in shards for context in shard.contexts}
     assert origins == {"loop", "given"}

@@ -93,7 +93,7 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
         ("collecting", []),
         ("labelling", ["collect"]),
         ("training draft", ["label", "train-target"]),
-        ("training again", ["train-draft"]),
+        ("retraining", ["train-draft"]),
         ("publish", ["evaluate-target"]),
     ):
         killed = run_killed_at(stage, tmp_path)
@@ -106,7 +106,7 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
     settings = read_settings(tmp_path / "probes.toml")
     run(settings, out)
     said = capsys.readouterr().err
-    assert "collect: done before" in said
+    assert "collect: skipped, already finished" in said
     assert "publish-draft\n" in said
 
     shards = list(collection)
@@ -120,7 +120,7 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
         assert Probe.load(tmp_path / "alone").card == probe.card
         assert "AUROC" in (out / "published" / role / "README.md").read_text()
     run(read_settings(out / "settings.json"), out)
-    assert capsys.readouterr().err.count("done before") == 8
+    assert capsys.readouterr().err.count("skipped, already finished") == 8
 
 
 def test_demo_names_the_settings_of_the_bundled_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

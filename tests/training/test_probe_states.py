@@ -36,11 +36,11 @@ from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import judge_rows
 from semanticspec.training.labels.label import label, read_meanings
-from semanticspec.training.metrics import auroc
+from semanticspec.training.metrics import area_under_roc, point_estimate
 from semanticspec.training.pipeline import run
 from semanticspec.training.publish import publish
 from semanticspec.training.settings import parse_settings
-from semanticspec.training.train import TrainConfig, fit, inputs_of, pooling_of, predict, train
+from semanticspec.training.train import TrainConfig, fit, inputs_of, logits_of, pooling_of, train
 from tests.support.collecting import (
     CONFIG,
     HIDDEN,
@@ -246,8 +246,8 @@ def test_attention_finds_the_position_that_tells() -> None:
     figures = {}
     for pooling in POOLINGS:
         one = replace(config, pooling=pooling)
-        estimates = predict(fit(training, validation, "target", one), test, one)
-        figures[pooling] = auroc(estimates, test.labels >= 0.5)
+        logits = logits_of(fit(training, validation, "target", one).network, test, one)
+        figures[pooling] = point_estimate(area_under_roc, logits, test.labels >= 0.5)
     assert figures["attention"] > 0.93
     assert figures["attention"] > max(figures["mean"], figures["last"]) + 0.05
 

@@ -28,8 +28,8 @@ from semanticspec.training.data.examples import gather, split_of
 from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection, Shard
 from semanticspec.training.labels.label import count_labels, label, meanings_of, paired_shares
-from semanticspec.training.metrics import auroc, errors
-from semanticspec.training.train import TrainConfig, fit, predict, train
+from semanticspec.training.metrics import area_under_roc, mean_absolute_error, point_estimate, r_squared
+from semanticspec.training.train import TrainConfig, fit, logits_of, train
 from tests.support.collecting import (
     CONFIG,
     HIDDEN,
@@ -243,15 +243,16 @@ def test_auroc_against_all_pairs() -> None:
         if p and not q
     ]
     expected = sum(hit * weight for hit, weight in pairs) / sum(weight for _, weight in pairs)
-    assert auroc(scores, positive, weights) == pytest.approx(expected)
-    assert auroc(torch.arange(4.0), torch.tensor([False, False, True, True])) == 1.0
-    assert auroc(torch.ones(4), torch.tensor([False, True, True, True])) == 0.5
-    assert isnan(auroc(torch.ones(2), torch.tensor([True, True])))
+    assert point_estimate(area_under_roc, scores, positive, weights) == pytest.approx(expected)
+    assert point_estimate(area_under_roc, torch.arange(4.0), torch.tensor([False, False, True, True])) == 1.0
+    assert point_estimate(area_under_roc, torch.ones(4), torch.tensor([False, True, True, True])) == 0.5
+    assert isnan(point_estimate(area_under_roc, torch.ones(2), torch.tensor([True, True])))
 
 
 def test_errors_by_hand() -> None:
-    figures = errors(torch.tensor([0.0, 0.5]), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]))
-    assert figures == pytest.approx({"r2": 0.5, "mae": 0.25})
+    estimates, labels = torch.tensor([0.0, 0.5]), torch.tensor([0.0, 1.0])
+    assert point_estimate(r_squared, estimates, labels) == pytest.approx(0.5)
+    assert point_estimate(mean_absolute_error, estimates, labels) == pytest.approx(0.25)
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -263,11 +264,12 @@ def test_training_learns_and_is_repeatable(loss: Any) -> None:
     config = TrainConfig(widths=(32, 16), features=("mean",), loss=loss, max_epochs=30)
     training, validation, test = (examples.of_split(split) for split in ("train", "validation", "test"))
     before = torch.random.get_rng_state()
-    network = fit(training, validation, "target", config)
+    network = fit(training, validation, "target", config).network
     assert torch.equal(torch.random.get_rng_state(), before)
-    estimates = predict(network, test, config)
-    assert auroc(estimates, test.labels >= 0.5) > 0.9
-    assert torch.equal(estimates, predict(fit(training, validation, "target", config), test, config))
+    logits = logits_of(network, test, config)
+    assert point_estimate(area_under_roc, logits, test.labels >= 0.5) > 0.9
+    again = fit(training, validation, "target", config).network
+    assert torch.equal(logits, logits_of(again, test, config))
 
 
 # --- collecting --------------------------------------------------------------------------------------------

@@ -103,11 +103,9 @@ def render_page(
         figures: PNG files by name and theme; inlined.
         made: how the report was made, shown as JSON.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    templates = PackageLoader("semanticspec.output", "")
-    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html").render(
+    return render_template(
+        "semanticspec.output",
+        "report.html",
         title=title,
         lead=lead,
         tiles=tiles,
@@ -119,3 +117,18 @@ def render_page(
         method=method,
         made=json.dumps(made, indent=1),
     )
+
+
+def render_template(package: str, name: str, **values: Any) -> str:
+    """Renders a jinja2 template that is a file of a package; only HTML templates escape the values."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package, ""),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name).render(values)

@@ -1,9 +1,9 @@
-"""Probes trained again to see what made them good: on fewer problems, with less to read, on shuffled labels."""
+"""Retrains a probe to see what makes it good: on fewer problems, with other inputs or losses, on shuffled labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from math import ceil
 from typing import Any, get_args
@@ -11,52 +11,46 @@ from typing import Any, get_args
 import torch
 
 from semanticspec.errors import ProbeError
-from semanticspec.probes.calibration import Calibration
 from semanticspec.probes.card import ProbeCard, ProbePooling
 from semanticspec.records import Author
 from semanticspec.training.data.examples import Examples, gather
 from semanticspec.training.data.storage import Collection
-from semanticspec.training.evaluate import estimate_figures
+from semanticspec.training.evaluate import Figures, estimate_figures
 from semanticspec.training.labels.label import read_meanings
 from semanticspec.training.metrics import ProblemBootstrap
-from semanticspec.training.train import Fitted, Loss, TrainConfig, calibrate, candidates, fit_best, logits_of
+from semanticspec.training.train import Loss, TrainConfig, calibrate, candidates, fit_best, logits_of
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Of the training problems, in a learning curve."""
+"""Shares of the training problems in a learning curve."""
 
 NUM_VARIANTS = 7
-"""How many probes the ablations train, poolings aside."""
+"""Number of probes that the ablations train, other poolings not counted."""
 
 
 def num_variants(collection: Collection, role: Author) -> int:
-    """How many probes the ablations train: other poolings too where every state was collected."""
+    """Returns how many probes the ablations train; other poolings too if all states were collected."""
     return NUM_VARIANTS + (len(get_args(ProbePooling)) - 1) * (collection.pooling(role) == "none")
 
 
 def config_of(card: ProbeCard) -> TrainConfig:
-    """The settings a probe was trained with, as its card has them; older cards have its shape only.
+    """Returns the settings that a probe was trained with; older cards lack some, which get their defaults.
 
     Raises:
-        ProbeError: the card's settings are no training settings.
+        ProbeError: the card has unknown training settings.
     """
-    settings = dict(card.training)
-    unknown = settings.keys() - {entry.name for entry in fields(TrainConfig)}
+    unknown = card.training.keys() - asdict(TrainConfig()).keys()
     if unknown:
-        raise ProbeError(f"the probe's card has unknown training settings: {', '.join(sorted(unknown))}")
-    for name in ("widths", "features"):
-        if settings.get(name) is not None:
-            settings[name] = tuple(settings[name])
+        raise ProbeError(
+            f"the probe's card has unknown training settings: {', '.join(sorted(unknown))}; train the probe again"
+        )
     shape = {
-        "features": card.features,
-        "use_state": card.use_state,
-        "components": card.components,
-        "pooling": card.pooling,
+        name: getattr(card, name) for name in ("widths", "features", "use_state", "components", "pooling")
     }
-    return TrainConfig(**{**settings, **shape, "widths": card.widths, "estimator": "given"})
+    return TrainConfig(**{**card.training, **shape, "estimator": "given"})
 
 
 class Retraining:
-    """A collection's rows, ready to be trained on and judged in many ways; every result is a table's row."""
+    """The rows of a collection, ready to train on with many settings; every result is a row of a table."""
 
     def __init__(
         self, collection: Collection, card: ProbeCard, judge: str = "", on_step: Callable[[str], None] = print
@@ -77,7 +71,7 @@ class Retraining:
     def learning_curve(self) -> list[dict[str, Any]]:
         """Figures of the same probe trained on the first 1/8, 1/4, 1/2 and all training problems.
 
-        Early stopping and calibration always see all validation problems.
+        Early stopping and calibration always use all validation problems.
         """
         order = sorted(set(self.training.problem_ids), key=lambda name: blake2b(name.encode()).digest())
         points = []
@@ -90,52 +84,50 @@ class Retraining:
         return points
 
     def ablations(self) -> list[dict[str, Any]]:
-        """Features, state, both and components; the other loss; and the same probe on shuffled labels.
+        """Figures of the four estimators, of the other loss, of other poolings, and on shuffled labels.
 
-        Where every state was collected, the state is also pooled in the ways the probe does not.
+        Other poolings need a collection of all states.
         """
-        config = self.config
-        loss: Loss = "mse" if config.loss == "bce" else "bce"
-        variants: dict[str, TrainConfig] = {
-            f"{name}, {config.loss}": one
-            for name, one in candidates(config, self.card.role, self.card.hidden_size).items()
-        }
-        variants[f"as shipped, {config.loss}"] = config
-        variants[f"as shipped, {loss}"] = replace(config, loss=loss)
-        for pooling in get_args(ProbePooling) if self.every_state else ():
-            if pooling != config.pooling:
-                of_state = replace(variants[f"state, {config.loss}"], pooling=pooling)
-                variants[f"state, {config.loss}, pooling {pooling}"] = of_state
         rows = []
-        for name, one in variants.items():
+        for name, config in self._variants().items():
             self.on_step(name)
-            rows.append({"name": name, "figures": self._figures(self.training, one)})
+            rows.append({"name": name, "figures": self._figures(self.training, config)})
         self.on_step("shuffled labels")
         rows.append({"name": "control: shuffled labels", "figures": self._shuffled()})
         return rows
 
-    def _shuffled(self) -> Mapping[str, Any]:
+    def _variants(self) -> Mapping[str, TrainConfig]:
+        config = self.config
+        estimators = candidates(config, self.card.role, self.card.hidden_size)
+        variants = {f"{name}, {config.loss}": one for name, one in estimators.items()}
+        other_loss: Loss = "mse" if config.loss == "bce" else "bce"
+        variants[f"as shipped, {config.loss}"] = config
+        variants[f"as shipped, {other_loss}"] = replace(config, loss=other_loss)
+        for pooling in get_args(ProbePooling) if self.every_state else ():
+            if pooling != config.pooling:
+                name = f"state, {config.loss}, pooling {pooling}"
+                variants[name] = replace(estimators["state"], pooling=pooling)
+        return variants
+
+    def _shuffled(self) -> Figures:
         generator = torch.Generator().manual_seed(self.config.seed)
 
         def shuffle(examples: Examples) -> Examples:
-            return replace(
-                examples, labels=examples.labels[torch.randperm(len(examples), generator=generator)]
-            )
+            order = torch.randperm(len(examples), generator=generator)
+            return replace(examples, labels=examples.labels[order])
 
-        # No calibration map: an isotonic one would make all estimates equal, and AUROC exactly a half.
+        # Without calibration: an isotonic map would make all estimates equal, and AUROC exactly 0.5.
         config = replace(self.config, calibration="none")
-        validation = self.validation.select(self.validation.drafted)
-        return self._figures(shuffle(self.training), config, shuffle(validation))
+        training = shuffle(self.training)
+        validation = shuffle(self.validation.select(self.validation.drafted))
+        return self._figures(training, config, validation)
 
     def _figures(
         self, training: Examples, config: TrainConfig, validation: Examples | None = None
-    ) -> Mapping[str, Any]:
-        judged_on = self.validation if validation is None else validation
-        fitted, _ = fit_best(training, judged_on, self.card.role, config)
-        calibration, _ = calibrate(fitted, judged_on)
-        estimates = self._estimates(fitted, calibration)
-        return estimate_figures(self.boot, estimates, self.test.labels)
-
-    def _estimates(self, fitted: Fitted, calibration: Calibration) -> torch.Tensor:
+    ) -> Figures:
+        validation = self.validation if validation is None else validation
+        fitted, _ = fit_best(training, validation, self.card.role, config)
+        calibration, _ = calibrate(fitted, validation)
         estimates = calibration.apply(logits_of(fitted.network, self.test, fitted.config)).double()
-        return estimates.clamp(self.card.smallest_probability, 1.0)
+        estimates = estimates.clamp(self.card.smallest_probability, 1.0)
+        return estimate_figures(self.boot, estimates, self.test.labels)

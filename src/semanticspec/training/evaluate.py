@@ -1,24 +1,23 @@
-"""Fourth stage: how good a probe is on test problems, beside signals of the same pass that cost nothing.
+"""Evaluates a probe on test problems, compared with signals of the same pass that cost nothing.
 
-All figures are of draft-written segments, counted as often as they were drawn; intervals (95 %) come from
-resampling problems. What they are is said in `docs/probes.md`; `report` draws them.
+All figures use draft-written segments, weighted by how often they were drawn; 95 % intervals come from resampling
+problems. `docs/probes.md` explains the figures; `report` writes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from math import isfinite, isnan
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from semanticspec.errors import ProbeError
 from semanticspec.output.files import write_atomically
-from semanticspec.probes.card import Counting
 from semanticspec.probes.features import CHEAP_SIGNALS, TokenSignals
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.states import States, concatenated
@@ -35,6 +34,7 @@ from semanticspec.training.metrics import (
     mean_absolute_error,
     r_squared,
     reliability,
+    share,
     signal_values,
     spearman,
 )
@@ -42,18 +42,26 @@ from semanticspec.training.metrics import (
 EVALUATION_FILE = "evaluation.json"
 EVALUATION_FORMAT = 1
 P_DRAFT = "p_draft"
+RANKING_MEASURES = {"auroc": area_under_roc, "average_precision": average_precision}
+ERROR_MEASURES = {
+    "r2": r_squared,
+    "mae": mean_absolute_error,
+    "spearman": spearman,
+    "calibration_error": calibration_error,
+}
 Figures = dict[str, Interval]
 
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """The test problems' draft-written segments with everything that scores them. Tensors `[rows]`.
+    """The draft-written segments of the test problems, with everything that scores them. Tensors `[rows]`.
 
     Attributes:
         before, after: the probe's estimates without and with its calibration map.
-        signals: cheap signals by name, higher = the model would rather say it.
-        acceptance: probability of each row to be accepted. acceptance_rule: where that comes from, in words.
-        p_draft_source: what the signal `p_draft` is, in words; empty where there is none.
+        signals: cheap signals by name, higher = more probable for the model.
+        acceptance: probability of each row to be accepted.
+        acceptance_rule: where `acceptance` comes from, for people.
+        p_draft_source: what the signal `p_draft` is, for people; empty if there is none.
     """
 
     examples: Examples
@@ -66,26 +74,27 @@ class JudgedRows:
 
     @property
     def positive(self) -> Tensor:
-        """Whether the model would say the segment: label >= 0.5; bool."""
+        """Rows with a label of at least `POSITIVE`; bool."""
         return self.examples.labels >= POSITIVE
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A probe's figures, as `evaluation.json` holds them.
+    """A probe's figures; the content of `evaluation.json`.
 
     Attributes:
-        probe: its card. judge: whose labels it was judged by.
+        probe: its card.
+        judge: whose labels were used.
         sizes: problems, rows (distinct segments), segments, share_positive.
         before, after: figures of the estimates without and with the calibration map.
-        accepted: figures on accepted segments alone; acceptance_rule says which those are.
+        accepted: figures on accepted segments only; see `acceptance_rule`.
         signals, signals_accepted: AUROC and average precision of every cheap signal.
-        best_signal: the cheap signal with the highest AUROC on these very rows (in the signal's favour);
-            differences: the probe's figures minus its, paired.
-        ceiling: half of the model's samples predicting the other half.
-        reliability: bins before and after, each [weight, mean estimate, mean label].
-        learning_curve, ablations: see `retraining`; empty if not asked for.
-        made: command line, versions.
+        best_signal: the cheap signal with the highest AUROC on these same rows, which favours the signal.
+        differences: the probe's figures minus those of `best_signal`, paired.
+        ceiling: one half of the model's samples predicting the other half.
+        reliability: bins before and after calibration, each [weight, mean estimate, mean label].
+        learning_curve, ablations: see `ablations.Retraining`; empty if not requested.
+        made: command line and versions.
     """
 
     probe: dict[str, Any]
@@ -108,7 +117,7 @@ class Evaluation:
     format: int = EVALUATION_FORMAT
 
     def to_json(self) -> str:
-        """Indented JSON; what is not a number becomes null."""
+        """The evaluation as indented JSON; nan becomes null."""
         return json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False) + "\n"
 
     def save(self, folder: Path) -> None:
@@ -120,54 +129,70 @@ class Evaluation:
 def judge_rows(
     collection: Collection, probe: Probe, judge: str = "", draft_probe: Probe | None = None
 ) -> JudgedRows:
-    """What a probe and the cheap signals say of the test problems' draft-written segments.
+    """Scores the draft-written segments of the test problems by the probe and by the cheap signals.
 
     Args:
-        judge: whose labels; empty = those the probe was trained on.
-        draft_probe: for a target's probe, what it is compared and put in proportion with.
+        judge: whose labels to use; empty = those the probe was trained on.
+        draft_probe: for a target's probe; its estimates become the signal `p_draft` and define the acceptance.
 
     Raises:
-        ProbeError: no labels, other models than the probe's, or no test problem.
+        ProbeError: there are no labels or no test problems, or a probe is for other models than the collection's.
     """
     check_collection(collection, probe)
     if draft_probe is not None:
         _check_draft_probe(collection, probe, draft_probe)
     meanings = read_meanings(collection, judge or probe.card.judge)
-    everything = gather(collection, meanings, probe.card.role, "unbiased")
-    drafted = everything.select(everything.drafted)
+    rows = gather(collection, meanings, probe.card.role, "unbiased")
+    drafted = rows.select(rows.drafted)
     test = drafted.of_split("test")
     if not len(test):
         raise ProbeError(
             "the collection has no draft-written segments in test problems (problems are split 60 / 20 / 20 "
             "by their ids); collect on more problems"
         )
-    before = probe.probabilities(test.states, test.signals, calibrated=False)
     after = probe.probabilities(test.states, test.signals)
     signals = signal_values(CHEAP_SIGNALS, test.signals)
     acceptance, rule, source = (after >= POSITIVE).double(), "estimate of at least 0.5", ""
     if draft_probe is not None:
-        states, signals_of_draft = _draft_readings(collection, meanings)
         in_test = torch.tensor([split_of(name) == "test" for name in drafted.problem_ids], dtype=torch.bool)
-        signals[P_DRAFT] = draft_probe.probabilities(states, signals_of_draft)[in_test]
+        signals[P_DRAFT] = draft_probe.probabilities(*_draft_readings(collection, meanings))[in_test]
         acceptance = (after / signals[P_DRAFT]).clamp(max=1.0)
         rule = "weighted by min(1, p_target / p_draft), the default semantic rule in expectation"
         source = "the draft's probe"
     elif probe.card.role == "target":
         signals[P_DRAFT] = torch.tensor([sum(row) for row in test.draft_logprobs], dtype=torch.float64)
         source = "the sum of the draft's log-probabilities (no probe of the draft was given)"
+    before = probe.probabilities(test.states, test.signals, calibrated=False)
     return JudgedRows(test, before, after, signals, acceptance, rule, source)
 
 
 def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
-    """All figures of a probe; learning curve and ablations are the caller's to add."""
+    """Computes all figures of a probe, except learning curve and ablations."""
     examples, positive = rows.examples, rows.positive
     boot = ProblemBootstrap(examples.problem_ids, examples.weights)
-    signals = {name: _ranking(boot, values, positive) for name, values in rows.signals.items()}
-    on_accepted = {
-        name: _ranking(boot, values, positive, rows.acceptance) for name, values in rows.signals.items()
+    signals = {name: ranking_figures(boot, values, positive) for name, values in rows.signals.items()}
+    signals_accepted = {
+        name: ranking_figures(boot, values, positive, rows.acceptance)
+        for name, values in rows.signals.items()
     }
-    best = max(signals, key=lambda name: _or_lowest(signals[name]["auroc"].value))
+    accepted = ranking_figures(boot, rows.after, positive, rows.acceptance)
+    accepted["share_accepted"] = boot.interval(share, rows.acceptance)
+    accepted["share_positive"] = boot.interval(share, positive, row_weights=rows.acceptance)
+    best = max(signals, key=lambda name: _auroc_or_lowest(signals[name]))
+    differences = {
+        name: boot.interval(
+            lambda ours, theirs, labels, weights, measure=measure: (
+                measure(ours, labels, weights) - measure(theirs, labels, weights)
+            ),
+            rows.after,
+            rows.signals[best],
+            positive,
+        )
+        for name, measure in RANKING_MEASURES.items()
+    }
     first, second = examples.halves.unbind(1)
+    ceiling = ranking_figures(boot, first, second >= POSITIVE)
+    ceiling["r2"] = boot.interval(r_squared, first, second)
     total = float(examples.weights.sum())
     return Evaluation(
         probe=json.loads(probe.card.to_json()),
@@ -180,17 +205,14 @@ def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
         },
         before=estimate_figures(boot, rows.before, examples.labels),
         after=estimate_figures(boot, rows.after, examples.labels),
-        accepted=_accepted_figures(boot, rows),
+        accepted=accepted,
         acceptance_rule=rows.acceptance_rule,
         p_draft_source=rows.p_draft_source,
         signals=signals,
-        signals_accepted=on_accepted,
+        signals_accepted=signals_accepted,
         best_signal=best,
-        differences=_differences(boot, rows.after, rows.signals[best], positive),
-        ceiling={
-            **_ranking(boot, first, second >= POSITIVE),
-            "r2": boot.interval(_of(r_squared, first, second)),
-        },
+        differences=differences,
+        ceiling=ceiling,
         reliability={
             "before": _bins(boot, rows.before, examples.labels),
             "after": _bins(boot, rows.after, examples.labels),
@@ -198,21 +220,28 @@ def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
     )
 
 
+def ranking_figures(
+    boot: ProblemBootstrap, scores: Tensor, positive: Tensor, row_weights: Tensor | None = None
+) -> Figures:
+    """Figures of how well scores `[rows]` separate the positive rows from the others."""
+    return {
+        name: boot.interval(measure, scores, positive, row_weights=row_weights)
+        for name, measure in RANKING_MEASURES.items()
+    }
+
+
 def estimate_figures(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) -> Figures:
-    """The figures of estimates `[rows]` against soft labels `[rows]`."""
-    measures = {
-        "r2": r_squared,
-        "mae": mean_absolute_error,
-        "spearman": spearman,
-        "calibration_error": calibration_error,
-    }
-    return _ranking(boot, estimates, labels >= POSITIVE) | {
-        name: boot.interval(_of(measure, estimates, labels)) for name, measure in measures.items()
-    }
+    """All figures of estimates `[rows]` against soft labels `[rows]`."""
+    errors = {name: boot.interval(measure, estimates, labels) for name, measure in ERROR_MEASURES.items()}
+    return ranking_figures(boot, estimates, labels >= POSITIVE) | errors
 
 
 def check_collection(collection: Collection, probe: Probe) -> None:
-    """Raises ProbeError if a collection was made with another model than the probe's, or other states of it."""
+    """Checks that a collection was made with the probe's model and has the states that it reads.
+
+    Raises:
+        ProbeError: it was not.
+    """
     card = probe.card
     model = collection.manifest.model_of(card.role)
     names = ("hidden_size", "num_layers", *(("norm_state",) if card.use_state else ()), "fingerprint")
@@ -225,15 +254,15 @@ def check_collection(collection: Collection, probe: Probe) -> None:
     if differing:
         raise ProbeError(
             f"the probe was made for {card.names[0]}, the collection {collection.folder} with "
-            f"{model.model_id} as {card.role}: {', '.join(differing)}"
+            f"{model.model_id} as {card.role}: {', '.join(differing)}; evaluate it on a collection of its own models"
         )
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `evaluation.json`.
+    """Reads a folder's `evaluation.json`.
 
     Raises:
-        ProbeError: there is none, or it is broken or of another format.
+        ProbeError: the file is missing, broken or of another format.
     """
     path = folder / EVALUATION_FILE
     try:
@@ -245,53 +274,26 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _of(
-    measure: Callable[[Tensor, Tensor, Tensor], Tensor], first: Tensor, second: Tensor
-) -> Callable[[Tensor], Tensor]:
-    return partial(measure, first, second)
-
-
-def _ranking(boot: ProblemBootstrap, scores: Tensor, positive: Tensor, rows: Tensor | None = None) -> Figures:
-    measures = {"auroc": area_under_roc, "average_precision": average_precision}
-    return {name: boot.interval(_of(measure, scores, positive), rows) for name, measure in measures.items()}
-
-
-def _accepted_figures(boot: ProblemBootstrap, rows: JudgedRows) -> Figures:
-    """Ranking on accepted segments, their share of all, and how many of them the model would say."""
-    accepted = _ranking(boot, rows.after, rows.positive, rows.acceptance)
-    accepted["share_accepted"] = boot.interval(lambda w: (w * rows.acceptance).sum(1) / w.sum(1))
-    accepted["share_positive"] = boot.interval(
-        lambda w: (w * rows.positive).sum(1) / w.sum(1), rows.acceptance
-    )
-    return accepted
-
-
-def _differences(boot: ProblemBootstrap, probe: Tensor, signal: Tensor, positive: Tensor) -> Figures:
-    return {
-        "auroc": boot.interval(
-            lambda w: area_under_roc(probe, positive, w) - area_under_roc(signal, positive, w)
-        ),
-        "average_precision": boot.interval(
-            lambda w: average_precision(probe, positive, w) - average_precision(signal, positive, w)
-        ),
-    }
+def _auroc_or_lowest(figures: Figures) -> float:
+    value = figures["auroc"].value
+    return -1.0 if isnan(value) else value
 
 
 def _bins(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) -> list[list[float]]:
-    counted = reliability(estimates, labels, boot.weights[:1])
-    bins = torch.stack([part[0] for part in counted], dim=1).tolist()
-    return [[float(value) for value in one] for one in bins if one[0] > 0]
+    """Non-empty reliability bins, each [weight, mean estimate, mean label]."""
+    bins = torch.cat(reliability(estimates, labels, boot.weights[:1])).T
+    found: list[list[float]] = bins[bins[:, 0] > 0].tolist()
+    return found
 
 
 def _draft_readings(
     collection: Collection, meanings: Mapping[str, Sequence[int]]
 ) -> tuple[States, list[TokenSignals]]:
-    """The draft's own pass over the rows of `gather(..., "target", ...)` that it wrote, in their order."""
+    """The draft's own pass over the draft-written rows of `gather(..., "target", ...)`, in their order."""
     states: list[States] = []
     signals: list[TokenSignals] = []
-    counting: Counting = "unbiased"
     for shard in collection:
-        labels = count_labels(shard.segments, meanings[shard.problem_id], "target", counting)
+        labels = count_labels(shard.segments, meanings[shard.problem_id], "target", "unbiased")
         drafted = [
             place
             for place, (segment, label) in enumerate(zip(shard.segments, labels, strict=True))
@@ -311,18 +313,14 @@ def _check_draft_probe(collection: Collection, probe: Probe, draft_probe: Probe)
     check_collection(collection, draft_probe)
 
 
-def _or_lowest(value: float) -> float:
-    return value if value == value else -1.0
-
-
 def _plain(value: object) -> object:
-    """JSON's types: intervals as objects, numbers rounded, not-a-number as null."""
+    """Converts to JSON types: intervals to objects, numbers rounded, nan and infinity to null."""
     if isinstance(value, Interval):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, float):
-        return round(value, 5) if value == value and abs(value) != float("inf") else None
+        return round(value, 5) if isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in cast("Sequence[object]", value)]
+        return [_plain(part) for part in value]
     return value

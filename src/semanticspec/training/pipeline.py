@@ -1,8 +1,8 @@
-"""All stages from one settings file. A stage that is done, and whose inputs are the same, is not done again.
+"""Runs all stages from one settings file and resumes an interrupted run.
 
-A stage's inputs are its settings and the inputs of what it builds on, as a digest. The digest is written down
-when the stage is finished, so a kill at any point costs what the stage at work had not stored yet: collecting
-and labelling go on where they were, the others start anew.
+A finished stage leaves a stamp with a digest of its inputs: its own settings and the inputs of the stages it builds
+on. A stage whose stamp matches is skipped. An interrupted stage is run again; collecting and labelling continue from
+what they have stored.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from semanticspec.training.train import pooling_of
 
 SETTINGS_FILE = "settings.json"
 DATA_FOLDER = "data"
-_STAGES_FOLDER = "stages"
+_STAMPS_FOLDER = "stages"
 _NUM_STAGES = 8
+_ROLES: tuple[Author, ...] = ("target", "draft")
 
 
 def run(settings: RunSettings, out: Path) -> None:
-    """Does what is left to do, into `data`, `probes/<role>`, `reports/<role>` and `published/<role>` of `out`.
+    """Runs the unfinished stages; writes `data`, `probes/<role>`, `reports/<role>` and `published/<role>` in `out`.
 
     Raises:
-        SemanticSpecError: whatever a stage raises; what is finished stays.
+        SemanticSpecError: what a stage raises; finished stages are kept.
     """
     for role, config in settings.train.items():
         check_choice(config.calibration)
@@ -57,7 +58,7 @@ def run(settings: RunSettings, out: Path) -> None:
 
 
 class _Run:
-    """One run: which stages there are, what they need, which are done."""
+    """One run: its stages, their inputs, and which of them are finished."""
 
     def __init__(self, settings: RunSettings, out: Path, problems: list[ProblemText]) -> None:
         self.settings, self.out, self.problems = settings, out, problems
@@ -65,7 +66,7 @@ class _Run:
         self.collection = Collection(out / DATA_FOLDER)
 
     def all(self) -> None:
-        """Every stage in order."""
+        """Runs every stage in order."""
         settings, out = self.settings, self.out
         pair = settings.pair
         weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
@@ -76,7 +77,6 @@ class _Run:
             lambda: len(self.collection) >= len(self.problems),
         )
         labelled = self.stage("label", (collected, asdict(settings.label)), self._label, lambda: True)
-        roles: tuple[Author, ...] = ("target", "draft")
         trained = {
             role: self.stage(
                 f"train-{role}",
@@ -84,9 +84,9 @@ class _Run:
                 partial(self._train, role),
                 (out / "probes" / role / CARD_FILE).is_file,
             )
-            for role in roles
+            for role in _ROLES
         }
-        for role in roles:
+        for role in _ROLES:
             evaluated = self.stage(
                 f"evaluate-{role}",
                 (trained, asdict(settings.evaluate)),
@@ -100,17 +100,18 @@ class _Run:
                 (out / "published" / role / README_FILE).is_file,
             )
 
-    def stage(self, name: str, inputs: Any, work: Callable[[], None], there: Callable[[], bool]) -> str:
-        """Does a stage unless it is done; returns the digest of its inputs.
+    def stage(self, name: str, inputs: Any, work: Callable[[], None], is_there: Callable[[], bool]) -> str:
+        """Runs a stage unless it is finished; returns the digest of its inputs.
 
         Args:
-            inputs: everything its result depends on. there: whether its result is still there.
+            inputs: everything that the result depends on.
+            is_there: whether the result of an earlier run still exists.
         """
         self.number += 1
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        stamp = self.out / _STAGES_FOLDER / f"{name}.json"
-        if stamp.is_file() and _digest_in(stamp) == digest and there():
-            say(f"{self.number}/{_NUM_STAGES} {name}: done before")
+        stamp = self.out / _STAMPS_FOLDER / f"{name}.json"
+        if stamp.is_file() and _digest_in(stamp) == digest and is_there():
+            say(f"{self.number}/{_NUM_STAGES} {name}: skipped, already finished")
             return digest
         say(f"{self.number}/{_NUM_STAGES} {name}")
         stamp.unlink(missing_ok=True)
@@ -121,15 +122,14 @@ class _Run:
         return digest
 
     def _collect(self) -> None:
-        pair, settings = self.settings.pair, self.settings
+        pair, settings, folder = self.settings.pair, self.settings, self.collection.folder
         models = stages.load_models(
             pair.target, pair.draft, pair.states, pair.engines, dtype=pair.dtype, device=pair.device
         )
-        folder = self.collection.folder
         stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
         if len(self.collection) > len(self.problems):
             say(
-                f"{folder} holds {len(self.collection)} problems, more than the {len(self.problems)} asked for now; "
+                f"{folder} holds {len(self.collection)} problems, more than the {len(self.problems)} in the settings; "
                 "all of them are used"
             )
 
@@ -162,11 +162,14 @@ def _digest_in(stamp: Path) -> str:
     try:
         return str(json.loads(stamp.read_text())["inputs"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ProbeError(f"{stamp} is broken; delete it to do that stage again") from error
+        raise ProbeError(f"{stamp} is broken; delete it to run that stage again") from error
 
 
 def _files_of(model: str) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a local model's files, so that other weights are other inputs; none of the hub."""
+    """Names, sizes and modification times of a local model's files, so that new weights are new inputs.
+
+    Returns an empty list for a model on the hub.
+    """
     path = Path(model).expanduser()
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]

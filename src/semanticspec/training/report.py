@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from semanticspec.output.files import write_atomically
 from semanticspec.output.pages import TableSection, Theme, Tile, render_page
@@ -36,15 +36,6 @@ METHOD = (
 )
 
 
-class _Section(NamedTuple):
-    """A table before it is formatted."""
-
-    title: str
-    caption: str
-    rows: Mapping[str, Figures]
-    columns: Sequence[str] = tuple(HEADINGS)
-
-
 def write_report(evaluation: Evaluation, rows: JudgedRows, folder: Path) -> Path:
     """Writes `evaluation.json`, the figures (light theme) as PNG files and `report.html` into a folder.
 
@@ -73,48 +64,25 @@ def render(evaluation: Evaluation, pictures: Mapping[str, Mapping[Theme, bytes]]
         ),
         tiles=_tiles(evaluation),
         figures=pictures,
-        tables=[
-            TableSection(
-                section.title,
-                section.caption,
-                [HEADINGS[column] for column in section.columns],
-                {
-                    name: [_cell(row.get(column)) for column in section.columns]
-                    for name, row in section.rows.items()
-                },
-            )
-            for section in _sections(evaluation)
-        ],
+        tables=_tables(evaluation),
         method=METHOD,
         made={**evaluation.made, "training": card["training"]},
     )
 
 
-def text_tables(evaluation: Evaluation) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Returns the main tables for a terminal: title, headings, lines."""
+def text_tables(evaluation: Evaluation) -> list[TableSection]:
+    """Returns the main tables for a terminal; only rankings have intervals, so that lines stay short."""
     retrained: dict[str, Figures] = {
         f"{point['problems']} problems": point["figures"] for point in evaluation.learning_curve
     }
     retrained |= {row["name"]: row["figures"] for row in evaluation.ablations}
     maps = {"before calibration": evaluation.before, "after": evaluation.after}
-    sections = [
-        _Section("Ranking", "", _ranked(evaluation, "-"), RANKING),
-        _Section("Estimates", "", maps, ERRORS),
-        _Section("Retrained", "", retrained, ("auroc", "r2", "mae", "calibration_error")),
+    tables = [
+        _table("Ranking", "", _ranked(evaluation, "-"), RANKING),
+        _table("Estimates", "", maps, ERRORS, RANKING),
+        _table("Retrained", "", retrained, ("auroc", "r2", "mae", "calibration_error"), RANKING),
     ]
-    return [
-        (
-            section.title,
-            ["", *(HEADINGS[column] for column in section.columns)],
-            # Only rankings show their interval, or lines would not fit a terminal.
-            [
-                [name, *(_cell(row[c]) if c in RANKING else _number(row[c].value) for c in section.columns)]
-                for name, row in section.rows.items()
-            ],
-        )
-        for section in sections
-        if section.rows
-    ]
+    return [table for table in tables if table.rows]
 
 
 def provenance(command: str, collection: Collection) -> dict[str, Any]:
@@ -139,7 +107,7 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
     return [Tile(_number(figure.value), name, _range(figure)) for name, figure in figures.items()]
 
 
-def _sections(evaluation: Evaluation) -> list[_Section]:
+def _tables(evaluation: Evaluation) -> list[TableSection]:
     accepted, kind = evaluation.accepted, evaluation.probe["calibration"]
     shares = (
         f"Accepted: {evaluation.acceptance_rule}. {_number(accepted['share_accepted'].value)} of all segments are "
@@ -153,14 +121,14 @@ def _sections(evaluation: Evaluation) -> list[_Section]:
         f"{p['problems']} problems, {p['contexts']} contexts": p["figures"] for p in evaluation.learning_curve
     }
     variants = {row["name"]: row["figures"] for row in evaluation.ablations}
-    sections = [
-        _Section("Compared with cheap signals of the same pass", p_draft, _ranked(evaluation, "−"), RANKING),
-        _Section("Estimates before and after calibration", "", maps),
-        _Section("Accepted segments only", shares, on_accepted, RANKING),
-        _Section("Learning curve", "Retrained on fewer problems.", by_size),
-        _Section("Ablations", "Retrained with other settings.", variants),
+    tables = [
+        _table("Compared with cheap signals of the same pass", p_draft, _ranked(evaluation, "−"), RANKING),
+        _table("Estimates before and after calibration", "", maps),
+        _table("Accepted segments only", shares, on_accepted, RANKING),
+        _table("Learning curve", "Retrained on fewer problems.", by_size),
+        _table("Ablations", "Retrained with other settings.", variants),
     ]
-    return [section for section in sections if section.rows]
+    return [table for table in tables if table.rows]
 
 
 def _ranked(evaluation: Evaluation, minus: str) -> dict[str, Figures]:
@@ -173,8 +141,21 @@ def _ranked(evaluation: Evaluation, minus: str) -> dict[str, Figures]:
     }
 
 
-def _cell(figure: Interval | None) -> str:
-    return f"{_number(figure.value)} {_range(figure)}" if figure is not None else ""
+def _table(
+    title: str,
+    caption: str,
+    rows: Mapping[str, Figures],
+    columns: Sequence[str] = tuple(HEADINGS),
+    with_interval: Sequence[str] = tuple(HEADINGS),
+) -> TableSection:
+    def cell(figures: Figures, column: str) -> str:
+        if column not in figures:
+            return ""
+        figure = figures[column]
+        return _number(figure.value) + (f" {_range(figure)}" if column in with_interval else "")
+
+    cells = {name: [cell(figures, column) for column in columns] for name, figures in rows.items()}
+    return TableSection(title, caption, [HEADINGS[column] for column in columns], cells)
 
 
 def _range(figure: Interval) -> str:

@@ -1,4 +1,7 @@
-"""The stages as commands and `run` do them: with a progress bar, and with their results told."""
+"""Each stage as the command line runs it: with a progress bar and a summary. `pipeline` runs all of them.
+
+Importing this module loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -73,21 +76,19 @@ def load_models(
 def run_collect(
     pair: Pair, problems: list[ProblemText], config: CollectConfig, out: Path, concurrency: int = 4
 ) -> Collection:
-    """Collects with a progress bar and closes the pair. What is finished stays when this is interrupted."""
+    """Collects with a progress bar and closes the pair. If interrupted, finished problems are kept."""
     from semanticspec.training.data.collect import collect
     from semanticspec.training.data.storage import Collection, Shard
 
-    there = sum(Collection(out).has(problem.problem_id) for problem in problems)
-    contexts: list[int] = []
-    segments: list[int] = []
+    num_before = sum(Collection(out).has(problem.problem_id) for problem in problems)
+    shards: list[tuple[int, int]] = []  # contexts, segments
 
     with progress_bar("collecting") as (progress, on_total):
-        on_total(len(problems) - there)
+        on_total(len(problems) - num_before)
 
         def on_progress(shard: Shard | None) -> None:
             if shard is not None:
-                contexts.append(len(shard.contexts))
-                segments.append(len(shard.segments))
+                shards.append((len(shard.contexts), len(shard.segments)))
                 progress("")
 
         async def work() -> Collection:
@@ -101,21 +102,22 @@ def run_collect(
         start = time.perf_counter()
         collection = asyncio.run(work())
         seconds = time.perf_counter() - start
-    each = f", {seconds / sum(contexts):.1f} s a context" if sum(contexts) else ""
+    contexts, segments = (sum(column) for column in zip((0, 0), *shards, strict=True))
+    speed = f", {seconds / contexts:.1f} s per context" if contexts else ""
     say(
-        f"{len(contexts)} problems collected ({there} were there), {sum(contexts)} contexts, "
-        f"{sum(segments)} segments in {seconds:.0f} s{each}"
+        f"{len(shards)} problems collected ({num_before} existed already), {contexts} contexts, "
+        f"{segments} segments in {seconds:.0f} s{speed}"
     )
     return collection
 
 
 def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
-    """Labels with a progress bar; a judge's name stands for the judge with its defaults."""
+    """Labels with a progress bar; a judge's name means that judge with its defaults."""
     from semanticspec.training.labels.judges import make_judge
     from semanticspec.training.labels.label import label
 
     config = JudgeConfig(judge) if isinstance(judge, str) else judge
-    _ = collection.manifest  # tells at once when there is no collection
+    _ = collection.manifest  # fails at once if there is no collection
     made = make_judge(config, collection.folder)
     with progress_bar("labelling") as (progress, on_total):
         on_total(len(collection))
@@ -134,7 +136,7 @@ def run_train(
     from semanticspec.training.metrics import summary
     from semanticspec.training.train import NUM_CANDIDATES, Epoch, train
 
-    _ = collection.manifest  # tells at once when there is no collection
+    _ = collection.manifest  # fails at once if there is no collection
     with progress_bar(f"training {role}") as (progress, on_total):
         on_total(config.max_epochs * (NUM_CANDIDATES if config.estimator == "auto" else 1))
 
@@ -161,7 +163,7 @@ def run_evaluate(
     learning_curve: bool = True,
     ablations: bool = False,
 ) -> Evaluation:
-    """Evaluates, prints the main table and writes the report."""
+    """Evaluates, prints the main tables and writes the report."""
     from dataclasses import replace
 
     from semanticspec.training.ablations import SHARES, Retraining, num_variants
@@ -169,41 +171,37 @@ def run_evaluate(
     from semanticspec.training.report import provenance, write_report
 
     rows = judge_rows(collection, probe, judge, draft_probe)
-    evaluation = replace(evaluate(rows, probe, judge), made=provenance(_command_line(), collection))
+    command = shlex.join(["semanticspec", *sys.argv[1:]])
+    evaluation = replace(evaluate(rows, probe, judge), made=provenance(command, collection))
     steps = len(SHARES) * learning_curve + num_variants(collection, probe.card.role) * ablations
     if steps:
-        with progress_bar("training again") as (progress, on_total):
+        with progress_bar("retraining") as (progress, on_total):
             on_total(steps)
-            again = Retraining(collection, probe.card, judge, progress)
+            retraining = Retraining(collection, probe.card, judge, progress)
             evaluation = replace(
                 evaluation,
-                learning_curve=again.learning_curve() if learning_curve else [],
-                ablations=again.ablations() if ablations else [],
+                learning_curve=retraining.learning_curve() if learning_curve else [],
+                ablations=retraining.ablations() if ablations else [],
             )
     with storing(out):
         page = write_report(evaluation, rows, out)
-    _show(evaluation, rows)
+    _print_tables(evaluation, rows)
     say(f"report in {page}")
     return evaluation
 
 
-def _show(evaluation: Evaluation, rows: JudgedRows) -> None:
-    """The main figures as tables on standard output."""
+def _print_tables(evaluation: Evaluation, rows: JudgedRows) -> None:
+    """Prints the main figures as tables on standard output."""
     from rich.console import Console
     from rich.table import Table
 
     from semanticspec.training.report import text_tables
 
     console = Console()
-    for title, headings, lines in text_tables(evaluation):
-        table = Table(*headings, title=title, title_justify="left")
-        for line in lines:
-            table.add_row(*line)
+    for section in text_tables(evaluation):
+        table = Table("", *section.columns, title=section.title, title_justify="left")
+        for name, cells in section.rows.items():
+            table.add_row(name, *cells)
         console.print(table)
-    console.print(
-        f"{len(rows.examples)} distinct segments of {evaluation.sizes['problems']:.0f} test problems"
-    )
-
-
-def _command_line() -> str:
-    return shlex.join(["semanticspec", *sys.argv[1:]])
+    problems = evaluation.sizes["problems"]
+    console.print(f"{len(rows.examples)} distinct segments of {problems:.0f} test problems")

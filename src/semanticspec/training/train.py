@@ -1,4 +1,4 @@
-"""Third stage: trains a probe, keeps what did best on validation problems, calibrates it, measures it on others."""
+"""Trains a probe: early stopping on validation problems, then calibration, then figures on test problems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from semanticspec.training.metrics import card_metrics
 Loss = Literal["bce", "mse"]
 Estimator = Literal["given", "auto", "features", "state", "both", "components"]
 SMALL_WIDTHS = (64, 32)
-"""Of the estimators meant for few problems, where none are given."""
+"""Default widths of the estimators meant for few problems."""
 
 SMALL_COMPONENTS = 16
 NUM_CANDIDATES = 4
@@ -43,21 +43,23 @@ class TrainConfig:
     """How a probe is trained.
 
     Attributes:
-        estimator: what the probe reads. `given`: what the next three settings say. `features`, `state`,
-            `both`, or `components` (principal components of the state, and the features): see `candidates`.
-            `auto`: each of these is trained, the one with the least validation loss is kept.
-        widths: of the hidden layers; None = the paper's for the role, () = none, a linear probe.
-        features: names out of `FEATURES`, beside the state. use_state: False leaves the state out.
-        components: how many principal components of the state are read; 0 = the state itself.
+        estimator: what the probe reads. `given`: as `features`, `use_state` and `components` say. `features`,
+            `state`, `both` or `components` (principal components of the state, and the features): see `candidates`.
+            `auto`: trains all four and keeps the one with the lowest validation loss.
+        widths: of the hidden layers; None = the paper's for the role, () = no hidden layer (a linear probe).
+        features: names out of `FEATURES`, read beside the state.
+        use_state: False leaves the state out.
+        components: number of principal components of the state; 0 = the state itself.
         pooling: of a segment's states: `mean`, `last`, or `attention`, which is learnt with the network; None = as
-            they were collected, and the mean where they were collected one by one.
+            collected (`mean` if all states were collected).
         loss: `bce`, cross-entropy with soft labels, or `mse` (source: the paper's).
-        counting: of the labels trained on; figures are always taken on `unbiased` ones.
-        calibration: `auto` takes the map that predicts left-out validation problems best.
+        counting: of the training labels; figures always use `unbiased` labels.
+        calibration: `auto` takes the map with the lowest cross-validated loss on the validation problems.
         max_epochs, patience: early stopping on validation problems. Source: 100 and 10 in the paper.
-        learning_rate: of Adam. Source: 1e-3 in the paper. weight_decay: of AdamW, 0 = plain Adam.
-        batch_size: rows a step.
-        seed: of initial weights, order and dropout.
+        learning_rate: of AdamW. Source: 1e-3 in the paper.
+        weight_decay: of AdamW, 0 = plain Adam.
+        batch_size: rows per step.
+        seed: of initial weights, order of rows and dropout.
     """
 
     estimator: Estimator = "given"
@@ -88,34 +90,36 @@ class TrainConfig:
         for name, value, allowed in choices:
             if value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(filter(None, allowed))}")
-        if min(self.max_epochs, self.patience, self.batch_size) < 1:
-            raise ConfigError("max_epochs, patience and batch_size must be 1 or more")
+        for name in ("max_epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.widths is not None and any(width < 1 for width in self.widths):
+            raise ConfigError(f"widths is {self.widths}; expected layers of 1 or more")
         if self.components < 0 or (self.components and not self.use_state):
-            raise ConfigError(f"components is {self.components}; expected 0 or more, of a state that is read")
+            raise ConfigError(f"components is {self.components}; expected 0, or 1 and more with use_state")
 
 
 def candidates(config: TrainConfig, role: Author, hidden_size: int) -> dict[Estimator, TrainConfig]:
-    """The estimators that `auto` tries, by name.
+    """Returns the estimators that `auto` tries, by name.
 
-    `features` are the given ones, or all that the role has. The small ones (`features`, `components`) get
-    `SMALL_WIDTHS` where no widths are given, and a little weight decay where there is none.
+    `features` are the configured ones, or all that the role has. The small estimators (`features`, `components`)
+    default to `SMALL_WIDTHS` and `SMALL_WEIGHT_DECAY`.
     """
+    config = replace(config, estimator="given")
     features = config.features or features_for(role)
     widths = SMALL_WIDTHS if config.widths is None else config.widths
     small = replace(config, widths=widths, weight_decay=config.weight_decay or SMALL_WEIGHT_DECAY)
     components = config.components or min(SMALL_COMPONENTS, hidden_size)
     return {
-        "features": replace(small, estimator="given", features=features, use_state=False, components=0),
-        "components": replace(
-            small, estimator="given", features=features, use_state=True, components=components
-        ),
-        "state": replace(config, estimator="given", features=(), use_state=True, components=0),
-        "both": replace(config, estimator="given", features=features, use_state=True, components=0),
+        "features": replace(small, features=features, use_state=False, components=0),
+        "components": replace(small, features=features, use_state=True, components=components),
+        "state": replace(config, features=(), use_state=True, components=0),
+        "both": replace(config, features=features, use_state=True, components=0),
     }
 
 
 def pooling_of(collected: Pooling, wanted: ProbePooling | None, role: Author) -> ProbePooling:
-    """The pooling of a probe trained on states that were collected in one way.
+    """Returns the pooling of a probe that is trained on states collected with `collected`.
 
     Raises:
         ConfigError: the collected states cannot be pooled as wanted.
@@ -133,7 +137,7 @@ def pooling_of(collected: Pooling, wanted: ProbePooling | None, role: Author) ->
 
 
 class Epoch(NamedTuple):
-    """Progress of a training: losses are means over rows as often as they were drawn."""
+    """Progress of a training; losses are means over rows, weighted by how often each was drawn."""
 
     number: int
     train_loss: float
@@ -142,11 +146,14 @@ class Epoch(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A network with the settings it was fitted with and its least loss on the validation problems."""
+    """A network, the settings it was fitted with, and its lowest validation loss."""
 
     config: TrainConfig
     network: ProbeNetwork
     validation_loss: float
+
+
+OnEpoch = Callable[[Epoch], None]
 
 
 def train(
@@ -154,17 +161,16 @@ def train(
     role: Author,
     judge_name: str,
     config: TrainConfig,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_epoch: OnEpoch = lambda _: None,
     model_names: Sequence[str] = (),
 ) -> Probe:
     """Trains the probe of one role on a labelled collection; its card holds its figures on the test problems.
 
-    Deterministic for a seed on one machine and number of threads; leaves torch's global generator as it was.
+    Deterministic for a seed on one machine and number of threads; torch's global generator is left unchanged.
 
     Raises:
-        ConfigError: a calibration is to be fitted and the library for it is missing, or the collection's states
-            cannot be pooled as the configuration wants.
-        ProbeError: no labels, or no problem in one of the splits.
+        ConfigError: scikit-learn is needed and missing, or the collected states cannot be pooled as configured.
+        ProbeError: there are no labels, or a split has no problems.
     """
     check_choice(config.calibration)
     check_features(config.features, role)
@@ -179,10 +185,9 @@ def train(
     calibration, calibration_losses = calibrate(fitted, validation)
     card = _card(collection.manifest, role, judge_name, fitted.config, trained_on)
     card = replace(card, calibration=calibration.kind, model_names=tuple(model_names))
-    if model_names:  # a folder's path on the machine that trained it says nothing elsewhere
+    if model_names:  # a path on the machine that trained the probe means nothing elsewhere
         card = replace(card, model_id=model_names[0])
-    probe = Probe(card, fitted.network, calibration)
-    metrics = _metrics(probe, rows) | {
+    metrics = _metrics(Probe(card, fitted.network, calibration), rows) | {
         **{f"validation_loss_{name}": round(loss, 5) for name, loss in losses.items()},
         **{f"calibration_loss_{name}": round(loss, 5) for name, loss in calibration_losses.items()},
     }
@@ -194,21 +199,19 @@ def fit_best(
     validation: Examples,
     role: Author,
     config: TrainConfig,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_epoch: OnEpoch = lambda _: None,
 ) -> tuple[Fitted, dict[str, float]]:
-    """What `config.estimator` asks for: one network, or the best of the candidates.
+    """Fits what `config.estimator` asks for: one network, or the best of the candidates.
 
     Returns:
-        The network, and the validation loss of everything that was tried, by name.
+        The network, and the validation losses of all networks that were fitted, by estimator.
     """
-    hidden_size = hidden_size_of(training.states)
-    if config.estimator == "given":
-        tried: dict[Estimator, TrainConfig] = {"given": config}
-    elif config.estimator == "auto":
-        tried = candidates(config, role, hidden_size)
-    else:
-        tried = {config.estimator: candidates(config, role, hidden_size)[config.estimator]}
-    fitted = {name: _fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
+    tried: dict[Estimator, TrainConfig] = {"given": config}
+    if config.estimator != "given":
+        tried = candidates(config, role, hidden_size_of(training.states))
+        if config.estimator != "auto":
+            tried = {config.estimator: tried[config.estimator]}
+    fitted = {name: fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
     best = min(fitted.values(), key=lambda one: one.validation_loss)
     return best, {name: one.validation_loss for name, one in fitted.items()}
 
@@ -218,25 +221,15 @@ def fit(
     validation: Examples,
     role: Author,
     config: TrainConfig,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
-) -> ProbeNetwork:
-    """The network with the least loss on the validation problems' drafted segments.
+    on_epoch: OnEpoch = lambda _: None,
+) -> Fitted:
+    """Fits one network; keeps the epoch with the lowest loss on the validation problems' drafted segments.
 
     Raises:
-        ProbeError: one of the two has no rows.
+        ProbeError: there are no training rows or no drafted validation rows.
     """
-    return _fit(training, validation, role, config, on_epoch).network
-
-
-def _fit(
-    training: Examples,
-    validation: Examples,
-    role: Author,
-    config: TrainConfig,
-    on_epoch: Callable[[Epoch], None],
-) -> Fitted:
-    judged = validation.select(validation.drafted)
-    if not len(training) or not len(judged):
+    drafted = validation.select(validation.drafted)
+    if not len(training) or not len(drafted):
         raise ProbeError(
             "no labelled segments in the training or the validation problems (problems are split "
             "60 / 20 / 20 by their ids); collect on more problems"
@@ -253,46 +246,34 @@ def _fit(
             attention=config.use_state and config.pooling == "attention",
         )
         network.fit_scaler(inputs)
-        judged_inputs = inputs_of(judged, config)
-        loss = _descend(network, inputs, training, judged_inputs, judged, config, on_epoch)
+        loss = _descend(network, inputs, training, drafted, config, on_epoch)
     return Fitted(config, network, loss)
 
 
 def calibrate(fitted: Fitted, validation: Examples) -> tuple[Calibration, dict[str, float]]:
-    """The calibration map of a network, from the validation problems' drafted segments; see `choose`."""
-    judged = validation.select(validation.drafted)
-    return choose(
-        logits_of(fitted.network, judged, fitted.config),
-        judged.labels,
-        judged.weights,
-        judged.problem_ids,
-        fitted.config.calibration,
-    )
+    """Fits the calibration map of a network on the validation problems' drafted segments; see `choose`."""
+    drafted = validation.select(validation.drafted)
+    logits = logits_of(fitted.network, drafted, fitted.config)
+    return choose(logits, drafted.labels, drafted.weights, drafted.problem_ids, fitted.config.calibration)
 
 
 def inputs_of(examples: Examples, config: TrainConfig) -> Inputs:
-    """The network's inputs `[rows, hidden + features]`: state first, as in `Probe`.
+    """Builds the network's inputs `[rows, hidden + features]`: state first, as in `Probe`.
 
     Raises:
-        ConfigError: there is nothing to read.
-        ProbeError: attention is asked for and the states are pooled already.
+        ConfigError: neither state nor features are read.
+        ProbeError: attention is configured and the states are pooled already.
     """
     if not (config.use_state or config.features):
-        raise ConfigError("a probe without the state needs features")
+        raise ConfigError("a probe without the state needs at least one feature")
     rows = [compute_features(config.features, values) for values in examples.signals]
     features = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(config.features))
     return joined(examples.states if config.use_state else None, config.pooling or "mean", features)
 
 
 @torch.no_grad()
-def predict(network: ProbeNetwork, examples: Examples, config: TrainConfig) -> Tensor:
-    """Estimates `[rows]`, neither calibrated nor clamped; leaves the network in evaluation mode."""
-    return torch.sigmoid(logits_of(network, examples, config))
-
-
-@torch.no_grad()
 def logits_of(network: ProbeNetwork, examples: Examples, config: TrainConfig) -> Tensor:
-    """The network's logits `[rows]`; leaves it in evaluation mode."""
+    """Returns the network's logits `[rows]`; leaves it in evaluation mode."""
     network.eval()
     logits: Tensor = network(inputs_of(examples, config))
     return logits
@@ -302,27 +283,26 @@ def _descend(
     network: ProbeNetwork,
     inputs: Inputs,
     training: Examples,
-    validation_inputs: Inputs,
     validation: Examples,
     config: TrainConfig,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: OnEpoch,
 ) -> float:
-    """Epochs until the validation loss has not fallen for `patience` of them; ends with the best weights.
+    """Trains until the validation loss has not improved for `patience` epochs, and restores the best weights.
 
     Returns:
-        The least validation loss.
+        The lowest validation loss.
     """
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
+    validation_inputs = inputs_of(validation, config)
     best_loss, best_weights, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
     for number in range(1, config.max_epochs + 1):
-        train_loss = _epoch(network, optimizer, inputs, training, config)
+        train_loss = _train_epoch(network, optimizer, inputs, training, config)
         network.eval()
         with torch.no_grad():
-            loss = float(
-                loss_of(network(validation_inputs), validation.labels, validation.weights, config.loss)
-            )
+            logits = network(validation_inputs)
+            loss = float(loss_of(logits, validation.labels, validation.weights, config.loss))
         waited = 0 if loss < best_loss else waited + 1
         if waited == 0:
             best_loss, best_weights = loss, copy.deepcopy(network.state_dict())
@@ -333,14 +313,14 @@ def _descend(
     return best_loss
 
 
-def _epoch(
+def _train_epoch(
     network: ProbeNetwork,
     optimizer: torch.optim.Optimizer,
     inputs: Inputs,
     training: Examples,
     config: TrainConfig,
 ) -> float:
-    """One pass over the training rows in random order; returns their mean loss on the way."""
+    """Makes one pass over the training rows in random order; returns the mean of the batches' losses."""
     network.train()
     total = 0.0
     for batch in torch.split(torch.randperm(len(inputs)), config.batch_size):
@@ -364,13 +344,13 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tens
 
 def _metrics(probe: Probe, rows: Examples) -> dict[str, float]:
     """Figures on the test problems, and the main ones on the validation problems."""
-    test, validation = rows.of_split("test"), rows.of_split("validation")
-    metrics = card_metrics(probe.probabilities(test.states, test.signals).float(), test)
-    on_validation = card_metrics(
-        probe.probabilities(validation.states, validation.signals).float(), validation
-    )
-    names = ("auroc", "r2", "mae")
-    return metrics | {f"validation_{name}": on_validation[name] for name in names if name in on_validation}
+
+    def figures(examples: Examples) -> dict[str, float]:
+        return card_metrics(probe.probabilities(examples.states, examples.signals).float(), examples)
+
+    validation = figures(rows.of_split("validation"))
+    main = {f"validation_{name}": validation[name] for name in ("auroc", "r2", "mae") if name in validation}
+    return figures(rows.of_split("test")) | main
 
 
 def _card(
@@ -381,7 +361,7 @@ def _card(
     rows: Examples,
 ) -> ProbeCard:
     model = manifest.model_of(role)
-    train_ids: Sequence[str] = [name for name in rows.problem_ids if split_of(name) == "train"]
+    train_ids = [name for name in rows.problem_ids if split_of(name) == "train"]
     return ProbeCard(
         role=role,
         model_id=model.model_id,
