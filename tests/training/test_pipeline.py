@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_in_one_line_and_earlier_work_is_kept(
 
 
 def test_the_documented_settings_can_be_read(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "probes.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "probes.md").read_text()
     path = tmp_path / "probes.toml"
     path.write_text(text.split("```toml\n")[1].split("```")[0])
     settings = read_settings(path)

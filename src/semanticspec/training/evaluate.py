@@ -1,7 +1,7 @@
 """Evaluates a probe on test problems, compared with signals of the same pass that cost nothing.
 
 All figures use draft-written segments, weighted by how often they were drawn; 95 % intervals come from resampling
-problems. `docs/probes.md` explains the figures; `report` writes them.
+problems. `docs/guides/probes.md` explains the figures; `report` writes them.
 """
 
 from __future__ import annotations
