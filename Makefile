@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser llama-cpp demo bench test test-fast contract contract-vllm lint format types docs results clean
+.PHONY: help install browser llama-cpp demo bench test test-fast contract contract-vllm lint format types docs docs-cli results clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ format: $(READY)  ## Fix style and formatting
 
 types: $(READY)  ## Check types
 	@$(VENV)/bin/mypy
+
+docs-cli: $(READY)  ## Write the command line reference (docs/reference/cli) from the commands
+	@PYTHONPATH=. $(PYTHON) docs/generate_cli.py
 
 docs: $(READY)  ## Build the documentation site into build/site; broken links fail
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build

@@ -29,7 +29,9 @@ def generate_command(
     stream: Annotated[bool, output_option("Print text as soon as it is decided.")] = True,
     as_json: Annotated[bool, output_option("Print one JSON object instead of text.", "--json")] = False,
 ) -> None:
-    """Answer a prompt. In a terminal, text by the draft is green, text by the target cyan, rejected text struck out.
+    """Answer a prompt.
+
+    In a terminal, text by the draft is green, text by the target cyan, and rejected text is struck out.
 
     Accepting drafted segments by their meaning is lossy: the output can differ from the target's own. The rule token
     is lossless.

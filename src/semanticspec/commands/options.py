@@ -95,7 +95,8 @@ class SamplingOptions:
     """Options that describe how a request is decoded."""
 
     preset: Annotated[
-        str, decoding_option(f"Configuration to start from: {' or '.join(PRESETS)} (as published).")
+        str,
+        decoding_option(f"Configuration to start from: {' or '.join(PRESETS)} (the method as published)."),
     ] = "default"
     rule: Annotated[
         str | None,

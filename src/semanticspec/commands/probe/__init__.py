@@ -14,7 +14,7 @@ from semanticspec.commands.probe.train import train_command
 
 probe_app = typer.Typer(
     name="probe",
-    help="Make probes for a pair of models: collect, label, train, evaluate and publish; run does all but publish.",
+    help="Make probes for a pair of models: collect, label, train, evaluate, publish; or run all of them.",
     no_args_is_help=True,
 )
 probe_app.command("collect")(collect_command)

@@ -79,7 +79,10 @@ def collect_command(
     ] = "mean",
     out: Annotated[Path, output_option("Folder for the collection. An interrupted one in it is resumed.")],
 ) -> None:
-    """Sample both models in contexts of every problem. Interrupted runs resume: rerun the same command."""
+    """Sample both models in contexts of every problem.
+
+    Interrupted runs resume: rerun the same command.
+    """
     from semanticspec.training.data.parquet import require_pyarrow
 
     require_pyarrow()

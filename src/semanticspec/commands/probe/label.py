@@ -15,7 +15,10 @@ Data = Annotated[Path, option("Folder of the collection.")]
 
 @expand_options()
 def label_command(data: Data, options: JudgeOptions, judge: JudgeName = "exact") -> None:
-    """Decide which segments of each context mean the same. Interrupted runs resume: rerun the same command."""
+    """Decide which segments of each context mean the same.
+
+    Interrupted runs resume: rerun the same command.
+    """
     config = options.config(judge)
     from semanticspec.training.data.storage import Collection
 

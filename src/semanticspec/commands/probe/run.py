@@ -19,7 +19,7 @@ def run_command(
         Path, output_option("Folder for data, probes and reports. An interrupted run in it is resumed.")
     ],
 ) -> None:
-    """Collect, label, train and evaluate as one settings file says, and write both probes with their READMEs.
+    """Run all stages (collect, label, train, evaluate, publish) from one settings file.
 
     Finished stages with the same inputs are skipped. Interrupted runs resume: rerun the same command.
     """

@@ -1,0 +1,72 @@
+"""`semanticspec probe ...`: options of the stages. What the stages do: tests/training."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from semanticspec.engines.base import StateSpec
+
+
+def test_collect_loads_the_pair_it_is_told(semanticspec, monkeypatch, tmp_path):
+    loaded: list[Any] = []
+
+    def load_models(*args: Any, **kwargs: Any) -> None:
+        loaded.extend([args, kwargs])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("semanticspec.training.stages.load_models", load_models)
+    models = ["--target", "t", "--draft", "d", "--engine", "vllm", "--draft-engine", "llama-cpp"]
+    places = ["--dtype", "float32", "--device", "cpu", "--draft-device", "cuda:1"]
+    states = ["--target-layer", "3", "--pooling", "last"]
+    done = semanticspec("probe", "collect", "--out", str(tmp_path), *models, *places, *states)
+    assert done.returncode == 130
+    assert loaded == [
+        (
+            "t",
+            "d",
+            {"target": StateSpec(3, "last"), "draft": StateSpec(-1, "last")},
+            {"target": "vllm", "draft": "llama-cpp"},
+        ),
+        {"dtype": "float32", "devices": {"target": "cpu", "draft": "cuda:1"}},
+    ]
+
+
+def test_list_as_json_names_both_probes_of_every_packaged_pair(semanticspec):
+    listed = json.loads(semanticspec("probe", "list", "--json").stdout)
+    assert {(probe["pair"], probe["role"]) for probe in listed} >= {
+        ("bundled", "target"),
+        ("bundled", "draft"),
+    }
+    assert set(listed[0]) == {"pair", "role", "model", "estimator", "judge", "auroc", "path"}
+
+
+def test_list_as_a_table_ends_with_the_folders(semanticspec):
+    lines = semanticspec("probe", "list").stdout.splitlines()
+    assert any(line.startswith("bundled draft: /") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --role judge --data data --out out", "--role is 'judge'; expected target or draft"),
+        ("train --role draft --data data --out out --widths wide", "--widths is 'wide'"),
+        ("evaluate --data data --probe bundled --out out --role judge", "--role is 'judge'"),
+        ("publish --probe bundled --to out --role judge", "--role is 'judge'"),
+        ("label --data data --judge best", "'best'"),
+        ("label --data data --judge numeric --judge-url http://localhost/v1", "--judge-url"),
+        ("run nowhere.toml --out out", "nowhere.toml"),
+        ("collect --out out --problems nowhere.jsonl", "nowhere.jsonl"),
+        ("collect --out out --pooling max", "max"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line_and_exit_code_2(
+    semanticspec, command, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = semanticspec("probe", *command.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
