@@ -1,4 +1,4 @@
-"""The page that `semanticspec serve` shows, in headless Chromium, over the bundled pair."""
+"""The page of `semanticspec serve` in headless Chromium, with the bundled pair."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.serving_process import Serving, serving
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 Browser, Page, expect = playwright.Browser, playwright.Page, playwright.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Where they have to run (.ci/run says so), a missing browser is a failure of theirs.
-NEEDED = os.environ.get("SEMANTICSPEC_BROWSER_TESTS") == "needed"
+# In CI a missing browser is a failure, elsewhere the tests are skipped.
+REQUIRED = os.environ.get("SEMANTICSPEC_BROWSER_TESTS") == "needed"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and not NEEDED, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="needs Chromium: apt-get install chromium"),
 ]
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-PATIENCE_MS = 120_000
+TIMEOUT_MS = 120_000
 KEY = "open-sesame"
 
 
@@ -43,34 +43,34 @@ def server() -> Iterator[Serving]:
 
 @contextmanager
 def opened(browser: Browser, url: str, **options) -> Iterator[Page]:
-    """The page in a fresh profile; whatever it complains of in the console, or loads from elsewhere, is a failure."""
+    """Opens the page in a fresh profile; fails on console errors and on requests to other hosts."""
     context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(url) else None)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request", lambda request: problems.append(request.url) if not request.url.startswith(url) else None
+    )
     try:
         page.goto(url)
         yield page
-        # Chromium itself notes answers of 400 and more; a test that provokes one looks at what the page makes of it.
-        assert [c for c in complaints if "Failed to load resource" not in c and "data:," not in c] == []
+        # Chromium logs 4xx responses itself; tests that cause one check what the page shows.
+        assert [p for p in problems if "Failed to load resource" not in p and "data:," not in p] == []
     finally:
         context.close()
 
 
-def ask(page: Page, button: str = "Ask") -> None:
+def click(page: Page, button: str = "Generate") -> None:
     page.get_by_role("button", name=button, exact=True).click()
 
 
 def wait_until_done(page: Page) -> None:
-    expect(page.get_by_role("status")).to_contain_text(
-        re.compile("Done|as long|Stopped"), timeout=PATIENCE_MS
-    )
+    expect(page.get_by_role("status")).to_contain_text(re.compile(r"Done|Stopped"), timeout=TIMEOUT_MS)
 
 
-def test_asking_shows_steps_as_they_come_and_who_wrote_them(browser, server):
+def test_steps_appear_one_by_one_with_their_authors(browser, server):
     with opened(browser, server.url) as page:
         expect(page.locator("#model")).to_have_text("bundled")
         page.evaluate(
@@ -82,30 +82,30 @@ def test_asking_shows_steps_as_they_come_and_who_wrote_them(browser, server):
             }"""
         )
         page.get_by_label("Examples").select_option(index=3)
-        ask(page)
+        click(page)
         wait_until_done(page)
         steps = page.locator(".steps > li")
-        # Not all at once: as many different lengths of the list were seen as it has steps.
+        # Not all at once: the list grew step by step.
         assert len(set(page.evaluate("window.seen")) - {0}) == steps.count() >= 4
         assert page.locator(".steps > .pending").count() == 0
-        kept = page.locator(".steps > .draft").filter(has_text="kept:").first
-        expect(kept.locator(".note").last).to_contain_text(
+        accepted = page.locator(".steps > .draft").filter(has_text="accepted:").first
+        expect(accepted.locator(".note").last).to_contain_text(
             re.compile(r"p_target [01]\.\d{3}, p_draft [01]\.\d{3}, rule \w+")
         )
         expect(page.locator(".bar")).to_have_attribute(
             "aria-label", re.compile(r"\d+% of the text by the draft, \d+%")
         )
-        expect(page.locator(".run")).to_contain_text("proposed steps kept · lossy")
+        expect(page.locator(".run")).to_contain_text("drafted steps accepted · lossy")
         assert answer_of(page.locator(".answer .text").inner_text()) == 40  # (9 + 16 - 5) * 2
 
 
-def test_a_rejected_step_is_crossed_out_and_folds(browser, server):
+def test_rejected_steps_are_crossed_out_and_fold(browser, server):
     with opened(browser, server.url) as page:
         page.get_by_label("Strictness").fill("3")
         expect(page.locator("#strictness-value")).to_have_text("8.00")
         for seed in range(8):
             page.get_by_label("Seed").fill(str(seed))
-            ask(page)
+            click(page)
             wait_until_done(page)
             if page.locator(".rejected del").count():
                 break
@@ -115,36 +115,36 @@ def test_a_rejected_step_is_crossed_out_and_folds(browser, server):
         assert "line-through" in text.evaluate("e => getComputedStyle(e).textDecorationLine")
         rejected.locator("summary").press("Enter")
         expect(text).to_be_hidden()
-        # What stands where it was rejected is the target's.
+        # The target writes the replacement.
         expect(page.locator(".steps > .rejected + li").first).to_have_class(re.compile("target"))
 
 
-def test_the_race_has_a_clock_for_each_and_tells_their_ratio(browser, server):
+def test_the_comparison_times_both_runs_and_shows_the_speedup(browser, server):
     with opened(browser, server.url) as page:
-        ask(page, "Race the target alone")
+        click(page, "Compare with target alone")
         wait_until_done(page)
         runs = page.locator(".run")
         expect(runs).to_have_count(2)
-        together, alone = (
+        speculative, alone = (
             float(runs.nth(i).locator(".clock").inner_text().removesuffix(" s")) for i in (0, 1)
         )
-        told = re.search(r"([\d.]+) times as long", page.get_by_role("status").inner_text())
-        assert together > 0
-        assert float(told[1]) == pytest.approx(alone / together, rel=0.05)
+        speedup = re.search(r"Speedup: ([\d.]+)x", page.get_by_role("status").inner_text())
+        assert speculative > 0
+        assert float(speedup[1]) == pytest.approx(alone / speculative, rel=0.05)
         assert runs.nth(1).locator(".steps > .draft, .steps > .rejected").count() == 0
-        expect(runs.nth(1)).to_contain_text("the target's own distribution")
+        expect(runs.nth(1)).to_contain_text("lossless")
 
 
-def test_stopping_ends_the_servers_work(browser, server):
+def test_stop_ends_decoding_on_the_server(browser, server):
     with opened(browser, server.url) as page:
-        # An answer that does not end by itself, so that there is something to stop.
+        # An answer that does not end by itself.
         page.route("**/v1/chat/completions", make_endless)
-        ask(page)
+        click(page)
         page.locator(".steps > li").nth(2).wait_for()
-        ask(page, "Stop")
+        click(page, "Stop")
         expect(page.get_by_role("status")).to_have_text("Stopped.")
-        expect(page.get_by_role("button", name="Ask")).to_be_enabled()
-        assert page.locator(".steps > li").count() >= 2  # what came is kept
+        expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+        assert page.locator(".steps > li").count() >= 2  # the received steps stay
         page.wait_for_function(
             "async () => /num_requests_running\\{.*\\} 0/.test(await (await fetch('metrics')).text())"
         )
@@ -155,38 +155,38 @@ def make_endless(route) -> None:
     route.continue_(post_data=body)
 
 
-def test_errors_are_shown_and_the_next_try_clears_them(browser, server):
+def test_errors_are_shown_until_the_next_request(browser, server):
     with opened(browser, server.url) as page:
         error = page.get_by_role("alert")
         prompt = page.get_by_label("Prompt")
-        asked = prompt.input_value()
+        original = prompt.input_value()
         prompt.fill("Mia has 14 pens. " * 400)
-        ask(page)
-        expect(error).to_contain_text("That did not work: the prompt has")
+        click(page)
+        expect(error).to_contain_text("Error: the prompt has")
         expect(error).to_contain_text("shorten the prompt")
-        prompt.fill(asked)
-        ask(page)
+        prompt.fill(original)
+        click(page)
         expect(error).to_be_hidden()
         wait_until_done(page)
 
 
-def test_a_server_that_is_gone_is_told(browser):
+def test_an_unreachable_server_is_reported(browser):
     with serving() as server, opened(browser, server.url) as page:
         expect(page.locator("#model")).to_have_text("bundled")
         server.process.kill()
         server.process.wait()
-        ask(page)
-        expect(page.get_by_role("alert")).to_contain_text("That did not work")
-        expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+        click(page)
+        expect(page.get_by_role("alert")).to_contain_text("Error")
+        expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
-def test_the_key_is_asked_for_and_stays_in_the_page(browser):
+def test_the_page_asks_for_the_key_and_does_not_store_it(browser):
     with serving("--api-key", KEY) as server, opened(browser, server.url) as page:
         expect(page.get_by_role("alert")).to_contain_text("API key is missing or wrong")
         page.get_by_label("API key").fill(KEY)
         page.get_by_label("API key").press("Tab")
         expect(page.locator("#model")).to_have_text("bundled")
-        ask(page)
+        click(page)
         wait_until_done(page)
         assert (
             page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
@@ -194,10 +194,10 @@ def test_the_key_is_asked_for_and_stays_in_the_page(browser):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_can_be_read_there(browser, server, scheme):
+def test_the_page_fits_a_phone_and_is_readable(browser, server, scheme):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True}
     with opened(browser, server.url, **phone) as page:
-        ask(page, "Race the target alone")
+        click(page, "Compare with target alone")
         wait_until_done(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         first, second = (page.locator(".run").nth(i).bounding_box() for i in (0, 1))
@@ -207,7 +207,7 @@ def test_it_fits_a_phone_and_can_be_read_there(browser, server, scheme):
 
 
 def contrast(page: Page, selector: str) -> float:
-    """The least contrast of such words with what is behind them, as WCAG defines it."""
+    """Returns the lowest contrast ratio (WCAG) of the selected elements with their background."""
     return page.evaluate(
         """(selector) => {
           const light = (colour) => {
@@ -229,13 +229,13 @@ def contrast(page: Page, selector: str) -> float:
     )
 
 
-def test_it_can_be_used_by_keyboard_and_read_out(browser, server):
+def test_the_page_works_by_keyboard_and_screen_reader(browser, server):
     with opened(browser, server.url) as page:
         reached = []
         for _ in range(6):
             page.keyboard.press("Tab")
             reached.append(page.evaluate("document.activeElement.id"))
-        assert reached == ["example", "prompt", "strictness", "seed", "ask", "race"]
+        assert reached == ["example", "prompt", "strictness", "seed", "generate", "compare"]
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.get_by_label("Strictness").press("ArrowRight")
         expect(page.get_by_label("Strictness")).to_have_attribute("aria-valuetext", "0.59")
