@@ -1,6 +1,6 @@
 """Sends damaged requests to a running server and checks the responses.
 
-    python -m experiments.server.fuzz http://127.0.0.1:8000 --requests 10000 --seed 0
+    python experiments/server/fuzz.py http://127.0.0.1:8000 --requests 10000 --seed 0
 
 Prints one JSON object: the number of responses by status, and faults: a 5xx status, a traceback, an error that is not
 in OpenAI's format, a stream without an end marker, a broken connection. Start the server with a small

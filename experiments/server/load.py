@@ -1,6 +1,6 @@
 """Load test: sends problems of the bundled pair concurrently and checks each answer against its own problem.
 
-    python -m experiments.server.load http://127.0.0.1:8000 --requests 200 --concurrency 16
+    python experiments/server/load.py http://127.0.0.1:8000 --requests 200 --concurrency 16
 
 Prints one JSON object: answered and correct requests, throughput, latencies. `--leaving 0.3` makes that share of the
 clients disconnect in mid-stream. `--seconds 600` sends requests for that long instead of a number of them; with the

@@ -1,7 +1,7 @@
-"""The pairs of `configs/`: their tokenizers as small stand-ins, and that the files are what `serve` can read.
+"""The files in `configs/`: `serve` can read them, and their pairs work together, tested with small stand-in tokenizers.
 
-The stand-ins have few ordinary tokens; the added ones go by their real names and, as in the real ones, the same role
-has another id on either side.
+The stand-ins have few ordinary tokens. Their added tokens have the real names and, as in the real tokenizers, different
+ids for the same role.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def token(vocabulary: Vocabulary, text: str) -> int:
     return found
 
 
-def test_prompts_open_the_thinking_in_each_ones_own_template(r1: Vocabulary, qwq: Vocabulary) -> None:
+def test_each_models_chat_template_opens_the_thinking(r1: Vocabulary, qwq: Vocabulary) -> None:
     for vocabulary, begin in ((r1, "<｜begin▁of▁sentence｜><｜User｜>"), (qwq, "<|im_start|>user\n")):
         ids = vocabulary.render_prompt("What is 2 + 2?")
         text = vocabulary.tokenizer.decode(ids)
@@ -90,7 +90,7 @@ def test_prompts_open_the_thinking_in_each_ones_own_template(r1: Vocabulary, qwq
         assert vocabulary.opens_thinking(ids)
 
 
-def test_blank_lines_are_one_token_alone_and_after_a_full_stop(r1: Vocabulary, qwq: Vocabulary) -> None:
+def test_blank_lines_are_single_tokens(r1: Vocabulary, qwq: Vocabulary) -> None:
     for vocabulary in (r1, qwq):
         segmenter = Segmenter.of(vocabulary)
         assert not segmenter.needs_pair_stops  # vLLM stops at single tokens only
@@ -100,35 +100,35 @@ def test_blank_lines_are_one_token_alone_and_after_a_full_stop(r1: Vocabulary, q
         assert segmenter.think_end(ids) == 4
 
 
-def test_the_same_model_family_hands_over_ids_as_they_are(r1: Vocabulary) -> None:
+def test_models_of_one_family_exchange_ids_unchanged(r1: Vocabulary) -> None:
     other = stand_in(
         R1_ADDED, R1_TEMPLATE, eos_token="<｜end▁of▁sentence｜>", bos_token="<｜begin▁of▁sentence｜>"
     )
-    there = Translation(other, r1)
-    assert there.by_ids
-    everything = list(range(len(r1.tokenizer)))
-    assert there.ids(everything) == everything
+    translation = Translation(other, r1)
+    assert translation.by_ids
+    all_ids = list(range(len(r1.tokenizer)))
+    assert translation.ids(all_ids) == all_ids
 
 
-def test_a_draft_of_r1_writes_for_qwq(r1: Vocabulary, qwq: Vocabulary) -> None:
-    there, back = Translation(r1, qwq), Translation(qwq, r1)
-    assert there.by_ids
-    assert back.by_ids
+def test_ids_are_translated_between_r1_and_qwq(r1: Vocabulary, qwq: Vocabulary) -> None:
+    to_qwq, to_r1 = Translation(r1, qwq), Translation(qwq, r1)
+    assert to_qwq.by_ids
+    assert to_r1.by_ids
     step = r1.encode("2 + 2 is 4.\n\n")
     end, eos = token(r1, "</think>"), token(r1, "<｜end▁of▁sentence｜>")
-    assert there.ids([*step, end, eos]) == [*step, token(qwq, "</think>"), token(qwq, "<|im_end|>")]
-    assert there.ids([*step, token(r1, "<｜User｜>"), *step]) == step  # another turn is none of the target's
-    assert back.ids([token(qwq, "<think>"), *step, token(qwq, "<|im_end|>")]) == [
+    assert to_qwq.ids([*step, end, eos]) == [*step, token(qwq, "</think>"), token(qwq, "<|im_end|>")]
+    assert to_qwq.ids([*step, token(r1, "<｜User｜>"), *step]) == step  # the target has no such token
+    assert to_r1.ids([token(qwq, "<think>"), *step, token(qwq, "<|im_end|>")]) == [
         token(r1, "<think>"),
         *step,
         eos,
     ]
-    context = back.context_ids([*step, token(qwq, "<tool_call>")])
+    context = to_r1.context_ids([*step, token(qwq, "<tool_call>")])
     assert r1.decode(context) == "2 + 2 is 4.\n\n<tool_call>"
 
 
-def test_a_request_from_prompt_to_answer(r1: Vocabulary, qwq: Vocabulary) -> None:
-    """The draft writes two steps and ends the thinking, the target writes the answer."""
+def test_a_pair_of_both_families_generates(r1: Vocabulary, qwq: Vocabulary) -> None:
+    """The draft writes two steps and ends the thinking, then the target writes the answer."""
 
     def says(vocabulary: Vocabulary, after: str, end: str) -> ScriptedEngine:
         thinking = [*vocabulary.encode("2 and 2.\n\nThat is 4.\n\n"), token(vocabulary, "</think>")]
@@ -156,16 +156,16 @@ def test_a_request_from_prompt_to_answer(r1: Vocabulary, qwq: Vocabulary) -> Non
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_serve_can_read_the_file(file: Path) -> None:
+def test_serve_reads_the_file(file: Path) -> None:
     settings = read_settings(file, {})
     assert (settings.temperature, settings.top_p) == (0.6, 0.95)
     engines = [EngineChoice.parse(engine) for engine in settings.engines]
     assert [engine.name for engine in engines] == ["vllm", "vllm"]
-    longest = min(engine.options["max_model_len"] for engine in engines)
+    max_model_len = min(engine.options["max_model_len"] for engine in engines)
     assert settings.max_new_tokens is not None
-    assert settings.max_new_tokens < longest
+    assert settings.max_new_tokens < max_model_len
     assert settings.draft_device == f"cuda:{engines[0].options['tensor_parallel_size']}"
 
 
-def test_there_are_files() -> None:
+def test_all_files_are_found() -> None:
     assert [file.stem for file in CONFIGS] == ["qwq-32b", "r1-distill-qwen-32b"]
