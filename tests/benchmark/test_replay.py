@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from semanticspec import DecodingConfig, RuleConfig, generate
-from semanticspec.benchmark.folder import BenchFolder
 from semanticspec.benchmark.replay import NOTE, session
 from semanticspec.benchmark.replay.costs import Terms, measured_terms, predicted_s
 from semanticspec.benchmark.replay.plan import Counts, loop_plan, target_plan
@@ -26,12 +25,13 @@ from semanticspec.benchmark.replay.trace import (
     token_acceptance,
     trace_of,
 )
-from semanticspec.benchmark.rows import Row, figures_of
+from semanticspec.benchmark.rows import Row, measurements
 from semanticspec.commands.main import app
 from semanticspec.config import with_optimizations
 from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.records import Sampling, Stop
+from tests.support.benchmarks import make_folder
 from tests.support.scripted_pairs import RAW, make_pair
 
 ALL_OPTIMIZATIONS = ("partial-acceptance", "token-speculation", "overlap")
@@ -43,7 +43,7 @@ def recorded_row(seed: int, *optimizations: str, bonus: bool = False) -> Row:
     config = DecodingConfig(rule=RuleConfig("random"), sampling=RAW, max_new_tokens=60, seed=seed)
     config = replace(with_optimizations(config, optimizations), bonus_token=bonus, judge_think_end=not bonus)
     result = generate(make_pair(), "a", config)
-    row = Row("t", f"p{seed}", METHOD, 0, seed, "", "", "", True, wall_s=1.0, **figures_of(result))
+    row = Row("t", f"p{seed}", METHOD, 0, seed, "", "", "", True, wall_s=1.0, **measurements(result))
     return Row.from_json(json.loads(json.dumps(row.to_json())))
 
 
@@ -271,12 +271,7 @@ def replay(out: Path, *arguments: str, target: str = "tiny") -> str:
 
 
 def write_folder(path: Path, *rows: Row) -> Path:
-    folder = BenchFolder(path)
-    with folder.locked():
-        folder.save_config({}, {METHOD: {}, "target": {}})
-        for row in rows:
-            folder.append(row)
-    return path
+    return make_folder(path, rows).path
 
 
 SHORT = ("--synthetic", "--tokens", "40", "--prompt-tokens", "5", "--segment-tokens", "8")
@@ -374,7 +369,7 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
     cases: list[tuple[tuple[str, ...], type[Exception], str]] = [
         ((), ConfigError, "either a benchmark's folder or --synthetic"),
         ((str(bench), "--synthetic"), ConfigError, "either a benchmark's folder or --synthetic"),
-        ((str(tmp_path), "--method", METHOD), BenchmarkError, "no folder of a benchmark"),
+        ((str(tmp_path), "--method", METHOD), BenchmarkError, "is not a results folder"),
         ((str(empty), "--method", METHOD), ConfigError, "no rows to replay"),
         (
             (str(bench), "--method", "semantic"),

@@ -50,7 +50,11 @@ def test_a_sweep_adds_semantic_and_random_at_each_strictness():
 
 @pytest.mark.parametrize(
     ("sweep", "message"),
-    [("floor=1", "strictness="), ("strictness", "strictness="), ("strictness=1,-2", "no strictness")],
+    [
+        ("floor=1", "strictness="),
+        ("strictness", "strictness="),
+        ("strictness=1,-2", "expected a number above 0"),
+    ],
 )
 def test_a_sweep_of_another_form_is_refused(sweep, message):
     with pytest.raises(ConfigError, match=message):

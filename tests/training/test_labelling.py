@@ -46,7 +46,7 @@ def test_a_full_disk_keeps_earlier_records(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(ProbeError, match=r"cannot write .*File too large; earlier work is kept"):
+        with pytest.raises(ProbeError, match=r"cannot write .*File too large; earlier lines are kept"):
             journal.append([{"b": "x" * 500}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,4 +1,4 @@
-"""What a token costs, measured in the run itself, and how fast the method could be if nothing were rejected."""
+"""The cost model: what a token costs in this run, and the speed-up that follows if no segment were rejected."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+import numpy as np
 
-from semanticspec.benchmark.methods import split_name
+from semanticspec.benchmark.methods import METHODS, split_name
 from semanticspec.benchmark.rows import Row
 
-_LOOP_RULES = ("semantic", "semantic-paper", "top-k", "random", "always", "never", "token")
-_TARGETS = ("target", "hf-target")
+TARGETS = ("target", "hf-target")
+"""The methods that decode with the target alone. The faster one of a run is the baseline of speed-ups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Mean seconds of one token or segment, and the limit that follows.
+    """Mean seconds per token or segment, and the limit of the speed-up.
 
     Attributes:
-        drafted_token_s: one token written by the draft.
-        verified_token_s, verified_segment_s: one drafted token read by the target, and what a segment's pass costs
-            besides, probes included; fitted over requests.
-        target_token_s: one token of the target alone.
+        drafted_token_s: decoding one token with the draft.
+        verified_token_s, verified_segment_s: verifying a segment costs the first per token plus the second, probes
+            included; fitted over requests.
+        target_token_s: decoding one token with the target alone.
         segment_tokens: mean length of a drafted segment.
-        answer_share: share of the target's output that follows the thinking; the target writes it itself.
-        limit_speedup: of a method with all drafted segments accepted, at the target's lengths and without any
-            overhead.
-        measured_on: the method whose rows the first three come from, and the target.
+        answer_share: share of the target's output after the thinking, which the target decodes itself.
+        limit_speedup: speed-up with every drafted segment accepted, at the target's lengths and without overhead.
+        measured_on: the method that the first three and `segment_tokens` come from, and that of the target.
     """
 
     drafted_token_s: float
@@ -44,31 +43,35 @@ class Costs:
         return asdict(self)
 
 
-def costs_of(rows: Mapping[str, Sequence[Row]]) -> Costs | None:
-    """The costs from the rows of a drafting method and of the target; None if either is missing."""
+def measure_costs(rows: Mapping[str, Sequence[Row]]) -> Costs | None:
+    """Measures the costs on a method that verifies segments and on the target; None if either is missing.
+
+    Args:
+        rows: by method.
+    """
     target = _faster_target(rows)
     drafting = next(iter(verifying_methods(rows)), None)
     if target is None or drafting is None:
         return None
     own = [row for row in rows[drafting] if row.drafted_tokens and not row.failed]
-    drafted = _sum(own, "drafted_tokens")
-    segments = [float(row.segments_accepted + row.segments_rejected) for row in own]
+    segments = [float(row.judged) for row in own]
     if not sum(segments):
         return None
-    verify_segment_s, verify_token_s = fit_segments(
+    drafted = total(own, "drafted_tokens")
+    verified_segment_s, verified_token_s = fit_segments(
         segments, [float(row.drafted_tokens) for row in own], [row.verify_s + row.probe_s for row in own]
     )
-    draft_token_s = _sum(own, "draft_s") / drafted
-    target_tokens = _sum(rows[target], "num_tokens")
-    target_token_s = _sum(rows[target], "wall_s") / target_tokens
-    answer_share = _sum(rows[target], "answer_tokens") / target_tokens
+    drafted_token_s = total(own, "draft_s") / drafted
+    target_tokens = total(rows[target], "num_tokens")
+    target_token_s = total(rows[target], "wall_s") / target_tokens
+    answer_share = total(rows[target], "answer_tokens") / target_tokens
     segment_tokens = drafted / sum(segments)
-    speculated_s = draft_token_s + verify_token_s + verify_segment_s / segment_tokens
+    speculated_s = drafted_token_s + verified_token_s + verified_segment_s / segment_tokens
     ideal_token_s = (1 - answer_share) * speculated_s + answer_share * target_token_s
     return Costs(
-        drafted_token_s=draft_token_s,
-        verified_token_s=verify_token_s,
-        verified_segment_s=verify_segment_s,
+        drafted_token_s=drafted_token_s,
+        verified_token_s=verified_token_s,
+        verified_segment_s=verified_segment_s,
         target_token_s=target_token_s,
         segment_tokens=segment_tokens,
         answer_share=answer_share,
@@ -77,66 +80,58 @@ def costs_of(rows: Mapping[str, Sequence[Row]]) -> Costs | None:
     )
 
 
-def lost_seconds(rows: Sequence[Row], costs: Costs) -> dict[str, float]:
-    """Where the seconds of a drafting method go beyond those it would need with everything accepted.
-
-    Returns:
-        Seconds over all rows: `drafts kept` and `answer` are the ideal; the others are lost.
-    """
-    drafted = _sum(rows, "drafted_tokens")
-    kept = _sum(rows, "draft_tokens")
-    rejected_share = 1 - kept / drafted if drafted else 0.0
-    speculated_s = _sum(rows, "draft_s") + _sum(rows, "verify_s") + _sum(rows, "probe_s")
-    # A reasoning that the rule left to the target wholly has no answer of its own to tell apart.
-    answer_s = min(_sum(rows, "answer_tokens") * costs.target_token_s, _sum(rows, "rewrite_s"))
+def split_seconds(rows: Sequence[Row], costs: Costs) -> dict[str, float]:
+    """Splits the seconds of a method into those that the limit allows for (the first and `answer`) and lost ones."""
+    drafted = total(rows, "drafted_tokens")
+    rejected_share = 1 - total(rows, "draft_tokens") / drafted if drafted else 0.0
+    speculated_s = total(rows, "draft_s") + total(rows, "verify_s") + total(rows, "probe_s")
+    # Where the rule left all of the reasoning to the target, the answer is not timed separately.
+    answer_s = min(total(rows, "answer_tokens") * costs.target_token_s, total(rows, "rewrite_s"))
     return {
-        "drafts kept": speculated_s * (1 - rejected_share),
-        "drafts rejected": speculated_s * rejected_share,
-        "rewritten by the target": _sum(rows, "rewrite_s") - answer_s,
+        "accepted drafts": speculated_s * (1 - rejected_share),
+        "rejected drafts": speculated_s * rejected_share,
+        "decoded by the target": total(rows, "rewrite_s") - answer_s,
         "answer": answer_s,
-        "overhead": _sum(rows, "wall_s") - speculated_s - _sum(rows, "rewrite_s"),
+        "overhead": total(rows, "wall_s") - speculated_s - total(rows, "rewrite_s"),
     }
 
 
 def drafting_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Methods whose segments were judged."""
-    return [
-        name
-        for name, own in rows.items()
-        if any(row.segments_accepted + row.segments_rejected for row in own)
-    ]
+    """Returns the methods that judged drafted segments."""
+    return [name for name, own in rows.items() if any(row.judged for row in own)]
 
 
 def verifying_methods(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Those of them that judge by one pass of the target over the draft, as the limit assumes.
+    """Returns those that verify each segment in one target pass, as the limit assumes.
 
-    The semantic rule first, and each rule without optimizations before the same with some.
+    The semantic rule comes first, and each rule without optimizations comes before the same rule with some.
     """
-    judged = [name for name in drafting_methods(rows) if split_name(name)[0] in _LOOP_RULES]
-    return sorted(judged, key=lambda name: (_LOOP_RULES.index(split_name(name)[0]), "+" in name))
-
-
-def _faster_target(rows: Mapping[str, Sequence[Row]]) -> str | None:
-    there = [name for name in _TARGETS if name in rows and _sum(rows[name], "num_tokens")]
-    return min(there, key=lambda name: _sum(rows[name], "wall_s")) if there else None
+    order = [name for name, kind in METHODS.items() if kind.verifies]
+    judged = [name for name in drafting_methods(rows) if split_name(name)[0] in order]
+    return sorted(judged, key=lambda name: (order.index(split_name(name)[0]), "+" in name))
 
 
 def fit_segments(
     segments: Sequence[float], tokens: Sequence[float], seconds: Sequence[float]
 ) -> tuple[float, float]:
-    """Seconds of a segment and of a token by least squares; neither is below 0.
+    """Fits seconds per segment and per token by least squares; neither is below 0.
 
-    Where the two cannot be told apart (one request, equal lengths) all is counted to the tokens.
+    Where the two cannot be told apart (one request, or equal lengths), all seconds are attributed to the tokens.
     """
-    inputs = torch.tensor([segments, tokens], dtype=torch.float64).T
-    outputs = torch.tensor(seconds, dtype=torch.float64)[:, None]
-    fitted = torch.linalg.lstsq(inputs, outputs, driver="gelsd").solution[:, 0].tolist()
-    if torch.linalg.matrix_rank(inputs) < 2 or min(fitted) < 0:
-        per_token = sum(seconds) / sum(tokens)
-        per_segment = sum(seconds) / sum(segments)
-        return (per_segment, 0.0) if fitted[1] < 0 <= fitted[0] else (0.0, per_token)
-    return fitted[0], fitted[1]
+    inputs = np.column_stack([segments, tokens])
+    per_segment, per_token = map(float, np.linalg.lstsq(inputs, np.asarray(seconds))[0])
+    if np.linalg.matrix_rank(inputs) < 2 or min(per_segment, per_token) < 0:
+        if per_token < 0 <= per_segment:
+            return sum(seconds) / sum(segments), 0.0
+        return 0.0, sum(seconds) / sum(tokens)
+    return per_segment, per_token
 
 
-def _sum(rows: Sequence[Row], field: str) -> float:
+def total(rows: Sequence[Row], field: str) -> float:
+    """Sums a field over rows."""
     return float(sum(getattr(row, field) for row in rows))
+
+
+def _faster_target(rows: Mapping[str, Sequence[Row]]) -> str | None:
+    present = [name for name in TARGETS if name in rows and total(rows[name], "num_tokens")]
+    return min(present, key=lambda name: total(rows[name], "wall_s"), default=None)

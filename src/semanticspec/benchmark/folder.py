@@ -1,264 +1,238 @@
-"""The folder of a benchmark: its configuration, its rows, and that both belong together."""
+"""The results folder of a run: its configuration and its rows, which are only ever appended."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NotRequired
 
-from semanticspec.benchmark.methods import Method
-from semanticspec.benchmark.rows import Row
+from filelock import FileLock, Timeout
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from semanticspec.benchmark.rows import Row, RowKey
 from semanticspec.benchmark.tasks import BenchProblem
-from semanticspec.decoding.pair import Model, Pair
-from semanticspec.errors import BenchmarkError, first_line
+from semanticspec.errors import BenchmarkError
 from semanticspec.output.files import write_atomically
 from semanticspec.output.journal import Journal
+from semanticspec.output.validation import validation_message
 
 FORMAT = 1
 CONFIG_FILE, ROWS_FILE, SUMMARY_FILE, LOCK_FILE = "config.json", "rows.jsonl", "summary.json", ".lock"
-_MOST_DIFFERENCES = 4
+_STRICT = ConfigDict(extra="forbid")
+_MAX_DIFFERENCES = 4
 
 
-class BenchFolder:
-    """What is on the disk. Rows are only ever added."""
+@with_config(_STRICT)
+class RunDescription(TypedDict):
+    """What all rows of a benchmark have in common."""
 
-    config_file, rows_file = CONFIG_FILE, ROWS_FILE
+    format: int
+    task: str
+    data: str
+    pair_name: str
+    seed: int
+    options_seed: int | None
+    engines: dict[str, str]
+    dtype: str
+    device: str
+    decoding: dict[str, Any]
+    concurrency: NotRequired[int]
+    pair: NotRequired[dict[str, Any]]
+    machine: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, str]]
+
+
+@with_config(_STRICT)
+class MethodDescription(TypedDict):
+    """One method, see `describe_method`."""
+
+    lossy: bool
+    config: NotRequired[dict[str, Any]]
+    settings: NotRequired[Any]
+
+
+@with_config(_STRICT)
+class BenchConfig(TypedDict):
+    """The content of `config.json`.
+
+    `pilots` holds the ids of the problems from which each random control took its acceptance rates.
+    """
+
+    run: RunDescription
+    methods: dict[str, MethodDescription]
+    problems: int
+    samples: int
+    pilots: dict[str, list[str]]
+    command: str
+
+
+class RunFolder:
+    """A configuration and a journal of lines, written by one process at a time."""
+
+    config_file: ClassVar[str]
+    lines_file: ClassVar[str]
+    config_type: ClassVar[Any] = dict[str, Any]
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._journal = Journal(path / self.rows_file, BenchmarkError)
+        self._journal = Journal(path / self.lines_file, BenchmarkError)
 
     @property
     def exists(self) -> bool:
         return (self.path / self.config_file).is_file()
 
-    def config(self) -> dict[str, Any]:
-        """The saved configuration.
+    def config(self) -> Any:
+        """Returns the saved configuration.
 
         Raises:
-            BenchmarkError: there is none, or it is broken.
+            BenchmarkError: it does not exist or is invalid.
         """
         path = self.path / self.config_file
         try:
-            found = json.loads(path.read_text())
+            return TypeAdapter(self.config_type).validate_json(path.read_bytes())
         except OSError as error:
             raise BenchmarkError(
-                f"{self.path} is no folder of a benchmark ({path.name}: {error.strerror}); name the one given to --out"
+                f"{self.path} is not a results folder: cannot read {path.name} ({error.strerror}); expected a "
+                "folder that was given to --out"
             ) from error
-        except ValueError as error:
-            raise BenchmarkError(f"{path} is broken ({first_line(error)}); use another --out") from error
-        if not isinstance(found, dict) or not {"run", "methods"} <= found.keys():
-            raise BenchmarkError(f"{path} is not a benchmark's configuration; use another --out")
-        return found
+        except ValidationError as error:
+            raise BenchmarkError(f"{validation_message(error, str(path))}; use another --out") from error
 
     def check(self, run: Mapping[str, Any], methods: Mapping[str, Any]) -> None:
-        """Compares what both the folder and this run say; other methods and more problems are no difference.
+        """Compares a configuration with the saved one, where both have a value.
 
-        Args:
-            run: what all rows share; parts may be left out. methods: descriptions by name.
+        Other methods or more problems are no difference.
 
         Raises:
-            BenchmarkError: they differ; the message says in what.
+            BenchmarkError: a value differs; the message names it.
         """
         if not self.exists:
-            if (self.path / self.rows_file).is_file():
+            if (self.path / self.lines_file).is_file():
                 raise BenchmarkError(
-                    f"{self.path} has {self.rows_file} and no {self.config_file}; use another --out"
+                    f"{self.path} has {self.lines_file} but no {self.config_file}; use another --out"
                 )
             return
         saved = self.config()
-        differences = list(_differences(saved["run"], _plain(run)))
-        for name, description in _plain(methods).items():
+        differences = _differences(saved["run"], _as_json(run))
+        for name, description in _as_json(methods).items():
             differences += _differences(saved["methods"].get(name, {}), description, f"{name}: ")
         if differences:
-            more = len(differences) - _MOST_DIFFERENCES
-            listed = "; ".join(differences[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+            more = len(differences) - _MAX_DIFFERENCES
+            listed = "; ".join(differences[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
             raise BenchmarkError(
-                f"{self.path} holds a benchmark of another configuration: {listed}; use another --out "
-                "(the rows there are kept)"
+                f"{self.path} holds results of another configuration: {listed}; use another --out "
+                "(existing rows are kept)"
             )
 
     def save_config(self, run: Mapping[str, Any], methods: Mapping[str, Any], **extent: Any) -> None:
-        """Writes the configuration; methods that were there before stay.
+        """Writes the configuration; methods of earlier runs are kept.
 
         Args:
             extent: what may grow from run to run, such as the number of problems.
         """
-        there = self.config()["methods"] if self.exists else {}
-        content = {"run": _plain(run), "methods": there | _plain(methods), **extent}
-        self._write(self.config_file, json.dumps(content, indent=1, ensure_ascii=False))
-
-    def rows(self) -> list[Row]:
-        """All whole rows; one for each request, the first if there are several.
-
-        Raises:
-            BenchmarkError: a line is broken, other than one cut off at the end.
-        """
-        rows: dict[tuple[str, str, int, str], Row] = {}
-        for record in self._journal.read():
-            row = Row.from_json(record)
-            rows.setdefault(row.key, row)
-        return list(rows.values())
-
-    def check_rows(self, rows: Iterable[Row], problems: Iterable[BenchProblem]) -> None:
-        """Raises BenchmarkError if rows are of other problems than those of the same id."""
-        digests = {problem.problem_id: problem.digest for problem in problems}
-        for row in rows:
-            if digests.get(row.problem_id, row.digest) != row.digest:
-                raise BenchmarkError(
-                    f"{self.path} holds rows of another problem {row.problem_id!r}: its text or its answer is not that "
-                    "of the data now; use another --out (the rows there are kept)"
-                )
-
-    def append(self, row: Row) -> None:
-        """Adds a row; it survives the end of the process from the moment this returns."""
-        self._journal.append([row.to_json()])
+        saved = self.config()["methods"] if self.exists else {}
+        self._write_json(self.config_file, {"run": run, "methods": {**saved, **methods}, **extent})
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`."""
-        self._write(SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False))
-
-    def join(self, others: Sequence[BenchFolder]) -> None:
-        """Makes this folder of the rows of others, which shared one benchmark, each with problems of its own.
-
-        Raises:
-            BenchmarkError: there is a benchmark here already, or the others differ in more than problems and methods.
-        """
-        if self.exists or (self.path / self.rows_file).exists():
-            raise BenchmarkError(f"{self.path} holds a benchmark; join into another --out")
-        read = [(folder.config(), folder.rows()) for folder in others]
-        for config, _ in read:
-            for folder in others:
-                folder.check(config["run"], config["methods"])
-        rows = {row.key: row for _, own in reversed(read) for row in own}
-
-        def united(name: str) -> dict[str, Any]:
-            return {key: value for config, _ in read for key, value in config[name].items()}
-
-        self._journal.append([row.to_json() for row in rows.values()])
-        self.save_config(
-            read[0][0]["run"],
-            united("methods"),
-            problems=len({row.problem_id for row in rows.values()}),
-            samples=max(config["samples"] for config, _ in read),
-            pilots=united("pilots"),
-            command="\n".join(config["command"] for config, _ in read),
-        )
+        self._write_json(SUMMARY_FILE, summary)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process from measuring into the same folder. Freed when the process ends, however it does.
+        """Locks the folder for this process. The lock ends with the process, however it ends.
 
         Raises:
-            BenchmarkError: another process is at work, or the folder cannot be written.
+            BenchmarkError: another process holds the lock, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / LOCK_FILE).open("w") as file:
-                _lock(file)
+            with FileLock(self.path / LOCK_FILE, timeout=0):
                 yield
-        except BlockingIOError as error:
+        except Timeout as error:
             raise BenchmarkError(
                 f"another process is writing to {self.path}; wait for it or use another --out"
             ) from error
         except OSError as error:
-            raise BenchmarkError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            raise BenchmarkError(f"cannot write to {self.path}: {error.strerror or error}") from error
 
-    def _write(self, name: str, text: str) -> None:
-        write_atomically(self.path / name, (text + "\n").encode())
-
-
-def describe_method(method: Method) -> dict[str, Any]:
-    """What a method is, for the configuration: its settings in full."""
-    config = getattr(method, "config", None)
-    described: dict[str, Any] = {"lossy": method.lossy}
-    if is_dataclass(config) and not isinstance(config, type):
-        described["config"] = asdict(config)
-    settings = getattr(method, "settings", None)
-    if settings is not None:
-        known = is_dataclass(settings) and not isinstance(settings, type)
-        described["settings"] = asdict(settings) if known else settings
-    return _plain(described)  # type: ignore[no-any-return]
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_atomically(
+            self.path / name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+        )
 
 
-def describe_pair(pair: Pair) -> dict[str, Any]:
-    """Models and probes by name and revision."""
-    return {
-        "target": _describe_model(pair.target),
-        "draft": _describe_model(pair.draft),
-        "target_probe": _describe_probe(pair.target_probe),
-        "draft_probe": _describe_probe(pair.draft_probe),
-    }
+class BenchFolder(RunFolder):
+    """The results folder of a benchmark."""
+
+    config_file, lines_file, config_type = CONFIG_FILE, ROWS_FILE, BenchConfig
+
+    def rows(self) -> list[Row]:
+        """Returns all complete rows, the first of each request.
+
+        Raises:
+            BenchmarkError: a row is invalid. A last line that was cut off is ignored.
+        """
+        rows: dict[RowKey, Row] = {}
+        for number, record in enumerate(self._journal.read(), start=1):
+            row = Row.from_json(record, f"{self._journal.path}, line {number}")
+            rows.setdefault(row.key, row)
+        return list(rows.values())
+
+    def check_rows(self, rows: Iterable[Row], problems: Iterable[BenchProblem]) -> None:
+        """Raises BenchmarkError if a row belongs to a problem whose text or answer has changed since."""
+        digests = {problem.problem_id: problem.digest for problem in problems}
+        for row in rows:
+            if digests.get(row.problem_id, row.digest) != row.digest:
+                raise BenchmarkError(
+                    f"{self.path} holds rows of another problem {row.problem_id!r}: its text or answer differs from "
+                    "the data of this run; use another --out (existing rows are kept)"
+                )
+
+    def append(self, row: Row) -> None:
+        """Appends a row durably."""
+        self._journal.append([row.to_json()])
+
+    def join(self, others: Sequence[BenchFolder]) -> None:
+        """Fills this folder with the rows of others, which ran one benchmark on different problems.
+
+        Raises:
+            BenchmarkError: this folder already holds results, or the others differ in more than problems and methods.
+        """
+        if self.exists or (self.path / self.lines_file).exists():
+            raise BenchmarkError(f"{self.path} already holds results; use another --out")
+        parts: list[tuple[BenchConfig, list[Row]]] = [(folder.config(), folder.rows()) for folder in others]
+        for config, _ in parts:
+            for folder in others:
+                folder.check(config["run"], config["methods"])
+        rows = {row.key: row for _, own in reversed(parts) for row in own}
+        self._journal.append([row.to_json() for row in rows.values()])
+        self.save_config(
+            parts[0][0]["run"],
+            {name: method for config, _ in parts for name, method in config["methods"].items()},
+            problems=len({row.problem_id for row in rows.values()}),
+            samples=max(config["samples"] for config, _ in parts),
+            pilots={name: ids for config, _ in parts for name, ids in config["pilots"].items()},
+            command="\n".join(config["command"] for config, _ in parts),
+        )
 
 
-def describe_machine(device: str) -> dict[str, Any]:
-    """What the seconds depend on."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = {"cpu": _cpu_name(), "cores": cores, "threads": torch.get_num_threads()}
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        machine["gpu"] = torch.cuda.get_device_name()
-    return machine
-
-
-def describe_versions() -> dict[str, str]:
-    """Of what the seconds and the texts depend on, as far as it is installed."""
-    found = {}
-    for name in ("semanticspec", "torch", "transformers", "llama-cpp-python"):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _describe_model(model: Model) -> dict[str, str]:
-    return {"model": model.engine.info.model_id, "revision": model.engine.info.revision}
-
-
-def _describe_probe(probe: Any) -> str | None:
-    """The digest of the probe's weights, where it has a card."""
-    if probe is None:
-        return None
-    return str(getattr(getattr(probe, "card", None), "weights_digest", type(probe).__name__))
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _lock(file: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes in one folder are not noticed there
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back, so that tuples and lists compare equal."""
+def _as_json(value: Any) -> Any:
+    """Turns tuples into lists and so on, as reading the file back does."""
     return json.loads(json.dumps(value))
 
 
-def _differences(there: Any, here: Any, path: str = "") -> Sequence[str]:
-    """One text for each value that both have and that is not the same."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        found: list[str] = []
-        for name in here.keys() & there.keys() if there else ():
-            joint = "" if not path or path.endswith(": ") else "."
-            found += _differences(there[name], here[name], f"{path}{joint}{name}")
-        return sorted(found)
-    return [] if there == here else [f"{path} is {_short(there)} there and {_short(here)} here"]
+def _differences(saved: Any, new: Any, path: str = "") -> list[str]:
+    """Describes each value that both have and that differs."""
+    if isinstance(saved, dict) and isinstance(new, dict):
+        joint = "" if not path or path.endswith(": ") else "."
+        shared = sorted(saved.keys() & new.keys())
+        return [
+            text for name in shared for text in _differences(saved[name], new[name], f"{path}{joint}{name}")
+        ]
+    return [] if saved == new else [f"{path} is {_short(saved)} in the folder and {_short(new)} in this run"]
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Decides whether an output answers its problem: by math-verify, or by the demo's own grammar.
+"""Decides whether an output answers its problem. Built in: math-verify, for expressions and multiple choice.
 
-math-verify runs in a process of its own. An expression can keep its parser busy for ever or take all memory, and
-a signal does not reach a computation inside C code; a process can be ended.
+math-verify runs in a process of its own, since parsing an expression can hang or exhaust the memory inside C code,
+where a signal handler does not run.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import multiprocessing
 from importlib.util import find_spec
 from typing import Protocol
 
-from semanticspec.benchmark.grading_worker import Grade, GradedBy, serve
+from semanticspec.benchmark.grading_worker import AnswerKind, Grade, serve
 from semanticspec.errors import ConfigError
+from semanticspec.install_hints import install_hint
 
 TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 300.0
 
 
 class Grader(Protocol):
-    """Grades outputs one by one. Close it when done."""
+    """Grades outputs one at a time. Close it when done."""
 
     def grade(self, text: str, gold: str, *, truncated: bool) -> Grade:
-        """Whether an output's answer is the gold answer.
+        """Extracts the answer of an output and compares it with the gold answer.
 
         Args:
-            text: the whole output. What follows `</think>` counts; without the tag, all of it.
+            text: the whole output. Only what follows `</think>` counts; without the tag, all of it.
             truncated: the output was cut off; then only a boxed answer, or a letter in JSON, counts.
         """
         ...
@@ -32,55 +33,36 @@ class Grader(Protocol):
     def close(self) -> None: ...
 
 
-def make_grader(graded_by: GradedBy) -> Grader:
-    """The grader of a task.
-
-    Raises:
-        ConfigError: math-verify is missing.
-    """
-    if graded_by == "demo":
-        return DemoGrader()
-    check_grading(graded_by)
-    return VerifyGrader(graded_by)
+def check_math_verify() -> None:
+    """Raises ConfigError if math-verify is not installed."""
+    if find_spec("math_verify") is None:
+        raise ConfigError(f"grading needs math-verify: {install_hint('bench')}")
 
 
-def check_grading(graded_by: GradedBy) -> None:
-    """Raises ConfigError if the library that grades is missing, before anything is loaded."""
-    if graded_by != "demo" and find_spec("math_verify") is None:
-        raise ConfigError("grading needs math-verify: pip install 'semanticspec[bench]'")
+class MathVerifyGrader:
+    """Runs math-verify in a process, which is restarted when it hangs or dies."""
 
+    def __init__(self, kind: AnswerKind, timeout_s: float = TIMEOUT_S) -> None:
+        """Starts the process.
 
-class DemoGrader:
-    """Reads the number in the last box, as the demo's grammar writes it."""
-
-    def grade(self, text: str, gold: str, *, truncated: bool) -> Grade:  # noqa: ARG002
-        """See `Grader.grade`."""
-        from semanticspec.demo.grammar import answer_of
-
-        answer = answer_of(text)
-        return Grade("" if answer is None else str(answer), answer == int(gold))
-
-    def close(self) -> None: ...
-
-
-class VerifyGrader:
-    """math-verify in a process of its own, ended and started anew when it hangs or breaks."""
-
-    def __init__(self, graded_by: GradedBy, timeout_s: float = TIMEOUT_S) -> None:
-        self._graded_by = graded_by
+        Raises:
+            ConfigError: math-verify is missing, or the process does not start.
+        """
+        check_math_verify()
+        self._kind: AnswerKind = kind
         self._timeout_s = timeout_s
         self._start()
 
     def grade(self, text: str, gold: str, *, truncated: bool) -> Grade:
-        """See `Grader.grade`. An answer that cannot be graded in time is wrong, and its note says so."""
+        """See `Grader.grade`. An answer that cannot be graded in time is wrong; its note says so."""
         try:
-            self._connection.send((self._graded_by, text, gold, truncated))
+            self._connection.send((self._kind, text, gold, truncated))
             if self._connection.poll(self._timeout_s):
                 grade: Grade = self._connection.recv()
                 return grade
             note = f"grading took more than {self._timeout_s:.0f} s"
         except (OSError, EOFError):
-            note = "the grader broke down on this answer"
+            note = "the grading process died on this answer"
         self.close()
         self._start()
         return Grade("", False, note)
@@ -102,4 +84,4 @@ class VerifyGrader:
         except (OSError, EOFError):
             ready = False
         if not ready:
-            raise ConfigError("the grader's process does not start; try `python -c 'import math_verify'`")
+            raise ConfigError("the grading process does not start; try `python -c 'import math_verify'`")

@@ -1,16 +1,19 @@
-"""What is compared. A method answers a prompt; most are a pair of models and a decoding configuration."""
+"""The methods that a benchmark compares. A method answers a prompt; most run the decoding loop with some settings.
+
+To add a method, add it to `METHODS`; methods of other projects go into `baselines/`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from semanticspec.benchmark.baselines.registry import BASELINES
 from semanticspec.config import (
-    RULES,
     DecodingConfig,
     RuleConfig,
+    RuleName,
     optimization_names,
     preset,
     target_alone,
@@ -21,35 +24,32 @@ from semanticspec.decoding.pair import Pair
 from semanticspec.errors import ConfigError
 from semanticspec.records import Result
 
-METHODS = ("target", "draft", "token", "semantic", "semantic-paper", "top-k", "random", "always", "never")
 LENGTH_STRATA = 4
-_SWEPT = ("semantic", "random")
-_OPTIMIZABLE = ("token", "semantic", "semantic-paper", "top-k", "random", "never")
 
 
 class Method(Protocol):
-    """One line of a comparison."""
+    """Answers prompts; one line of a comparison."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def lossy(self) -> bool:
-        """Whether its output's distribution can differ from the target's."""
+        """Whether the distribution of its output can differ from the target's."""
         ...
 
     async def solve(self, prompt: str, seed: int) -> Result:
-        """Answers a prompt. `Stats.wall_s` is a help for reading; the runner measures the seconds itself.
+        """Answers a prompt. The runner measures the time itself and ignores `Stats.wall_s`.
 
         Raises:
-            SemanticSpecError: it cannot; the request then counts as failed.
+            SemanticSpecError: the request counts as failed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoopMethod:
-    """A method of the decoding loop.
+    """Runs the decoding loop.
 
     Attributes:
         config: its seed is replaced by that of the request.
@@ -70,7 +70,7 @@ class LoopMethod:
 
 @dataclass(frozen=True, slots=True)
 class DraftAlone(LoopMethod):
-    """The draft writes everything. The loop runs it as a target alone; here its work goes by its right name."""
+    """Runs the draft in the target's place, and accounts for its tokens and seconds as drafted ones."""
 
     @property
     def lossy(self) -> bool:
@@ -78,8 +78,8 @@ class DraftAlone(LoopMethod):
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """See `Method.solve`."""
-        alone = Pair(self.pair.draft, self.pair.draft)
-        result = await generate_async(alone, prompt, replace(self.config, seed=seed))
+        pair = Pair(self.pair.draft, self.pair.draft)
+        result = await generate_async(pair, prompt, replace(self.config, seed=seed))
         stats = result.stats
         stats = replace(
             stats,
@@ -92,34 +92,84 @@ class DraftAlone(LoopMethod):
         return replace(result, stats=stats, segments=segments, lossy=True)
 
 
+@dataclass(frozen=True, slots=True)
+class MethodKind:
+    """What a method name stands for.
+
+    Attributes:
+        configure: changes the run's configuration into the method's.
+        verifies: it verifies drafted segments in one target pass each, as the cost model in `costs` assumes.
+        optimizable: optimizations can follow its name, as in `semantic+default`.
+        sweepable: a strictness can follow its name, as in `semantic@0.5`.
+        loop: the class that runs it.
+    """
+
+    configure: Callable[[DecodingConfig], DecodingConfig]
+    verifies: bool = False
+    optimizable: bool = False
+    sweepable: bool = False
+    loop: type[LoopMethod] = LoopMethod
+
+
+def _rule(name: RuleName, *, optimizable: bool = True, sweepable: bool = False) -> MethodKind:
+    def configure(config: DecodingConfig) -> DecodingConfig:
+        return replace(config, rule=replace(config.rule, name=name))
+
+    return MethodKind(configure, verifies=True, optimizable=optimizable, sweepable=sweepable)
+
+
+def _paper(config: DecodingConfig) -> DecodingConfig:
+    return replace(
+        preset("paper"), max_new_tokens=config.max_new_tokens, sampling=config.sampling, seed=config.seed
+    )
+
+
+METHODS: dict[str, MethodKind] = {
+    "target": MethodKind(target_alone),
+    "draft": MethodKind(target_alone, loop=DraftAlone),
+    "semantic": _rule("semantic", sweepable=True),
+    "semantic-paper": MethodKind(_paper, verifies=True, optimizable=True),
+    "top-k": _rule("top-k"),
+    "random": _rule("random", sweepable=True),
+    "always": _rule("always", optimizable=False),
+    "never": _rule("never"),
+    "token": _rule("token"),
+}
+"""The methods of this project, in the order in which a report prefers them for measuring costs."""
+
+
 def known_methods() -> tuple[str, ...]:
-    """Names of all methods, those of other systems last."""
+    """Returns the names of all methods, baselines last."""
     return (*METHODS, *BASELINES)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises ConfigError for an unknown method, or one that is named twice."""
-    known = known_methods()
+    """Raises ConfigError for an unknown method, or one that is given twice, also if it is spelled differently."""
+    spellings: dict[tuple[str, float | None, frozenset[str]], str] = {}
     for name in names:
         base, strictness = split_name(name)
         optimizations = _optimizations(name)
-        if base not in known or (strictness is not None and base not in _SWEPT):
+        kind = METHODS.get(base)
+        if base not in known_methods() or (strictness is not None and not (kind and kind.sweepable)):
             raise ConfigError(
-                f"there is no method {name!r}; choose from {', '.join(known)}, or semantic@S for a strictness S"
+                f"there is no method {name!r}; choose from {', '.join(known_methods())}, or semantic@S for a "
+                "strictness S"
             )
-        if optimizations and base not in _OPTIMIZABLE:
-            raise ConfigError(
-                f"the method {name!r} takes no optimizations; they can follow {', '.join(_OPTIMIZABLE)}"
-            )
-        if names.count(name) > 1:
-            raise ConfigError(f"the method {name!r} is named twice; name it once")
+        if optimizations and not (kind and kind.optimizable):
+            listed = ", ".join(other for other, kind in METHODS.items() if kind.optimizable)
+            raise ConfigError(f"the method {name!r} takes no optimizations; these methods do: {listed}")
+        identity = base, strictness, frozenset(optimizations)
+        if identity in spellings:
+            also = "" if spellings[identity] == name else f", also as {spellings[identity]!r}"
+            raise ConfigError(f"the method {name!r} is given twice{also}; give it once")
+        spellings[identity] = name
 
 
 def split_name(name: str) -> tuple[str, float | None]:
-    """The method and the strictness of a name such as `semantic@0.5+overlap`; no strictness for a plain name.
+    """Returns the method and the strictness in a name such as `semantic@0.5+overlap`.
 
     Raises:
-        ConfigError: what follows the @ is no number above 0.
+        ConfigError: what follows the @ is not a number above 0.
     """
     base, mark, value = name.partition("+")[0].partition("@")
     if not mark:
@@ -128,26 +178,25 @@ def split_name(name: str) -> tuple[str, float | None]:
         strictness = float(value)
         RuleConfig(strictness=strictness)
     except ValueError as error:
-        raise ConfigError(f"{value!r} in {name!r} is no strictness; expected a number above 0") from error
+        raise ConfigError(f"the strictness in {name!r} is {value!r}; expected a number above 0") from error
     return base, strictness
 
 
 def _optimizations(name: str) -> tuple[str, ...]:
-    """The optimizations in a name such as `semantic+overlap`."""
     return optimization_names(name.split("+")[1:])
 
 
 def with_strictness(config: DecodingConfig, strictness: float | None) -> DecodingConfig:
-    """The configuration at another strictness; itself if there is none."""
+    """Returns the configuration at another strictness; None leaves it as it is."""
     if strictness is None:
         return config
     return replace(config, rule=replace(config.rule, strictness=strictness))
 
 
 def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
-    """A method by name, all else as in `config`.
+    """Creates a method by name, with all other settings from `config`.
 
-    `random` accepts at `config.rule`'s rates; see `random_control` for those of the control.
+    `random` accepts at the rates of `config.rule`; those of the control come from `random_control`.
 
     Raises:
         ConfigError: there is no such method.
@@ -157,45 +206,32 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
     base, strictness = split_name(name)
     if base in BASELINES:
         return BASELINES[base](pair, config)
-    if base == "draft":
-        return DraftAlone(name, pair, target_alone(config))
-    config = _configured(base, with_strictness(config, strictness))
+    kind = METHODS[base]
+    config = kind.configure(with_strictness(config, strictness))
     if optimizations := _optimizations(name):
         config = with_optimizations(config, optimizations)
     pair.check(config)
-    return LoopMethod(name, pair, config)
-
-
-def _configured(name: str, config: DecodingConfig) -> DecodingConfig:
-    if name == "target":
-        return target_alone(config)
-    if name == "semantic-paper":
-        paper = replace(preset("paper"), max_new_tokens=config.max_new_tokens, sampling=config.sampling)
-        return replace(paper, seed=config.seed)
-    assert name in RULES
-    return replace(config, rule=replace(config.rule, name=name))  # type: ignore[arg-type]
+    return kind.loop(name, pair, config)
 
 
 def random_control(pilot: Sequence[Result], rule: RuleConfig) -> RuleConfig:
-    """The control: accepts at random at the rate the method had on other problems, by segment length.
+    """Returns the rule of the random control, which accepts at the rates of the pilot by segment length.
 
     Args:
-        pilot: results of the method on problems that the comparison does not use.
+        pilot: results of the semantic rule on problems that are not compared.
 
     Raises:
-        ConfigError: the pilot decided on no segment.
+        ConfigError: no segment was judged in the pilot.
     """
-    decided = sorted(
+    judged = sorted(
         (segment.num_tokens, bool(segment.accepted))
         for result in pilot
         for segment in result.segments
         if segment.accepted is not None
     )
-    if not decided:
-        raise ConfigError(
-            "the pilot decided on no segment, so the random control has no rate; use more problems"
-        )
-    size = -(-len(decided) // LENGTH_STRATA)
-    strata = [decided[i : i + size] for i in range(0, len(decided), size)]
+    if not judged:
+        raise ConfigError("the pilot judged no segment, so the random control has no rate; use more problems")
+    size = -(-len(judged) // LENGTH_STRATA)
+    strata = [judged[i : i + size] for i in range(0, len(judged), size)]
     rates = tuple((stratum[-1][0], sum(kept for _, kept in stratum) / len(stratum)) for stratum in strata)
     return replace(rule, name="random", accept_rate_by_length=rates)

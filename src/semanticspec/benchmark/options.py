@@ -1,4 +1,4 @@
-"""What a benchmark is asked to do. Light: the command line makes it before anything heavy is imported."""
+"""The options of a benchmark. Light to import: the command line creates them before models are loaded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from semanticspec.engines.registry import DEFAULT_ENGINE
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a user asked for.
+    """What to run.
 
     Attributes:
-        methods: names, those of a sweep included.
-        engines: of target and draft, see `engines.table`.
-        num_problems: of each task, the first so many; None = all (demo: 100).
-        skip: of these, leave out the first so many.
-        concurrency: how many requests run at once; several numbers, each measured by itself.
+        methods: names, including those of a sweep.
+        models: names of `target`, `draft`, `target_probe` and `draft_probe`; None for the bundled ones.
+        engines, devices: of `target` and `draft`.
+        num_problems: the first so many of each task; None for all (or the default of a task that generates them).
+        skip: leaves out the first so many of these.
+        concurrency: numbers of concurrent requests; each is measured in a folder of its own.
     """
 
     tasks: tuple[str, ...]

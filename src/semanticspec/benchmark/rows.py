@@ -1,47 +1,46 @@
-"""One request's figures, as a line of `rows.jsonl`."""
+"""The measurements of one request: a row of `rows.jsonl`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from semanticspec.errors import BenchmarkError
+from semanticspec.output.validation import validation_message
 from semanticspec.records import Result, Segment
 
 FAILED = "error"
-_COUNTS = (
-    "prompt_tokens",
-    "num_tokens",
-    "draft_tokens",
-    "drafted_tokens",
-    "segments_accepted",
-    "segments_rejected",
-    "draft_s",
-    "verify_s",
-    "rewrite_s",
-    "probe_s",
-)
+RowKey = tuple[str, str, int, str]
+"""Task, problem, sample and method of a request."""
 
 
-@dataclass(frozen=True, slots=True)
+def _without_text(segment: Any) -> Any:
+    """Rows hold the text of the whole output, not of its segments."""
+    return {"text": "", **segment} if isinstance(segment, Mapping) else segment
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Row:
-    """One sample of one problem, solved by one method. Right, wrong, truncated and failed ones count alike.
+    """One request: one sample of one problem, solved by one method.
 
     Attributes:
         sample: number of the sample of this problem, from 0.
-        digest: of the prompt and the gold answer, so that rows of other problems are noticed.
-        answer: what was graded, as the grader read it.
-        finish_reason: "stop", "length" (truncated) or "error" (the method failed; `note` says how).
-        wall_s: seconds from the call of the method to its return, measured by the runner.
+        digest: hash of the prompt and the gold answer, see `BenchProblem.digest`.
+        answer: the answer that the grader extracted.
+        finish_reason: "stop", "length" (truncated) or "error" (the method failed; see `note`).
+        wall_s: wall-clock time of the request, measured by the runner.
         num_tokens, draft_tokens, ...: see `Stats`.
-        answer_tokens: of what follows the thinking, by its share of the characters; 0 without think tags.
-        segments: without their texts, in order, rejected ones included.
-        started_at: UTC time, ISO format.
-        block: number of the block of requests it ran in, the same for all methods.
-        share_s: seconds from the begin of the block to its end over its requests. Less than `wall_s` where several ran
-            at once; 0 in rows of before it was measured.
-        note: what went wrong, in a line; empty if nothing did.
+        answer_tokens: tokens after the thinking, estimated from its share of the characters; 0 without think tags.
+        segments: all segments in order, including rejected ones; their texts are not stored.
+        started_at: UTC time in ISO format.
+        block: number of the block of requests it ran in; the same for all methods.
+        share_s: wall-clock time of the block divided by its number of requests. Below `wall_s` if requests ran
+            concurrently; 0 in rows of versions that did not record it.
+        note: why the request failed or could not be graded; otherwise empty.
     """
 
     task: str
@@ -66,7 +65,7 @@ class Row:
     rewrite_s: float = 0.0
     probe_s: float = 0.0
     answer_tokens: int = 0
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[Annotated[Segment, BeforeValidator(_without_text)], ...] = ()
     started_at: str = ""
     block: int = 0
     share_s: float = 0.0
@@ -74,8 +73,8 @@ class Row:
     note: str = ""
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
-        """Task, problem, sample and method: there is one row for each."""
+    def key(self) -> RowKey:
+        """Identifies the request; a folder has one row per key."""
         return self.task, self.problem_id, self.sample, self.method
 
     @property
@@ -86,8 +85,13 @@ class Row:
     def failed(self) -> bool:
         return self.finish_reason == FAILED
 
+    @property
+    def judged(self) -> int:
+        """Number of drafted segments that were accepted or rejected."""
+        return self.segments_accepted + self.segments_rejected
+
     def to_json(self) -> dict[str, Any]:
-        """Fields by name; tokens by author are spelled out for whoever reads the file."""
+        """Returns the row as it is written; `target_tokens` is added for readers of the file."""
         segments = [
             {name: value for name, value in asdict(segment).items() if name != "text"}
             for segment in self.segments
@@ -96,31 +100,32 @@ class Row:
         return asdict(self) | {"segments": segments, "target_tokens": target_tokens}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Row:
-        """The row of a line.
+    def from_json(cls, record: Mapping[str, Any], origin: str = "row") -> Row:
+        """Reads a row.
+
+        Args:
+            origin: file and line, for the error message.
 
         Raises:
-            BenchmarkError: fields are missing.
+            BenchmarkError: a field is missing, unknown or of the wrong type.
         """
-        values = {name: record[name] for name in (field.name for field in fields(cls)) if name in record}
+        values = {name: value for name, value in record.items() if name != "target_tokens"}
         try:
-            segments = tuple(map(_segment, values.pop("segments", ())))
-            return cls(**values, segments=segments)
-        except (TypeError, ValueError) as error:
-            raise BenchmarkError(f"a row of the benchmark is broken ({error}); delete its line") from error
+            return _ROW.validate_python(values)
+        except ValidationError as error:
+            raise BenchmarkError(f"{validation_message(error, origin)}; delete this line") from error
 
 
-def _segment(record: Mapping[str, Any]) -> Segment:
-    """A segment of a line; lines of before proposals were recorded have none."""
-    proposals = tuple((proposed, kept) for proposed, kept in record.get("proposals", ()))
-    return Segment(**{"text": "", **record, "proposals": proposals})
+_ROW = TypeAdapter(Row)
 
 
-def figures_of(result: Result) -> dict[str, Any]:
-    """The fields of a row that come from the method's result."""
+def measurements(result: Result) -> dict[str, Any]:
+    """Returns the fields of a row that come from a method's result."""
+    stats = asdict(result.stats)
+    del stats["wall_s"]  # the runner measures it
     answer_share = len(result.answer) / len(result.text) if result.text else 0.0
     return {
-        **{name: getattr(result.stats, name) for name in _COUNTS},
+        **stats,
         "finish_reason": result.finish_reason,
         "answer_tokens": round(answer_share * result.stats.num_tokens),
         "segments": result.segments,

@@ -1,4 +1,4 @@
-"""Runs methods on the same problems, in turns, so that a drift of the machine hits all alike."""
+"""Runs methods in turns on the same problems, so that a drift of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from semanticspec.benchmark.grading import Grader
-from semanticspec.benchmark.methods import LoopMethod, Method, make_method, random_control, split_name
-from semanticspec.benchmark.rows import FAILED, Row, figures_of
+from semanticspec.benchmark.methods import LoopMethod, Method, make_method, random_control
+from semanticspec.benchmark.rows import FAILED, Row, RowKey, measurements
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.decoding.pair import Pair
@@ -19,22 +19,20 @@ from semanticspec.engines.base import Forgetting, derived_seed
 from semanticspec.errors import BenchmarkError, SemanticSpecError, first_line
 from semanticspec.records import Result
 
-T = TypeVar("T")
-MOST_FAILURES = 3
-"""So many failed requests of one method in a row end the run: it is the method, not the problem."""
+MAX_FAILURES = 3
+"""A run stops after so many failed requests of one method in a row."""
 
 _WARM_UP_TOKENS = 16
-_ROUNDS = 4
-"""A block of requests at once holds so many times as many as run at a time: at its end fewer do."""
+_ROUNDS = 4  # concurrent requests per slot in a block: fewer run at its end
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Samples of problems, to be solved by one method before the next has its turn.
+    """Requests that one method solves before the next method has its turn.
 
     Attributes:
         number: from 0, the same for all methods.
-        cells: problems and numbers of samples.
+        cells: problems and sample numbers.
     """
 
     number: int
@@ -44,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all requests share. `seed` fixes those of the requests, the same for all methods."""
+    """What all requests share. `seed` fixes the seeds of the requests, which are the same for all methods."""
 
     task: str
     pair: Pair
@@ -58,8 +56,10 @@ class Setting:
 def schedule(
     problems: Sequence[BenchProblem], methods: Sequence[Method], samples: int, concurrency: int = 1
 ) -> Iterator[Block]:
-    """Every request, block by block (one by one, unless several run at once); who goes first changes from one to the
-    next."""
+    """Yields all requests block by block; the method that goes first changes with each block.
+
+    A block is one request per method, or several rounds of concurrent requests.
+    """
     cells = [(problem, sample) for problem in problems for sample in range(samples)]
     size = 1 if concurrency == 1 else _ROUNDS * concurrency
     for number, start in enumerate(range(0, len(cells), size)):
@@ -75,13 +75,15 @@ def run(
     *,
     samples: int = 1,
     concurrency: int = 1,
-    done: Set[tuple[str, str, int, str]] = frozenset(),
+    done: Set[RowKey] = frozenset(),
 ) -> Iterator[Row]:
-    """Solves and grades every request that is not done yet.
+    """Solves and grades all requests that are not done yet.
+
+    One untimed warm-up request runs first. Rows come block by block.
 
     Args:
-        concurrency: how many requests of a method run at once. Above 1 rows come a block at a time.
-        done: keys of rows that are there, see `Row.key`.
+        concurrency: number of requests that run at the same time, all of one method.
+        done: keys of existing rows.
 
     Raises:
         BenchmarkError: a method failed several times in a row.
@@ -91,33 +93,33 @@ def run(
         warm = False
         for block in schedule(problems, methods, samples, concurrency):
             name = block.method.name
-            left = [
+            cells = [
                 cell for cell in block.cells if (setting.task, cell[0].problem_id, cell[1], name) not in done
             ]
-            if not left:
+            if not cells:
                 continue
             if not warm:
-                runner.run(_warm_up(setting.pair, left[0][0].prompt))
+                runner.run(_warm_up(setting.pair, cells[0][0].prompt))
                 warm = True
-            attempts, wall_s = runner.run(_solved(setting, block.method, left, concurrency))
-            for (problem, sample), attempt in zip(left, attempts, strict=True):
-                row = _graded(setting, name, problem, sample, attempt)
+            attempts, wall_s = runner.run(_solve_block(setting, block.method, cells, concurrency))
+            for (problem, sample), attempt in zip(cells, attempts, strict=True):
+                row = _grade(setting, name, problem, sample, attempt)
                 failures[name] = failures[name] + 1 if row.failed else 0
-                yield replace(row, block=block.number, share_s=wall_s / len(left))
-            if failures[name] >= MOST_FAILURES:
+                yield replace(row, block=block.number, share_s=wall_s / len(cells))
+            if failures[name] >= MAX_FAILURES:
                 raise BenchmarkError(
-                    f"{name} failed {MOST_FAILURES} times in a row, last: {row.note}; mend it or leave the method out "
-                    "(rows are kept)"
+                    f"{name} failed {MAX_FAILURES} times in a row, last with: {row.note}; fix it or leave the method "
+                    "out (existing rows are kept)"
                 )
 
 
-def pilot(
+def run_pilot(
     setting: Setting,
     config: DecodingConfig,
     problems: Sequence[BenchProblem],
     on_solved: Callable[[], None] = lambda: None,
 ) -> RuleConfig:
-    """The random control of the semantic rule as `config` has it, from problems that the comparison does not use."""
+    """Runs the semantic rule on problems that are not compared, and returns the rule of its random control."""
     semantic = make_method("semantic", setting.pair, config)
 
     async def solve_all() -> list[Result]:
@@ -130,15 +132,9 @@ def pilot(
     return random_control(asyncio.run(solve_all()), config.rule)
 
 
-def control(name: str, pair: Pair, config: DecodingConfig, rule: RuleConfig) -> Method:
-    """The random control as a method."""
-    assert split_name(name)[0] == "random"
-    return LoopMethod(name, pair, replace(config, rule=rule))
-
-
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What came of one request; no result if the method failed, and then a note."""
+    """The outcome of one request: a result, or a note if the method failed."""
 
     result: Result | None
     note: str
@@ -146,24 +142,24 @@ class _Attempt:
     started_at: str
 
 
-async def _solved(
+async def _solve_block(
     setting: Setting, method: Method, cells: Sequence[tuple[BenchProblem, int]], concurrency: int
 ) -> tuple[list[_Attempt], float]:
-    """Requests from a cold start to their results, so many at a time, and the seconds that took in all."""
-    await _forget(setting.pair)
+    """Solves requests with empty caches, `concurrency` at a time; returns outcomes and seconds in total."""
+    await _reset_caches(setting.pair)
     slots = asyncio.Semaphore(concurrency)
 
-    async def attempt(problem: BenchProblem, sample: int) -> _Attempt:
+    async def solve(problem: BenchProblem, sample: int) -> _Attempt:
         async with slots:
-            return await _attempted(method, problem.prompt, setting.seed_of(problem.problem_id, sample))
+            return await _solve(method, problem.prompt, setting.seed_of(problem.problem_id, sample))
 
     start = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(attempt(*cell)) for cell in cells]
+        tasks = [group.create_task(solve(*cell)) for cell in cells]
     return [task.result() for task in tasks], time.perf_counter() - start
 
 
-async def _attempted(method: Method, prompt: str, seed: int) -> _Attempt:
+async def _solve(method: Method, prompt: str, seed: int) -> _Attempt:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     start = time.perf_counter()
     result, note = None, ""
@@ -174,12 +170,12 @@ async def _attempted(method: Method, prompt: str, seed: int) -> _Attempt:
     return _Attempt(result, note, time.perf_counter() - start, started_at)
 
 
-def _graded(setting: Setting, method: str, problem: BenchProblem, sample: int, attempt: _Attempt) -> Row:
-    """The row of a request; grading counts in no seconds."""
+def _grade(setting: Setting, method: str, problem: BenchProblem, sample: int, attempt: _Attempt) -> Row:
+    """Returns the row of a request. Grading is not timed."""
     result, note = attempt.result, attempt.note
     answer, right, fields = "", False, dict[str, Any](finish_reason=FAILED)
     if result is not None:
-        fields = figures_of(result)
+        fields = measurements(result)
         grade = setting.grader.grade(result.text, problem.gold, truncated=result.finish_reason == "length")
         answer, right, note = grade.answer, grade.right, grade.note
     return Row(
@@ -199,17 +195,17 @@ def _graded(setting: Setting, method: str, problem: BenchProblem, sample: int, a
     )
 
 
-async def _forget(pair: Pair) -> None:
-    """Every block starts with empty caches: what another method read of these prompts must not help it."""
+async def _reset_caches(pair: Pair) -> None:
+    """Empties the prefix caches, so that no method profits from another one's prefill of the same prompt."""
     for engine in (pair.target.engine, pair.draft.engine):
         if isinstance(engine, Forgetting):
             await engine.forget()
 
 
 async def _warm_up(pair: Pair, prompt: str) -> None:
-    """First calls are slow: kernels are chosen, memory is taken. They count for nobody."""
+    """Runs one short request, since first calls are slow."""
     config = DecodingConfig(rule=RuleConfig("never"), max_new_tokens=_WARM_UP_TOKENS)
     try:
         await LoopMethod("warm-up", pair, config).solve(prompt, 0)
     except SemanticSpecError:
-        return  # a prompt that cannot be answered fails again, and counts, in the run itself
+        return  # the request fails again in the run itself, where it is counted

@@ -1,264 +1,224 @@
-"""One benchmark from options to report: what is checked when, what is saved when."""
+"""Runs a benchmark from its options to its report: checks first, then measures what is missing, then reports."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from semanticspec.benchmark.folder import (
-    CONFIG_FILE,
-    FORMAT,
-    BenchFolder,
+from pydantic import TypeAdapter
+
+from semanticspec.benchmark.costs import TARGETS
+from semanticspec.benchmark.folder import CONFIG_FILE, FORMAT, BenchConfig, BenchFolder
+from semanticspec.benchmark.grading import Grader
+from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
+from semanticspec.benchmark.options import BenchOptions
+from semanticspec.benchmark.provenance import (
     describe_machine,
     describe_method,
     describe_pair,
     describe_versions,
 )
-from semanticspec.benchmark.grading import Grader, check_grading, make_grader
-from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
-from semanticspec.benchmark.options import BenchOptions
-from semanticspec.benchmark.report import check_plotting, compare_throughput, print_summary, write_report
-from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.runner import Setting, control, pilot, run
-from semanticspec.benchmark.summary import BASELINES
-from semanticspec.benchmark.tasks import (
-    PILOT_PROBLEMS,
-    BenchProblem,
-    Task,
-    find_task,
-    read_problems,
-    read_task,
-)
-from semanticspec.config import RuleConfig
+from semanticspec.benchmark.report import check_libraries, print_summary, write_report, write_throughput
+from semanticspec.benchmark.rows import RowKey
+from semanticspec.benchmark.runner import Setting, run, run_pilot
+from semanticspec.benchmark.tasks import PILOT_PROBLEMS, BenchProblem, Task, find_task
+from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.decoding.pair import Pair
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.output.progress import progress_bar, say
 
-if TYPE_CHECKING:
-    from semanticspec.decoding.pair import Pair
-
-_AT_ONCE = "concurrency-"
+_CONCURRENCY_FOLDER = "concurrency-"
+_RULE = TypeAdapter(RuleConfig)
 
 
 def run_bench(options: BenchOptions) -> None:
-    """Runs every task into its folder: `out` itself, or a folder in it for each of several tasks or concurrencies.
+    """Runs every task, each into its folder: `out` itself, or a subfolder for each of several tasks or concurrencies.
 
     Raises:
-        SemanticSpecError: something does not fit, as far as can be told before any model is loaded.
+        SemanticSpecError: an option is invalid; as far as possible, this is checked before models are loaded.
     """
     check_names(options.methods)
-    if not any(name in BASELINES for name in options.methods):
+    if not any(name in TARGETS for name in options.methods):
         raise ConfigError(
-            f"there is nothing to compare with: add {' or '.join(BASELINES)} to --methods (speed-up is measured "
-            "against the faster of them)"
+            f"--methods has no baseline; add {' or '.join(TARGETS)} (speed-up is relative to the faster of them)"
         )
     tasks = [find_task(name) for name in options.tasks]
     if len(tasks) > 1 and (options.data or options.pilot_data):
         raise ConfigError("--data and --pilot-data are for one task; run the tasks one by one")
-    check_plotting()
-    jobs = [
-        _Job(options, task, concurrency, _folder(options, task, concurrency))
-        for task in tasks
-        for concurrency in options.concurrency
-    ]
-    from semanticspec.loading import load_pair
-
-    names = options.models
-    pair = load_pair(
-        names["target"],
-        names["draft"],
-        target_probe=names["target_probe"],
-        draft_probe=names["draft_probe"],
-        target_engine=options.engines["target"],
-        draft_engine=options.engines["draft"],
-        dtype=options.dtype,
-        target_device=options.devices["target"],
-        draft_device=options.devices["draft"],
-    )
+    check_libraries()
+    runs = [_TaskRun(options, task, concurrency) for task in tasks for concurrency in options.concurrency]
+    pair = _load_pair(options)
     try:
-        for job in jobs:
-            with job.folder.locked():
-                job.run(pair)
+        for task_run in runs:
+            with task_run.folder.locked():
+                task_run.run(pair)
     finally:
         asyncio.run(pair.aclose())
-    _compare_concurrencies([job.folder for job in jobs])
+    _compare_concurrencies([task_run.folder for task_run in runs])
 
 
 def remake_report(path: Path, methods: Sequence[str] | None) -> None:
-    """Writes summary and report again from the rows, for each task in the folder, and prints the table."""
-    check_plotting()
-    found = [BenchFolder(path)]
-    if not found[0].exists:
-        found = [BenchFolder(file.parent) for file in sorted(path.glob(f"*/**/{CONFIG_FILE}"))] or found
-    for folder in found:
-        _conclude(folder, methods)
-    _compare_concurrencies(found)
+    """Writes summary and report of each benchmark in a folder again, and prints the tables.
+
+    Args:
+        methods: only these; None for all.
+    """
+    check_libraries()
+    folders = [BenchFolder(path)]
+    if not folders[0].exists:
+        folders = [BenchFolder(file.parent) for file in sorted(path.glob(f"*/**/{CONFIG_FILE}"))] or folders
+    for folder in folders:
+        _report(folder, methods)
+    _compare_concurrencies(folders)
 
 
 def join(paths: Sequence[Path], out: Path) -> None:
-    """Makes one benchmark of several that shared its problems, with its report.
+    """Joins benchmarks that ran on different problems of one task, and writes the report.
 
     Raises:
-        BenchmarkError: they differ in more than problems and methods, or `out` holds a benchmark already.
+        BenchmarkError: they differ in more than problems and methods, or `out` already holds results.
     """
-    check_plotting()
+    check_libraries()
     folder = BenchFolder(out)
     with folder.locked():
         folder.join([BenchFolder(path) for path in paths])
-    _conclude(folder, None)
+    _report(folder)
 
 
-def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
-    """One picture for each set of folders that lie side by side because of their concurrencies."""
-    for path in dict.fromkeys(folder.path.parent for folder in folders):
-        beside = [
-            folder
-            for folder in folders
-            if folder.path.parent == path and folder.path.name.startswith(_AT_ONCE)
-        ]
-        if len(beside) > 1:
-            say(f"throughput: {compare_throughput(beside, path)}")
+class _TaskRun:
+    """One task at one concurrency, in one folder. The constructor checks what can be checked without models."""
 
-
-def _described(devices: Mapping[str, str]) -> str:
-    """Both devices in one word where they are the same."""
-    return ", ".join(dict.fromkeys(devices.values()))
-
-
-def _folder(options: BenchOptions, task: Task, concurrency: int) -> Path:
-    path = options.out
-    if len(options.tasks) > 1:
-        path /= task.name
-    return path / f"{_AT_ONCE}{concurrency}" if len(options.concurrency) > 1 else path
-
-
-class _Job:
-    """One task at one concurrency, in one folder. What can be checked without the models is checked when it is made."""
-
-    def __init__(self, options: BenchOptions, task: Task, concurrency: int, path: Path) -> None:
+    def __init__(self, options: BenchOptions, task: Task, concurrency: int) -> None:
         self.options, self.task, self.concurrency = options, task, concurrency
-        self.folder = BenchFolder(path)
-        check_grading(task.graded_by)
+        self.folder = BenchFolder(_folder_path(options, task, concurrency))
+        task.check_grader()
         seed = options.config.seed
-        self.problems, self.pilot = read_task(task, options.data, options.num_problems, seed)
+        self.problems, self.pilot = task.read(options.data, options.num_problems, seed)
         if options.skip >= len(self.problems):
             raise ConfigError(
                 f"--skip {options.skip} leaves none of the {len(self.problems)} problems of {task.name}; skip fewer"
             )
         self.asked = self.problems[options.skip :]
         if options.pilot_data is not None:
-            self.pilot = read_problems(task, options.pilot_data, seed)[:PILOT_PROBLEMS]
-        self._check_pilot()
-        self.shared: dict[str, Any] = {
+            self.pilot = task.read_all(options.pilot_data, seed)[:PILOT_PROBLEMS]
+        if any(split_name(name)[0] == "random" for name in options.methods):
+            self._check_pilot()
+        self.description: dict[str, Any] = {
             "format": FORMAT,
             "task": task.name,
-            "data": options.data or ("grammar" if task.source is None else task.source.repo),
+            "data": task.data_name(options.data),
             "pair_name": options.pair_name,
             "seed": seed,
-            "options_seed": seed if task.graded_by == "letter" else None,
+            "options_seed": seed if task.multiple_choice else None,
             "engines": options.engines,
             "dtype": options.dtype,
-            "device": _described(options.devices),
+            "device": ", ".join(dict.fromkeys(options.devices.values())),
             "decoding": asdict(options.config),
             "concurrency": concurrency,
         }
-        self.folder.check(self.shared, {})
+        self.folder.check(self.description, {})
+        self.saved: BenchConfig | None = self.folder.config() if self.folder.exists else None
         self.rows = self.folder.rows()
         self.folder.check_rows(self.rows, self.problems)
 
     def run(self, pair: Pair) -> None:
-        """Measures what is missing; ends with summary and report, also when stopped."""
-        options = self.options
-        self.shared |= {
+        """Measures what is missing, then writes the report; on Ctrl-C, the report of what is done."""
+        self.description |= {
             "pair": describe_pair(pair),
-            "machine": describe_machine(options.devices["target"]),
+            "machine": describe_machine(self.options.devices["target"]),
             "versions": describe_versions(),
         }
-        self.folder.check(self.shared, {})
-        grader = make_grader(self.task.graded_by)
+        self.folder.check(self.description, {})
+        grader = self.task.start_grader()
         try:
-            self._warn_of_golds(grader)
-            setting = Setting(self.task.name, pair, grader, options.config.seed)
-            methods = self._methods(setting)
-            described = {method.name: describe_method(method) for method in methods}
-            self.folder.check(self.shared, described)
-            self.folder.save_config(
-                self.shared,
-                described,
-                problems=len({p.problem_id for p in self.asked} | {row.problem_id for row in self.rows}),
-                samples=options.samples,
-                pilots=self._pilots,
-                command=shlex.join(["semanticspec", *sys.argv[1:]]),
-            )
+            self._check_golds(grader)
+            setting = Setting(self.task.name, pair, grader, self.options.config.seed)
+            methods = [self._make_method(name, setting) for name in self.options.methods]
+            self._save_config(methods)
             self._measure(setting, methods)
         except KeyboardInterrupt:
-            say("stopped; what is done is kept, the same command goes on")
+            say("interrupted; rows are kept, rerun the same command to resume")
             if self.folder.exists:
-                _conclude(self.folder, None)
+                _report(self.folder)
             raise
         finally:
             grader.close()
-        _conclude(self.folder, None)
+        _report(self.folder)
+
+    def _save_config(self, methods: Sequence[Method]) -> None:
+        described = {method.name: describe_method(method) for method in methods}
+        self.folder.check(self.description, described)
+        pilot = [problem.problem_id for problem in self.pilot]
+        pilots = {name: pilot for name in self.options.methods if split_name(name)[0] == "random"}
+        self.folder.save_config(
+            self.description,
+            described,
+            problems=len({p.problem_id for p in self.asked} | {row.problem_id for row in self.rows}),
+            samples=self.options.samples,
+            pilots={**(self.saved["pilots"] if self.saved else {}), **pilots},
+            command=shlex.join(["semanticspec", *sys.argv[1:]]),
+        )
 
     def _measure(self, setting: Setting, methods: Sequence[Method]) -> None:
-        options = self.options
-        done = {row.key for row in self.rows}
-
-        def keys(problems: Sequence[BenchProblem]) -> set[tuple[str, str, int, str]]:
+        def keys(problems: Sequence[BenchProblem]) -> set[RowKey]:
             return {
                 (self.task.name, problem.problem_id, sample, method.name)
                 for problem in problems
-                for sample in range(options.samples)
+                for sample in range(self.options.samples)
                 for method in methods
             }
 
-        wanted = keys(self.asked)
-        there = len(wanted & done)
-        if there:
-            say(f"{there} of {len(wanted)} answers were there")
-        with progress_bar(self.task.name, quiet=options.quiet) as (progress, on_total):
-            on_total(len(wanted) - there)
-            extent = {"samples": options.samples, "concurrency": self.concurrency}
-            left_out = keys(self.problems[: options.skip])
-            for row in run(setting, self.problems, methods, **extent, done=done | left_out):
+        done = {row.key for row in self.rows}
+        wanted, skipped = keys(self.asked), keys(self.problems[: self.options.skip])
+        num_done = len(wanted & done)
+        if num_done:
+            say(f"resuming: {num_done} of {len(wanted)} requests are done")
+        with progress_bar(self.task.name, quiet=self.options.quiet) as (progress, on_total):
+            on_total(len(wanted) - num_done)
+            extent = {"samples": self.options.samples, "concurrency": self.concurrency}
+            for row in run(setting, self.problems, methods, **extent, done=done | skipped):
                 self.folder.append(row)
-                progress(_line(row))
-
-    def _methods(self, setting: Setting) -> list[Method]:
-        """All methods; those of a random control from its pilot, or from the pilot of the run before."""
-        config, self._pilots = self.options.config, dict[str, Any]()
-        saved = self.folder.config() if self.folder.exists else {}
-        methods: list[Method] = []
-        for name in self.options.methods:
-            base, strictness = split_name(name)
-            if base != "random":
-                methods.append(make_method(name, setting.pair, config))
-                continue
-            own = with_strictness(config, strictness)
-            self._pilots[name] = [problem.problem_id for problem in self.pilot]
-            if saved.get("pilots", {}).get(name, self._pilots[name]) != self._pilots[name]:
-                raise BenchmarkError(
-                    f"{self.folder.path} has {name} from a pilot on other problems; give the same --pilot-data, or "
-                    "another --out (the rows there are kept)"
+                state = "failed" if row.failed else "right" if row.right else "wrong"
+                progress(
+                    f"{row.problem_id} {row.method} {state}, {row.num_tokens} tokens in {row.wall_s:.1f} s"
                 )
-            rule = _saved_rule(saved, name) or self._run_pilot(setting, name, own)
-            methods.append(control(name, setting.pair, own, rule))
-        self._pilots = saved.get("pilots", {}) | self._pilots
-        return methods
 
-    def _run_pilot(self, setting: Setting, name: str, config: Any) -> RuleConfig:
+    def _make_method(self, name: str, setting: Setting) -> Method:
+        """Creates a method. A random control takes its rates from the saved configuration or else from a pilot."""
+        base, strictness = split_name(name)
+        config = self.options.config
+        if base == "random":
+            config = with_strictness(config, strictness)
+            config = replace(config, rule=self._saved_rule(name) or self._run_pilot(name, setting, config))
+        return make_method(name, setting.pair, config)
+
+    def _saved_rule(self, name: str) -> RuleConfig | None:
+        """Returns the rule of a random control of an earlier run in this folder.
+
+        Raises:
+            BenchmarkError: it comes from a pilot on other problems.
+        """
+        if self.saved is None or name not in self.saved["methods"]:
+            return None
+        if self.saved["pilots"].get(name) != [problem.problem_id for problem in self.pilot]:
+            raise BenchmarkError(
+                f"{self.folder.path} has {name} from a pilot on other problems; use the same --pilot-data, or another "
+                "--out (existing rows are kept)"
+            )
+        return _RULE.validate_python(self.saved["methods"][name]["config"]["rule"])
+
+    def _run_pilot(self, name: str, setting: Setting, config: DecodingConfig) -> RuleConfig:
         with progress_bar(f"pilot of {name}") as (progress, on_total):
             on_total(len(self.pilot))
-            return pilot(setting, config, self.pilot, lambda: progress(""))
+            return run_pilot(setting, config, self.pilot, lambda: progress(""))
 
     def _check_pilot(self) -> None:
-        """Raises ConfigError where the random control has too few other problems to take its rate from."""
-        if not any(split_name(name)[0] == "random" for name in self.options.methods):
-            return
+        """Removes compared problems from the pilot; raises ConfigError if it has too few others."""
         compared = {problem.prompt for problem in self.problems}
         others = [problem for problem in self.pilot if problem.prompt not in compared]
         if len(others) < PILOT_PROBLEMS:
@@ -266,43 +226,57 @@ class _Job:
             fewer = f"use -n {most} or fewer, " if most > 0 and self.options.pilot_data is None else ""
             raise ConfigError(
                 f"the random control needs a pilot of {PILOT_PROBLEMS} problems that are not compared, and there are "
-                f"{len(others)}; {fewer}give others with --pilot-data, or leave random out"
+                f"{len(others)}; {fewer}add others with --pilot-data, or leave random out"
             )
         self.pilot = others
 
-    def _warn_of_golds(self, grader: Grader) -> None:
-        """Says which gold answers the grader does not take for right themselves: no method can get these right."""
-        if self.task.graded_by == "demo":
+    def _check_golds(self, grader: Grader) -> None:
+        """Warns of gold answers that the grader does not accept themselves; no method can get these right."""
+        if self.task.generate is not None:
             return
-        unread = [p.problem_id for p in self.problems if not _accepts_gold(grader, p)]
+        unread = [
+            problem.problem_id
+            for problem in self.problems
+            if not grader.grade(f"\\boxed{{{problem.gold}}}", problem.gold, truncated=False).right
+        ]
         if unread:
             listed = ", ".join(unread[:5]) + (" ..." if len(unread) > 5 else "")
             say(
-                f"warning: math-verify cannot read {len(unread)} gold answers, which no answer will match: {listed}"
+                f"warning: math-verify cannot parse {len(unread)} gold answers, which no answer matches: {listed}"
             )
 
 
-def _accepts_gold(grader: Grader, problem: BenchProblem) -> bool:
-    return grader.grade(f"\\boxed{{{problem.gold}}}", problem.gold, truncated=False).right
+def _folder_path(options: BenchOptions, task: Task, concurrency: int) -> Path:
+    path = options.out / task.name if len(options.tasks) > 1 else options.out
+    return path / f"{_CONCURRENCY_FOLDER}{concurrency}" if len(options.concurrency) > 1 else path
 
 
-def _saved_rule(saved: dict[str, Any], name: str) -> RuleConfig | None:
-    """The random control's rule of the run before."""
-    config = saved.get("methods", {}).get(name, {}).get("config")
-    if config is None:
-        return None
-    rates = tuple((int(length), float(rate)) for length, rate in config["rule"]["accept_rate_by_length"])
-    return replace(RuleConfig(), **config["rule"] | {"accept_rate_by_length": rates})
+def _load_pair(options: BenchOptions) -> Pair:
+    from semanticspec.loading import load_pair
+
+    return load_pair(
+        options.models["target"],
+        options.models["draft"],
+        target_probe=options.models["target_probe"],
+        draft_probe=options.models["draft_probe"],
+        target_engine=options.engines["target"],
+        draft_engine=options.engines["draft"],
+        dtype=options.dtype,
+        target_device=options.devices["target"],
+        draft_device=options.devices["draft"],
+    )
 
 
-def _conclude(folder: BenchFolder, methods: Sequence[str] | None) -> None:
-    """Summary, report and table from what is on the disk."""
-    config, rows = folder.config(), folder.rows()
-    there = list(dict.fromkeys([*config["methods"], *(row.method for row in rows)]))
+def _report(folder: BenchFolder, methods: Sequence[str] | None = None) -> None:
+    """Writes summary and report from the saved rows, and prints the tables."""
+    config: BenchConfig = folder.config()
+    rows = folder.rows()
+    with_rows = {row.method for row in rows}
+    known = list(dict.fromkeys([*config["methods"], *(row.method for row in rows)]))
     for name in methods or ():
-        if name not in there:
-            raise BenchmarkError(f"{folder.path} has no rows of {name!r}; it has {', '.join(there)}")
-    chosen = list(methods) if methods else [name for name in there if any(row.method == name for row in rows)]
+        if name not in known:
+            raise BenchmarkError(f"{folder.path} has no rows of {name!r}; expected any of {', '.join(known)}")
+    chosen = list(methods or [name for name in known if name in with_rows])
     page = write_report(folder, config, rows, chosen)
     if page is None:
         say(f"no problem is finished by every method yet ({', '.join(chosen) or 'no rows'})")
@@ -311,6 +285,13 @@ def _conclude(folder: BenchFolder, methods: Sequence[str] | None) -> None:
     say(f"report: {page}")
 
 
-def _line(row: Row) -> str:
-    state = "failed" if row.failed else "right" if row.right else "wrong"
-    return f"{row.problem_id} {row.method} {state}, {row.num_tokens} tokens in {row.wall_s:.1f} s"
+def _compare_concurrencies(folders: Sequence[BenchFolder]) -> None:
+    """Compares the throughput of folders side by side that differ in concurrency."""
+    for path in dict.fromkeys(folder.path.parent for folder in folders):
+        group = [
+            folder
+            for folder in folders
+            if folder.path.parent == path and folder.path.name.startswith(_CONCURRENCY_FOLDER)
+        ]
+        if len(group) > 1:
+            say(f"throughput: {write_throughput(group, path)}")

@@ -1,12 +1,12 @@
-"""Ratios and differences with their spread, over problems, so that all of a problem moves together."""
+"""Estimates with 95 % intervals. The unit is the problem: all samples of a problem are resampled together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 RESAMPLES = 4000
 Interval = tuple[float, float]
@@ -14,67 +14,59 @@ _Z = 1.959963984540054  # two-sided 95 %
 
 
 def ratio_of_sums(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, Interval]:
-    """sum(numerators) / sum(denominators) over problems, with a 95 % bootstrap interval.
+    """Returns sum(numerators) / sum(denominators) with a percentile bootstrap interval.
 
     Args:
-        numerators, denominators: one value a problem, paired.
+        numerators, denominators: one value per problem, paired.
     """
-    top, bottom = _vector(numerators), _vector(denominators)
+    top, bottom = np.asarray(numerators), np.asarray(denominators)
     picks = _resamples(len(top))
-    return float(top.sum() / bottom.sum()), _interval(top[picks].sum(1) / bottom[picks].sum(1))
-
-
-def mean(values: Sequence[float]) -> tuple[float, Interval]:
-    """Mean over problems with a 95 % bootstrap interval."""
-    vector = _vector(values)
-    return float(vector.mean()), _interval(vector[_resamples(len(vector))].mean(1))
+    low, high = np.quantile(top[picks].sum(1) / bottom[picks].sum(1), (0.025, 0.975))
+    return float(top.sum() / bottom.sum()), (float(low), float(high))
 
 
 def share(values: Sequence[float]) -> tuple[float, Interval]:
-    """Mean of one value in [0, 1] a problem, with the 95 % Wilson score interval of as many yes-or-no problems.
+    """Returns the mean of values in [0, 1], one per problem, with a Wilson score interval.
 
-    With several samples a problem the values lie between 0 and 1 and spread less than that, so the interval is wide
-    rather than narrow. Unlike a bootstrap's, it has a width when all problems are right.
+    With one sample per problem the values are 0 or 1, as the interval assumes. Means of several samples vary less
+    than that, so the interval is conservative. Unlike a bootstrap interval, it is not empty when all values agree.
+
     Source: Wilson 1927; Brown, Cai, DasGupta 2001.
     """
-    count, value = len(values), math.fsum(values) / len(values)
+    count, value = len(values), float(np.mean(values))
     spread = _Z**2 / count
-    middle = (value + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(value * (1 - value) / count + spread / (4 * count)) / (1 + spread)
-    return value, (max(0.0, middle - half), min(1.0, middle + half))
+    center = (value + spread / 2) / (1 + spread)
+    half = _Z * float(np.sqrt(value * (1 - value) / count + spread / (4 * count))) / (1 + spread)
+    return value, (max(0.0, center - half), min(1.0, center + half))
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> tuple[float, Interval]:
-    """Mean of values - others, paired by problem, each in [0, 1], with a 95 % adjusted Wald interval.
+    """Returns the mean of values - others, paired by problem and each in [0, 1], with an adjusted Wald interval.
 
-    Two pseudo-problems are added, one for each side, so that the interval has a width when no problem differs.
+    Two pseudo-problems, one in favor of each side, keep the interval from being empty when no problem differs.
+
     Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based
-    on paired data"; with several samples a problem the values' own spread stands for that of yes and no.
+    on paired data". With several samples per problem, the variance of the differences replaces the binomial one.
     """
-    differences = [a - b for a, b in zip(values, others, strict=True)]
-    adjusted = [*differences, 1.0, -1.0]
-    middle = math.fsum(adjusted) / len(adjusted)
-    variance = math.fsum((value - middle) ** 2 for value in adjusted) / len(adjusted)
-    half = _Z * math.sqrt(variance / len(adjusted))
-    return math.fsum(differences) / len(differences), (max(-1.0, middle - half), min(1.0, middle + half))
+    differences = np.asarray(values) - np.asarray(others)
+    adjusted = np.append(differences, [1.0, -1.0])
+    center, half = float(adjusted.mean()), _Z * float(adjusted.std() / np.sqrt(len(adjusted)))
+    return float(differences.mean()), (max(-1.0, center - half), min(1.0, center + half))
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """The 50th, 90th and 99th, by linear interpolation; of few values the last is about the highest."""
-    found = torch.quantile(_vector(values), torch.tensor([0.5, 0.9, 0.99], dtype=torch.float64)).tolist()
-    return dict(zip(("p50", "p90", "p99"), found, strict=True))
+    """Returns the percentiles 50, 90 and 99, with linear interpolation."""
+    found = np.quantile(values, (0.5, 0.9, 0.99))
+    return {name: float(value) for name, value in zip(("p50", "p90", "p99"), found, strict=True)}
 
 
-def _vector(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+def _resamples(num_problems: int) -> NDArray[np.int64]:
+    """Returns indices `[RESAMPLES, num_problems]`, drawn with replacement; the same for every figure of a run.
 
-
-def _resamples(num_problems: int) -> Tensor:
-    """Indices `[resamples, problems]`, drawn with replacement; the same for every figure of a run."""
+    Published intervals were drawn with torch's generator; it is kept so that they can be reproduced exactly.
+    """
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(num_problems, (RESAMPLES, num_problems), generator=generator)
-
-
-def _interval(samples: Tensor) -> Interval:
-    low, high = samples.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    indices: NDArray[np.int64] = torch.randint(
+        num_problems, (RESAMPLES, num_problems), generator=generator
+    ).numpy()
+    return indices

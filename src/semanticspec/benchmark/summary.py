@@ -1,31 +1,35 @@
-"""The figures of each method. Every request counts: right, wrong, truncated and failed ones alike."""
+"""The figures of each method: accuracy, speed and where the time goes, with 95 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from semanticspec.benchmark.costs import Costs, costs_of, verifying_methods
+from semanticspec.benchmark.costs import TARGETS, Costs, measure_costs, total, verifying_methods
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.statistics import difference, percentiles, ratio_of_sums, share
 
-BASELINES = ("target", "hf-target")
 PROPOSED = "semantic"
 PHASES = ("draft_s", "verify_s", "probe_s", "rewrite_s")
 Cell = tuple[str, str, int]
-"""A task, a problem and the number of a sample."""
+"""Task, problem and sample of a request."""
 
 
 class Comparison:
-    """The requests that every method has finished, and what follows from them.
+    """The requests that every method has finished: right, wrong, truncated and failed ones alike.
 
     Attributes:
-        rows: by method, in one order of requests for all.
-        baseline: the faster of `target` and `hf-target`, in seconds over all of these; None without either.
+        rows: by method, with the requests in the same order for all methods.
+        cells: these requests.
+        baseline: the faster of `target` and `hf-target`; None if neither is there.
     """
 
     def __init__(self, rows: Sequence[Row], methods: Sequence[str] | None = None) -> None:
-        """`methods` keeps to these, in this order; default: all there are, as they first come."""
+        """Selects the requests.
+
+        Args:
+            methods: the methods to compare, in this order; None for all, in the order of their first rows.
+        """
         by_method: dict[str, dict[Cell, Row]] = {name: {} for name in methods or ()}
         for row in rows:
             if methods is None or row.method in by_method:
@@ -34,95 +38,104 @@ class Comparison:
         cells = sorted(set(solved[0]).intersection(*solved[1:])) if solved else []
         self.rows = {name: [own[cell] for cell in cells] for name, own in by_method.items()} if cells else {}
         self.cells = cells
-        there = [name for name in BASELINES if name in self.rows]
-        self.baseline = min(there, key=lambda name: self.total(name, "wall_s")) if there else None
+        present = [name for name in TARGETS if name in self.rows]
+        self.baseline = min(present, key=lambda name: self.total(name, "wall_s"), default=None)
 
     @property
     def num_problems(self) -> int:
         return len({cell[:2] for cell in self.cells})
 
-    def total(self, method: str, field: str) -> float:
-        """Sum of a field over all requests."""
-        return float(sum(getattr(row, field) for row in self.rows[method]))
-
-    def by_problem(self, values: Sequence[float]) -> list[list[float]]:
-        """One value a request, gathered by problem: its samples belong together."""
-        gathered: dict[tuple[str, str], list[float]] = {}
-        for cell, value in zip(self.cells, values, strict=True):
-            gathered.setdefault(cell[:2], []).append(value)
-        return list(gathered.values())
-
-    def seconds(self, method: str) -> list[float]:
-        """Charged seconds, summed by problem.
-
-        A failed request is charged the baseline's seconds on top of its own: whoever meets the failure has to ask
-        the target then. So failing early cannot look fast.
-        """
-        own = self.rows[method]
-        charged = [row.wall_s for row in own]
-        if self.baseline is not None and method != self.baseline:
-            fallback = self.rows[self.baseline]
-            charged = [
-                row.wall_s + (other.wall_s if row.failed else 0.0)
-                for row, other in zip(own, fallback, strict=True)
-            ]
-        return [sum(values) for values in self.by_problem(charged)]
-
     @property
     def concurrent(self) -> bool:
-        """Whether requests ran at once."""
+        """Whether requests ran concurrently."""
         first = next(iter(self.rows.values()), [])
         return len({row.block for row in first}) < len(first) and all(row.share_s for row in first)
 
-    def shares(self, method: str) -> list[float]:
-        """Seconds of the machine, charged as in `seconds`, summed by block (of the baseline's)."""
+    def total(self, method: str, field: str) -> float:
+        """Sums a field over all requests of a method."""
+        return total(self.rows[method], field)
+
+    def seconds(self, method: str) -> list[float]:
+        """Returns charged wall-clock seconds, summed by problem.
+
+        A failed request is charged the baseline's seconds on top of its own, since its user has to ask the target
+        then. So a method cannot look fast by failing early.
+        """
+        return [sum(values) for values in self._by_problem(self._charged(method, "wall_s"))]
+
+    def block_seconds(self, method: str) -> list[float]:
+        """Returns seconds of the machine, charged as in `seconds`, summed by the baseline's blocks."""
         assert self.baseline is not None
         sums: dict[int, float] = {}
-        for row, other in zip(self.rows[method], self.rows[self.baseline], strict=True):
-            fallback_s = other.share_s if row.failed and method != self.baseline else 0.0
-            sums[other.block] = sums.get(other.block, 0.0) + row.share_s + fallback_s
+        for value, other in zip(self._charged(method, "share_s"), self.rows[self.baseline], strict=True):
+            sums[other.block] = sums.get(other.block, 0.0) + value
         return list(sums.values())
 
     def accuracies(self, method: str) -> list[float]:
-        """Share of right samples, by problem."""
+        """Returns the share of right samples of each problem."""
         rights = [float(row.right) for row in self.rows[method]]
-        return [sum(values) / len(values) for values in self.by_problem(rights)]
+        return [sum(values) / len(values) for values in self._by_problem(rights)]
 
     def costs(self) -> Costs | None:
-        """What a token costs in this run, see `costs_of`."""
-        return costs_of(self.rows)
+        """Returns what a token costs in this run, see `measure_costs`."""
+        return measure_costs(self.rows)
+
+    def _charged(self, method: str, field: str) -> list[float]:
+        """Returns a field of seconds, plus the baseline's where the request failed."""
+        own = self.rows[method]
+        seconds = [float(getattr(row, field)) for row in own]
+        if self.baseline is None or method == self.baseline:
+            return seconds
+        fallback = [float(getattr(row, field)) for row in self.rows[self.baseline]]
+        return [
+            value + (other if row.failed else 0.0)
+            for value, row, other in zip(seconds, own, fallback, strict=True)
+        ]
+
+    def _by_problem(self, values: Sequence[float]) -> list[list[float]]:
+        """Groups one value per request by problem."""
+        groups: dict[tuple[str, str], list[float]] = {}
+        for cell, value in zip(self.cells, values, strict=True):
+            groups.setdefault(cell[:2], []).append(value)
+        return list(groups.values())
 
 
-def summarize(rows: Sequence[Row], methods: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Figures of each method over the problems that every method has finished; nothing if there are none."""
-    return figures(Comparison(rows, methods))
-
-
-def figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Figures of each method, speed and accuracy relative to the target in the same run."""
-    summary = {name: _own_figures(comparison, name) for name in comparison.rows}
+def summarize(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Returns the figures by method, and empty if no request is finished by every method."""
     costs, limited = comparison.costs(), verifying_methods(comparison.rows)
-    for name, own in summary.items():
-        own |= _against_baseline(comparison, name)
+    summary = {}
+    for name in comparison.rows:
+        own = _own_figures(comparison, name) | _against_baseline(comparison, name)
         own |= _throughput(comparison, name)
         if PROPOSED in comparison.rows:
-            own |= _accuracy_against(comparison, name, PROPOSED, "accuracy_diff_to_semantic")
+            own |= _accuracy_difference(comparison, name, PROPOSED, "accuracy_diff_to_semantic")
             ratio, interval = ratio_of_sums(comparison.seconds(PROPOSED), comparison.seconds(name))
             own |= {"speedup_to_semantic": ratio, "speedup_to_semantic_ci95": interval}
         if costs is not None and "speedup" in own and name in limited:
             own["limit_speedup"] = costs.limit_speedup
             own["limit_share"] = own["speedup"] / costs.limit_speedup
+        summary[name] = own
     return summary
 
 
-def _own_figures(comparison: Comparison, name: str) -> dict[str, Any]:
-    def total(field: str) -> float:
-        return comparison.total(name, field)
+def summary_json(comparison: Comparison) -> dict[str, Any]:
+    """Returns the content of `summary.json` that follows from the rows."""
+    costs = comparison.costs()
+    return {
+        "problems": comparison.num_problems,
+        "requests": len(comparison.cells),
+        "baseline": comparison.baseline,
+        "costs": None if costs is None else costs.to_json(),
+        "methods": summarize(comparison),
+    }
 
-    num_requests, tokens, wall_s = len(comparison.cells), total("num_tokens"), total("wall_s")
+
+def _own_figures(comparison: Comparison, name: str) -> dict[str, Any]:
+    rows = comparison.rows[name]
+    num_requests, tokens, wall_s = len(rows), total(rows, "num_tokens"), total(rows, "wall_s")
     accuracy, accuracy_ci95 = share(comparison.accuracies(name))
-    decided = total("segments_accepted") + total("segments_rejected")
-    phases = {field: total(field) for field in PHASES}
+    judged = total(rows, "judged")
+    phases = {field: total(rows, field) for field in PHASES}
     return {
         "problems": comparison.num_problems,
         "requests": num_requests,
@@ -131,71 +144,54 @@ def _own_figures(comparison: Comparison, name: str) -> dict[str, Any]:
         "tokens": tokens,
         "wall_s": wall_s,
         "seconds_per_token": wall_s / tokens if tokens else None,
-        "truncated_share": total("truncated") / num_requests,
-        "failed_share": total("failed") / num_requests,
-        "draft_token_share": total("draft_tokens") / tokens if tokens else 0.0,
-        "segment_acceptance_rate": total("segments_accepted") / decided if decided else None,
+        "truncated_share": total(rows, "truncated") / num_requests,
+        "failed_share": total(rows, "failed") / num_requests,
+        "draft_token_share": total(rows, "draft_tokens") / tokens if tokens else 0.0,
+        "segment_acceptance_rate": total(rows, "segments_accepted") / judged if judged else None,
         **phases,
         "overhead_share": 1 - sum(phases.values()) / wall_s if wall_s else 0.0,
     }
 
 
 def _against_baseline(comparison: Comparison, name: str) -> dict[str, Any]:
+    """Compares speed with the baseline, and accuracy and length with `target` if it is there."""
     baseline = comparison.baseline
     if baseline is None:
         return {}
     speedup, speedup_ci95 = ratio_of_sums(comparison.seconds(baseline), comparison.seconds(name))
-    reference = BASELINES[0] if BASELINES[0] in comparison.rows else baseline
+    reference = TARGETS[0] if TARGETS[0] in comparison.rows else baseline
     target_tokens = comparison.total(reference, "num_tokens")
-    tokens = comparison.total(name, "num_tokens")
     return {
         "speedup": speedup,
         "speedup_ci95": speedup_ci95,
-        **_accuracy_against(comparison, name, reference, "accuracy_diff"),
-        "length_ratio": tokens / target_tokens if target_tokens else None,
+        **_accuracy_difference(comparison, name, reference, "accuracy_diff"),
+        "length_ratio": comparison.total(name, "num_tokens") / target_tokens if target_tokens else None,
     }
 
 
 def _throughput(comparison: Comparison, name: str) -> dict[str, Any]:
-    """Latencies, and what was done in a second; where requests ran at once, against the baseline too.
+    """Returns latencies and throughput; for concurrent requests also relative to the baseline.
 
-    The interval is over blocks, whose requests wait for each other.
+    The interval resamples blocks, since requests of a block wait for each other.
     """
     rows, baseline = comparison.rows[name], comparison.baseline
     found: dict[str, Any] = {"latency_s": percentiles([row.wall_s for row in rows])}
-    total_s = comparison.total(name, "share_s")
     if not all(row.share_s for row in rows):
         return found
+    total_s = total(rows, "share_s")
     found |= {
         "requests_per_s": len(rows) / total_s,
-        "tokens_per_s": comparison.total(name, "num_tokens") / total_s,
+        "tokens_per_s": total(rows, "num_tokens") / total_s,
     }
     if baseline is None or not comparison.concurrent:
         return found
-    ratio, ci95 = ratio_of_sums(comparison.shares(baseline), comparison.shares(name))
-    return found | {"throughput_ratio": ratio, "throughput_ratio_ci95": ci95}
+    ratio, interval = ratio_of_sums(comparison.block_seconds(baseline), comparison.block_seconds(name))
+    return found | {"throughput_ratio": ratio, "throughput_ratio_ci95": interval}
 
 
-def _accuracy_against(comparison: Comparison, name: str, other: str, key: str) -> dict[str, Any]:
-    """Paired by problem; a method does not differ from itself."""
+def _accuracy_difference(comparison: Comparison, name: str, other: str, key: str) -> dict[str, Any]:
+    """Paired by problem; exactly 0 for a method and itself."""
     if name == other:
         return {key: 0.0, f"{key}_ci95": (0.0, 0.0)}
     value, interval = difference(comparison.accuracies(name), comparison.accuracies(other))
     return {key: value, f"{key}_ci95": interval}
-
-
-def summary_json(
-    comparison: Comparison, task: str, pair: str, settings: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What `summary.json` holds."""
-    costs = comparison.costs()
-    return {
-        "task": task,
-        "pair": pair,
-        "problems": comparison.num_problems,
-        "requests": len(comparison.cells),
-        "baseline": comparison.baseline,
-        "costs": None if costs is None else costs.to_json(),
-        "methods": figures(comparison),
-        **(settings or {}),
-    }

@@ -11,6 +11,7 @@ import typer
 from semanticspec.benchmark.methods import known_methods, split_name
 from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.tasks import TASKS
+from semanticspec.commands.bundled import DEMO_TASKS
 from semanticspec.commands.option_groups import expand_options, option, option_in
 from semanticspec.commands.options import (
     PairOptions,
@@ -49,7 +50,7 @@ def bench_command(
         str,
         option(
             f"Comma-separated methods: {', '.join(known_methods())}. semantic@S sets a strictness, "
-            "+NAME adds an optimization."
+            "+NAME adds an optimization, +default the default ones."
         ),
     ] = "target,semantic,random",
     sweep: Annotated[
@@ -63,7 +64,9 @@ def bench_command(
     concurrency: Annotated[
         str, option("Concurrent requests. Comma-separated values run one after another, a folder each.")
     ] = "1",
-    task: Annotated[str, _problems_option(f"Comma-separated tasks: {', '.join(TASKS)}.")] = "demo",
+    task: Annotated[
+        str, _problems_option(f"Comma-separated tasks: {', '.join(dict.fromkeys([*DEMO_TASKS, *TASKS]))}.")
+    ] = "demo",
     data: Annotated[
         str | None,
         _problems_option(

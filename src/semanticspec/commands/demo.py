@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from semanticspec.benchmark.grading import DemoGrader
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.runner import Setting, control, pilot, run
-from semanticspec.benchmark.tasks import demo_problems
+from semanticspec.benchmark.runner import Setting, run, run_pilot
+from semanticspec.commands.bundled import DemoGrader, demo_task_problems
 from semanticspec.commands.option_groups import expand_options, option
 from semanticspec.commands.options import SamplingOptions, comma_separated, output_option
 from semanticspec.config import DecodingConfig
 from semanticspec.errors import ConfigError
 from semanticspec.loading import BUNDLED, load_pair
-from semanticspec.output.console import comparison_table, messages, print_table
+from semanticspec.output.console import messages, print_table
 from semanticspec.output.files import write_atomically
 from semanticspec.output.progress import progress_bar
 
@@ -32,7 +32,7 @@ def demo_command(
     num_problems: Annotated[int, option("Number of problems to solve.", "--num-problems", "-n", min=1)] = 5,
     methods: Annotated[
         str, option("Comma-separated methods to compare; see `semanticspec bench --help`.")
-    ] = "target,semantic,semantic+partial-acceptance+token-speculation",
+    ] = "target,semantic,semantic+default",
     split: Annotated[str, option(f"Which problems: {' or '.join(SPLITS)}.")] = "test",
     out: Annotated[Path | None, output_option("Write the results to this JSON file.")] = None,
     quiet: Annotated[bool, output_option("Print the table only, not each answer.")] = False,
@@ -59,7 +59,7 @@ def _solve(
         methods = [_make_method(name, setting, config) for name in names]
         with progress_bar("solving") as (progress, on_total):
             on_total(num_problems * len(methods))
-            for row in run(setting, demo_problems(split, num_problems), methods):
+            for row in run(setting, demo_task_problems(split, num_problems), methods):
                 rows.append(row)
                 progress("")
                 if not quiet:
@@ -73,9 +73,10 @@ def _solve(
 
 def _report(rows: Sequence[Row], split: str, out: Path | None) -> None:
     """Prints the table, and writes it as JSON if a file is given."""
-    from semanticspec.benchmark.summary import summarize
+    from semanticspec.benchmark.summary import Comparison, summarize
+    from semanticspec.benchmark.tables import comparison_table
 
-    summary = summarize(rows)
+    summary = summarize(Comparison(rows))
     if not summary:
         return
     num_problems = next(iter(summary.values()))["problems"]
@@ -96,9 +97,9 @@ def _make_method(name: str, setting: Setting, config: DecodingConfig) -> Method:
     config = with_strictness(config, strictness)
     with progress_bar(f"pilot of {name}") as (progress, on_total):
         on_total(PILOT_PROBLEMS)
-        problems = demo_problems("validation", PILOT_PROBLEMS, seed=1)
-        rule = pilot(setting, config, problems, lambda: progress(""))
-    return control(name, setting.pair, config, rule)
+        problems = demo_task_problems("validation", PILOT_PROBLEMS, seed=1)
+        rule = run_pilot(setting, config, problems, lambda: progress(""))
+    return make_method(name, setting.pair, replace(config, rule=rule))
 
 
 def _line(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that a kill in the middle leaves the old file or the new one, never a part."""
+"""Atomic file writes: after a kill, a file holds its old or its new content, never a part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `content` to a sibling and renames it over `path`."""
+    """Writes to a temporary file next to `path`, then renames it."""
     sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with sibling.open("wb") as file:

@@ -1,4 +1,4 @@
-"""A file that grows line by line, so that a process killed at any moment loses at most the line it was writing."""
+"""Append-only files of JSON lines. A process that is killed loses at most the line that it was writing."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from semanticspec.errors import ProbeError, SemanticSpecError
 
 
 class Journal:
-    """JSON objects, one a line. One process writes at a time.
+    """A file with one JSON object per line, written by one process at a time.
 
-    A line counts when its line break is there. What follows the last line break was cut off by a kill or a full
-    disk; it is dropped before the next line is written.
+    A line is complete once its line break is written. Text after the last line break was cut off, for example on a
+    full disk; it is ignored when reading, and removed before the next line is appended.
     """
 
     def __init__(self, path: Path, error: type[SemanticSpecError] = ProbeError) -> None:
-        """`error` is what is raised where `ProbeError` is named below."""
+        """Creates the journal; nothing is read or written yet.
+
+        Args:
+            error: the type of the errors that `read` and `append` raise.
+        """
         self.path = path
         self._error = error
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines, none if there is no file.
+        """Returns the complete lines; none if the file does not exist.
 
         Raises:
-            ProbeError: the file cannot be read, or a whole line is no JSON object.
+            SemanticSpecError: the file cannot be read, or a complete line is not a JSON object.
         """
         try:
-            whole = self.path.read_bytes()
-            lines = whole[: whole.rfind(b"\n") + 1].splitlines()
+            content = self.path.read_bytes()
+            lines = content[: content.rfind(b"\n") + 1].splitlines()
             records = [json.loads(line) for line in lines]
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise self._error(
-                f"{self.path} is broken ({error}); delete it and run the command again"
+                f"{self.path} is broken ({error}); delete the file and rerun the command"
             ) from error
         if not all(isinstance(record, dict) for record in records):
             raise self._error(
-                f"{self.path} is broken (not all lines are objects); delete it and run the command again"
+                f"{self.path} is broken (not all lines are JSON objects); delete the file and rerun the command"
             )
         return records
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds lines; they survive the end of this process from the moment this returns.
+        """Appends lines. When this returns, they survive a kill of this process.
 
         Raises:
-            ProbeError: they cannot be written, such as on a full disk; what was there before is kept.
+            SemanticSpecError: they cannot be written, for example on a full disk; earlier lines are kept.
         """
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         try:
@@ -58,12 +62,12 @@ class Journal:
                 file.write(lines)
         except OSError as error:
             raise self._error(
-                f"cannot write {self.path}: {error.strerror}; earlier work is kept, the same command goes on"
+                f"cannot write {self.path}: {error.strerror}; earlier lines are kept, rerun the command to resume"
             ) from error
 
 
 def _end_of_last_line(file: Any) -> int:
-    """The position behind the last line break."""
+    """Returns the position after the last line break."""
     end = int(file.seek(0, 2))
     while end:
         start = max(0, end - 4096)

@@ -1,4 +1,4 @@
-"""What long commands show while they work, on standard error."""
+"""Progress of long commands, on standard error."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ _LINE_PERIOD_S = 60.0
 def progress_bar(
     name: str, *, quiet: bool = False
 ) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """A progress bar: one function advances it (with a note), one sets the total.
+    """Shows a progress bar, or at most one line per minute if standard error is not a terminal.
 
-    Where there is no terminal, such as in a log file, a line a minute. If `quiet`, the bar has no notes and there are
-    no lines.
+    Args:
+        quiet: shows no notes in the bar, and no lines.
+
+    Yields:
+        A function that advances the bar by one step with a note, and a function that sets the total.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -44,7 +47,7 @@ def progress_bar(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    # Steps may take minutes; by default only those of the last 30 s count for the time left.
+    # Steps may take minutes; by default, rich estimates the speed from the last 30 s.
     with Progress(*columns, console=console, speed_estimate_period=_SPEED_PERIOD_S) as progress:
         task = progress.add_task(name, total=None, note="")
         yield (
@@ -54,7 +57,7 @@ def progress_bar(
 
 
 class _Lines:
-    """Progress as lines of text, none more often than once a minute."""
+    """Progress as lines of text, at most one per minute."""
 
     def __init__(self, name: str, quiet: bool) -> None:
         self._name, self._quiet = name, quiet
@@ -79,5 +82,5 @@ class _Lines:
 
 
 def say(text: str) -> None:
-    """A line for the user."""
+    """Prints a line for the user on standard error."""
     messages().print(text)

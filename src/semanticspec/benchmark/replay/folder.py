@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticspec.benchmark.folder import CONFIG_FILE as BENCH_CONFIG_FILE
-from semanticspec.benchmark.folder import BenchFolder
+from semanticspec.benchmark.folder import RunFolder
 from semanticspec.benchmark.replay.play import Play
 from semanticspec.errors import BenchmarkError
 
@@ -30,10 +30,10 @@ class Record:
         return self.trial, self.request, self.case
 
 
-class ReplayFolder(BenchFolder):
+class ReplayFolder(RunFolder):
     """Like a benchmark folder, with plays instead of rows."""
 
-    config_file, rows_file = "replay.json", PLAYS_FILE
+    config_file, lines_file = "replay.json", PLAYS_FILE
 
     def check_is_none_of_a_benchmark(self) -> None:
         """Raises BenchmarkError if this is a benchmark folder: both write `summary.json`."""

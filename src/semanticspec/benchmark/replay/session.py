@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from semanticspec.benchmark.folder import SUMMARY_FILE, describe_machine, describe_versions
+from semanticspec.benchmark.folder import SUMMARY_FILE
+from semanticspec.benchmark.provenance import describe_machine, describe_versions
 from semanticspec.benchmark.replay import NOTE
 from semanticspec.benchmark.replay.cases import Case, make_cases, read_source
 from semanticspec.benchmark.replay.folder import Key, Record, ReplayFolder

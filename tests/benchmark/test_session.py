@@ -1,19 +1,16 @@
-"""A benchmark's folder from the first run to the report: what goes on, what is refused, what is joined."""
+"""A benchmark from options to report: what resumes, what is refused, what is joined."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from semanticspec.benchmark import runner, session
-from semanticspec.benchmark.folder import BenchFolder
-from semanticspec.benchmark.tasks import (
-    TASKS,
-    BenchProblem,
-)
+from semanticspec.benchmark.tasks import TASKS
 from semanticspec.commands.main import app
 from semanticspec.errors import BenchmarkError, ConfigError, SemanticSpecError
 from tests.support.benchmarks import MATH_ROWS, write_rows
@@ -107,7 +104,7 @@ def test_the_report_is_remade_equal(finished):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     out = tmp_path / "out"
     bench(out, "--methods", "target,never", "-n", "3")
     whole = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
@@ -122,7 +119,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         for lines in (whole, again)
     ]
     assert texts[0] == texts[1]
-    # More problems and another method go on in the same folder.
+    # More problems and another method are added to the same folder.
     bench(out, "--methods", "target,never,draft", "-n", "4")
     longer = rows_of(out)
     assert len(longer) == 12
@@ -148,16 +145,19 @@ def test_ctrl_c_keeps_what_is_done_and_shows_it(tmp_path, monkeypatch):
 def test_a_folder_of_another_configuration_is_refused_and_its_rows_kept(finished):
     before = (finished / "rows.jsonl").read_bytes()
     with pytest.raises(
-        BenchmarkError, match=r"another configuration: seed is 0 there and 1 here|decoding\.seed"
+        BenchmarkError,
+        match=r"another configuration: seed is 0 in the folder and 1 in this run|decoding\.seed",
     ):
         bench(finished, "--methods", "target", "-n", "3", "--seed", "1")
-    with pytest.raises(BenchmarkError, match=r"decoding.sampling.temperature is 0.6 there and 0.1 here"):
+    with pytest.raises(
+        BenchmarkError, match=r"decoding.sampling.temperature is 0.6 in the folder and 0.1 in this run"
+    ):
         bench(finished, "--methods", "target", "-n", "3", "--temperature", "0.1")
     assert (finished / "rows.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_a_benchmark_shared_by_problems_is_joined_and_goes_on(tmp_path):
+def test_a_benchmark_shared_by_problems_is_joined_and_resumes(tmp_path):
     methods = ("--methods", "target,draft")
     whole, first, second, both = (tmp_path / name for name in ("whole", "first", "second", "both"))
     bench(whole, *methods, "-n", "3")
@@ -177,34 +177,6 @@ def test_a_benchmark_shared_by_problems_is_joined_and_goes_on(tmp_path):
     assert len(rows_of(both)) == 9
 
 
-def test_other_benchmarks_are_not_joined(finished, tmp_path):
-    other = tmp_path / "other"
-    bench(other, "--methods", "target", "-n", "1", "--seed", "1")
-    with pytest.raises(BenchmarkError, match="another configuration"):
-        BenchFolder(tmp_path / "both").join([BenchFolder(finished), BenchFolder(other)])
-    with pytest.raises(BenchmarkError, match="holds a benchmark"):
-        BenchFolder(other).join([BenchFolder(finished)])
-    with pytest.raises(BenchmarkError, match="no folder of a benchmark"):
-        BenchFolder(tmp_path / "both").join([BenchFolder(tmp_path / "nothing")])
-    assert not (tmp_path / "both").exists()
-
-
-def test_rows_of_other_problems_are_refused(finished):
-    rows = BenchFolder(finished).rows()
-    other = [BenchProblem(rows[0].problem_id, "another text", "1")]
-    with pytest.raises(BenchmarkError, match="another problem"):
-        BenchFolder(finished).check_rows(rows, other)
-
-
-def test_two_processes_do_not_write_to_one_folder(tmp_path):
-    with (
-        BenchFolder(tmp_path).locked(),
-        pytest.raises(BenchmarkError, match="another process"),
-        BenchFolder(tmp_path).locked(),
-    ):
-        pass
-
-
 @pytest.mark.slow
 def test_a_sweep_has_a_control_and_a_pilot_for_each_strictness(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "PILOT_PROBLEMS", 2)
@@ -219,14 +191,14 @@ def test_a_sweep_has_a_control_and_a_pilot_for_each_strictness(tmp_path, monkeyp
     assert set(config["pilots"]) == {"random@0.5", "random@4"}
     assert (out / "sweep.png").is_file()
     # The pilots are not run again.
-    monkeypatch.setattr(session, "pilot", lambda *_: pytest.fail("the pilot is run again"))
+    monkeypatch.setattr(session, "run_pilot", lambda *_: pytest.fail("the pilot is run again"))
     bench(out, "--methods", "target", "--sweep", "strictness=0.5,4", "-n", "3")
     assert json.loads((out / "summary.json").read_text())["problems"] == 3
 
 
 @pytest.mark.slow
 def test_several_tasks_get_a_folder_each(tmp_path, monkeypatch):
-    monkeypatch.setitem(TASKS, "gsm8k", TASKS["demo"].__class__("gsm8k", "demo"))
+    monkeypatch.setitem(TASKS, "gsm8k", replace(TASKS["demo"], name="gsm8k"))
     bench(tmp_path, "--task", "demo,gsm8k", "--methods", "target", "-n", "1")
     assert json.loads((tmp_path / "gsm8k" / "summary.json").read_text())["task"] == "gsm8k"
     assert (tmp_path / "demo" / "report.html").is_file()
@@ -253,21 +225,26 @@ def test_math_problems_from_a_file_run_and_are_graded(tmp_path):
         (["--methods", "target,magic"], "no method 'magic'"),
         (["--methods", "semantic"], "add target or hf-target"),
         (["--methods", ","], "--methods is empty"),
-        (["--sweep", "strictness="], "--sweep is empty"),
+        (["--sweep", "strictness="], "--sweep is .strictness=.; expected"),
         (["--task", "custom", "--methods", "target"], "needs --data"),
         (["--task", "math500", "--data", "{data}", "--methods", "target,random"], "needs a pilot of 20"),
-        (["--task", "math500", "--data", "{data}", "--methods", "target", "-n", "9"], "has 3 problems here"),
-        (
-            ["--task", "math500", "--data", "/no/such.jsonl", "--methods", "target"],
-            "cannot read problems from",
-        ),
-        (["--data", "{data}"], "leave --data out"),
+        (["--task", "math500", "--data", "{data}", "--methods", "target", "-n", "9"], "has 3 problems"),
+        (["--task", "math500", "--data", "/no/such.jsonl", "--methods", "target"], "cannot read problems"),
+        (["--data", "{data}"], "leave --data and --pilot-data out"),
         (["--task", "gsm8k,math500", "--data", "{data}"], "one task"),
-        (["--pair", "nobody"], "no pair 'nobody'"),
+        (["--pair", "nobody"], "no packaged pair 'nobody'"),
         (["-n", "3", "--skip", "3"], "leaves none of the 3 problems"),
+        (
+            ["--methods", "target,random", "--pilot-data", "{data}"],
+            "generates its own problems; leave --data and",
+        ),
+        (
+            ["--methods", "target,semantic+default,semantic+token-speculation+partial-acceptance"],
+            "given twice",
+        ),
     ],
 )
-def test_bad_input_is_told_before_a_model_is_loaded(arguments, message, tmp_path, monkeypatch):
+def test_bad_input_is_refused_before_a_model_is_loaded(arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr("semanticspec.loading.load_pair", lambda *_, **__: pytest.fail("a model is loaded"))
     data = write_rows(tmp_path / "p.jsonl", MATH_ROWS)
     with pytest.raises(SemanticSpecError, match=message):
@@ -275,8 +252,61 @@ def test_bad_input_is_told_before_a_model_is_loaded(arguments, message, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_report_of_no_benchmark(tmp_path):
+def test_a_folder_without_results_is_refused(tmp_path):
     done = CliRunner().invoke(app, ["bench", "report", str(tmp_path)])
     assert isinstance(done.exception, BenchmarkError)
+    assert "is not a results folder" in str(done.exception)
     with pytest.raises(ConfigError, match="--out is missing"):
         raise CliRunner().invoke(app, ["bench"]).exception
+
+
+def test_each_concurrency_has_its_folder_and_one_picture_compares_them(tmp_path: Path) -> None:
+    def bench(*more: str) -> str:
+        methods = ["--methods", "target,always", "--max-new-tokens", "12", "--quiet"]
+        done = CliRunner().invoke(app, ["bench", "--task", "demo", *methods, "--out", str(tmp_path), *more])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    printed = bench("-n", "6", "--concurrency", "1,2")
+    assert "2 concurrent requests" in printed
+    assert (tmp_path / "throughput.png").stat().st_size > 1000
+    rows = (tmp_path / "concurrency-2" / "rows.jsonl").read_text().splitlines()
+    assert len(rows) == 12
+    summary = json.loads((tmp_path / "concurrency-2" / "summary.json").read_text())
+    assert summary["concurrency"] == 2
+    always = summary["methods"]["always"]
+    assert always["throughput_ratio"] > 1
+    assert always["latency_s"]["p50"] <= always["latency_s"]["p99"]
+    one = json.loads((tmp_path / "concurrency-1" / "summary.json").read_text())["methods"]["always"]
+    assert "throughput_ratio" not in one
+    table = [line.split(" | ") for line in (tmp_path / "throughput.md").read_text().splitlines()]
+    assert [line[:2] for line in table[2:]] == [
+        [f"| {at_once}", f"`{method}`"] for at_once in (1, 2) for method in ("target", "always")
+    ]
+    assert table[2][4] == "1"
+    assert table[3][4].startswith(f"{one['speedup']:.2f} [")
+    assert table[5][4] == f"{always['throughput_ratio']:.2f}"  # of one block: no interval
+    assert one["requests_per_s"] == pytest.approx(one["requests"] / one["wall_s"], rel=0.05)
+    (tmp_path / "throughput.png").unlink()
+    (tmp_path / "throughput.md").unlink()
+    done = CliRunner().invoke(app, ["bench", "report", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "throughput.png").exists()
+    assert (tmp_path / "throughput.md").exists()
+    with pytest.raises(BenchmarkError, match="concurrency is 2 in the folder and 3 in this run"):
+        CliRunner().invoke(
+            app,
+            [
+                "bench",
+                "--task",
+                "demo",
+                "-n",
+                "6",
+                "--concurrency",
+                "3",
+                "--out",
+                str(tmp_path / "concurrency-2"),
+            ],
+            catch_exceptions=False,
+        )
