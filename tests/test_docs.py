@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -144,6 +145,35 @@ def test_a_wrong_command_is_noticed() -> None:
     assert unknown_parts("python -m experiments.nothing")
     assert unknown_parts("make nothing")
     assert not unknown_parts("OMP_NUM_THREADS=1 taskset -c 0 semanticspec bench join a b --out c")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_named_source_files_exist(page: Path) -> None:
+    names = re.findall(r"`([\w-]+/[\w/.-]+\.(?:py|yaml|toml))`", page.read_text())
+    places = (ROOT, ROOT / "src/semanticspec")
+    assert [name for name in names if not any((place / name).exists() for place in places)] == []
+
+
+def test_quoted_errors_exist() -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    quoted = re.findall(r"^error: (.*)$", text, re.MULTILINE)
+    messages = set(error_messages())
+    assert quoted
+    assert [message for message in quoted if message not in messages] == []
+
+
+def error_messages() -> Iterator[str]:
+    """Yields the messages that the package raises, with `...` for their variable parts."""
+    for file in ROOT.glob("src/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            for argument in node.args if isinstance(node, ast.Call) else ():
+                if isinstance(argument, ast.JoinedStr):
+                    parts = [
+                        part.value if isinstance(part, ast.Constant) else "..." for part in argument.values
+                    ]
+                    yield "".join(map(str, parts))
+                elif isinstance(argument, ast.Constant):
+                    yield str(argument.value)
 
 
 def test_every_experiment_has_its_line_in_the_readme() -> None:
