@@ -8,11 +8,15 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
+from semanticspec import DecodingConfig, RuleConfig
 from semanticspec.commands.main import app
+from semanticspec.decoding.generate import decode, result_of, run_blocking
+from tests.support.scripted_pairs import make_pair
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = re.compile(r"https://github\.com/semanticspec/semanticspec/(?:blob|tree)/main/(?P<path>.*)")
@@ -152,6 +156,28 @@ def test_named_source_files_exist(page: Path) -> None:
     names = re.findall(r"`([\w-]+/[\w/.-]+\.(?:py|yaml|toml))`", page.read_text())
     places = (ROOT, ROOT / "src/semanticspec")
     assert [name for name in names if not any((place / name).exists() for place in places)] == []
+
+
+def test_pages_named_in_the_code_exist() -> None:
+    files = [
+        *ROOT.glob("src/**/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("configs/*.yaml"),
+        ROOT / "Makefile",
+    ]
+    named = {page for file in files for page in re.findall(r"docs/[\w/-]+\.md", file.read_text())}
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
+
+
+def test_the_example_of_a_verifier_runs() -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert code
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    config = DecodingConfig(rule=RuleConfig("always"))
+    events = decode(make_pair(), "a", config, verifier=names["ShortSegments"])
+    result = run_blocking(result_of(events))
+    assert {segment.reason for segment in result.segments if segment.accepted} == {"short"}
 
 
 def test_quoted_errors_exist() -> None:

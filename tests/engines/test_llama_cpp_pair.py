@@ -1,7 +1,7 @@
 """The bundled pair through llama.cpp: GGUF files made of it, mixed pairs, and the probes' verdicts.
 
 Tolerance: with keys and values in float32 the same weights give the same sums in another order, 1e-4 in p; the
-verdicts of the whole measurement are in docs/engines.md.
+verdicts of the whole measurement are in docs/reference/engines.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What others offer instead: methods that are not ours, by name. See docs/baselines.md."""
+"""What others offer instead: methods that are not ours, by name. See docs/reference/baselines.md."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Source: SpecReason (Pan et al., arXiv 2504.07891, section 4) and its script `spec_reason.py`
 (github.com/ruipeterpan/specreason): the words of the scoring prompt, the threshold 7 and both ways to read the score
 are theirs. Everything else is our loop: segment ends, caches, and the target writes the answer. What differs from the
-original is in docs/baselines.md.
+original is in docs/reference/baselines.md.
 """
 
 from __future__ import annotations

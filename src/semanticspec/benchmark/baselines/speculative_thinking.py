@@ -2,7 +2,7 @@
 
 Source: Speculative Thinking (Yang et al., arXiv 2504.12329, section 3) and its script `speculative_vllm.py` with the
 settings of `config/1b_32b.yml` (github.com/uservan/speculative_thinking): words, lengths and the order of the rules are
-theirs. What differs is in docs/baselines.md.
+theirs. What differs is in docs/reference/baselines.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Both run on the target engine's thread, so with its number of CPU threads, and with transformers' default dynamic
 cache; our kept caches have no part in them. The models' own generation defaults (top-k, penalties) are put aside:
-only the sampling of the comparison is in force. See docs/baselines.md.
+only the sampling of the comparison is in force. See docs/reference/baselines.md.
 """
 
 from __future__ import annotations
@@ -126,8 +126,9 @@ class HuggingFaceAssisted:
             )
         if self._config.sampling.temperature > 0:
             raise ConfigError(
-                "hf-assisted cannot run this pair with sampling: its tokenizers differ, and what transformers then "
-                "does changes the target's distribution (docs/baselines.md); use temperature 0, or leave it out"
+                "hf-assisted cannot run this pair with sampling: its tokenizers differ, and what transformers does "
+                "then changes the target's distribution (docs/reference/baselines.md); use temperature 0, or leave this "
+                "method out"
             )
         return draft_width, {
             "tokenizer": self._pair.target.vocabulary.tokenizer,
