@@ -55,22 +55,22 @@ async def load_for(
     ends = time.perf_counter() + seconds
     pool, rng = problems("test", 1000), random.Random(1)
 
-    def asked() -> Iterator[Problem]:
+    def until_end() -> Iterator[Problem]:
         while time.perf_counter() < ends:
             yield rng.choice(pool)
 
     memory_mib: list[int] = []
     watching = asyncio.create_task(watch_memory(pid, memory_mib)) if pid is not None else None
-    found = await load_with(url, asked(), concurrency, leaving)
+    found = await load_with(url, until_end(), concurrency, leaving)
     if watching is not None:
         watching.cancel()
         found["memory_mib"] = memory_mib
     return found
 
 
-async def load_with(url: str, asked: Iterable[Problem], concurrency: int, leaving: float) -> dict[str, Any]:
+async def load_with(url: str, to_send: Iterable[Problem], concurrency: int, leaving: float) -> dict[str, Any]:
     tally, rng = Tally(), random.Random(0)
-    waiting = enumerate(asked)
+    waiting = enumerate(to_send)
     limits = httpx.Limits(max_connections=concurrency)
     began = time.perf_counter()
 

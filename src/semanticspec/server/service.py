@@ -88,7 +88,7 @@ class Service:
             return self.queue.reserve(count)
         except ApiError as error:
             if error.status_code == 429:
-                self.metrics.record_refusal()
+                self.metrics.refused.inc()
             raise
 
     def _output_specs(self, body: ChatRequest | CompletionRequest) -> list[OutputSpec]:

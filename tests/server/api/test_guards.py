@@ -33,8 +33,8 @@ async def test_without_a_key_only_local_host_names_are_accepted():
         for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"):
             assert (await server.http.get("/v1/models", headers={"Host": name})).status_code == 200
         for name in ("page.example", "localhost.page.example", "127.0.0.1.page.example:8000", ""):
-            foreign = await server.http.get("/v1/models", headers={"Host": name})
-            assert foreign.json()["error"]["code"] == "foreign_host"
+            refused = await server.http.get("/v1/models", headers={"Host": name})
+            assert refused.json()["error"]["code"] == "foreign_host"
     async with live(scripted_pair(), api_key="secret") as server:
         assert (await server.http.get("/v1/models", headers={"Host": "page.example"})).status_code == 200
 
@@ -45,12 +45,12 @@ async def test_long_bodies_are_refused_with_and_without_a_declared_length():
             yield b" " * 1000
 
     async with live(scripted_pair(), max_body_bytes=10_000) as server:
-        told = await server.chat("a" * 20_000)
-        untold = await server.http.post(
+        declared = await server.chat("a" * 20_000)
+        undeclared = await server.http.post(
             "/v1/chat/completions", content=in_pieces(), headers={"Content-Type": "application/json"}
         )
-        assert (told.status_code, untold.status_code) == (413, 413)
-        assert "10000 bytes" in told.json()["error"]["message"]
+        assert (declared.status_code, undeclared.status_code) == (413, 413)
+        assert "10000 bytes" in declared.json()["error"]["message"]
         assert (await server.chat()).status_code == 200
 
 

@@ -154,11 +154,11 @@ async def test_streams_report_segments_on_request():
     async with live(scripted_pair()) as server:
         chunks = await events_of(await server.chat(stream=True, speculation={"segments": True}))
         plain = await events_of(await server.chat(stream=True))
-    told = [chunk["semantic"] for chunk in chunks if "semantic" in chunk]
-    decided = [event["decided"] for event in told if "decided" in event]
+    reports = [chunk["semantic"] for chunk in chunks if "semantic" in chunk]
+    decided = [event["decided"] for event in reports if "decided" in event]
     metrics = chunks[-1]["metrics"]["semantic"]
     assert {segment["accepted"] for segment in decided} == {True, False}
-    assert len([event for event in told if "drafted" in event]) == len(decided)
+    assert len([event for event in reports if "drafted" in event]) == len(decided)
     assert len(decided) == metrics["num_segments_accepted"] + metrics["num_segments_rejected"]
     authors = {
         event["author"]: chunk["choices"][0]["delta"]
@@ -168,7 +168,7 @@ async def test_streams_report_segments_on_request():
     assert set(authors) == {"draft", "target"}
     assert not any("semantic" in chunk for chunk in plain)
     rejected = next(segment["text"] for segment in decided if not segment["accepted"])
-    assert rejected  # told, though it is no output
+    assert rejected
 
 
 async def test_concurrent_requests_get_their_own_outputs():

@@ -96,7 +96,7 @@ class Job:
 
     async def _run_output(self, index: int, slot: Slot) -> None:
         try:
-            self._metrics.observe_queue_time(await slot.acquire())
+            self._metrics.queue_s.observe(await slot.acquire())
             items = decode_output(self._pair, self.specs[index], f"{self.request_id}-{index}")
             async with aclosing(items):
                 async for item in items:
@@ -112,7 +112,7 @@ class Job:
     def _record(self, item: OutputItem) -> None:
         if isinstance(item, TextPiece) and not self._has_text:
             self._has_text = True
-            self._metrics.observe_time_to_first_text(self._elapsed_s)
+            self._metrics.first_text_s.observe(self._elapsed_s)
         elif isinstance(item, OutputResult):
             self._metrics.record_end(item.finish_reason, self._elapsed_s)
             self._metrics.record_output(item.stats, item.segments)
