@@ -37,7 +37,7 @@ def test_options_override_a_packaged_pair():
 
 
 def test_an_unknown_pair_and_two_pairs_at_once_are_refused():
-    with pytest.raises(ConfigError, match="no packaged pair 'nobody'; expected one of demo, "):
+    with pytest.raises(ConfigError, match="no pair 'nobody'; expected one of demo, "):
         find_pair("nobody", PairOptions())
     with pytest.raises(ConfigError, match="has its own models"):
         find_pair("demo", PairOptions(target="t", draft="d"))
@@ -53,6 +53,7 @@ def test_a_sweep_adds_semantic_and_random_at_each_strictness():
     [
         ("floor=1", "strictness="),
         ("strictness", "strictness="),
+        ("strictness=", "--sweep is empty"),
         ("strictness=1,-2", "expected a number above 0"),
     ],
 )

@@ -36,8 +36,7 @@ bench_app.command("replay")(replay_command)
 @expand_options(without=["rule", "optimizations", "levers"])
 def bench_command(
     context: typer.Context,
-    pair: PairOptions,
-    sampling: SamplingOptions,
+    *,
     pair_name: Annotated[
         str | None,
         model_option(
@@ -46,6 +45,8 @@ def bench_command(
             default="demo",
         ),
     ] = None,
+    pair: PairOptions,
+    sampling: SamplingOptions,
     methods: Annotated[
         str,
         option(
@@ -187,7 +188,7 @@ def find_pair(name: str | None, given: PairOptions) -> tuple[PairOptions, str]:
     if set(probes) != {"target", "draft"}:
         known = sorted({probe.pair for probe in packaged} - {BUNDLED})
         raise ConfigError(
-            f"there is no packaged pair {name!r}; expected one of {', '.join(['demo', *known])}, or --target and "
+            f"there is no pair {name!r}; expected one of {', '.join(['demo', *known])}, or --target and "
             "--draft"
         )
     found: dict[str, Any] = {}
@@ -213,8 +214,8 @@ def swept_methods(sweep: str | None) -> tuple[str, ...]:
     """
     if sweep is None:
         return ()
-    setting, _, values = sweep.partition("=")
-    if setting.strip() != "strictness" or not values:
+    setting, mark, values = sweep.partition("=")
+    if setting.strip() != "strictness" or not mark:
         raise ConfigError(f"--sweep is {sweep!r}; expected for example strictness=0.5,1,2")
     strictnesses = [split_name(f"semantic@{value}")[1] for value in comma_separated(values, "--sweep")]
     return tuple(f"{name}@{value:g}" for value in strictnesses for name in ("semantic", "random"))

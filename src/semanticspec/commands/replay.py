@@ -62,8 +62,8 @@ def replay_command(
     optimizations: Annotated[
         str,
         option(
-            f"Comma-separated combinations of {', '.join(REPLAYED_OPTIMIZATIONS)}, each joined by +. They are "
-            "compared with the target alone and with the loop without optimizations."
+            f"Comma-separated combinations of {', '.join(REPLAYED_OPTIMIZATIONS)} and default, each joined by +. "
+            "They are compared with the target alone and with the loop without optimizations."
         ),
     ] = ",".join(DEFAULT_OPTIMIZATIONS),
     levers: Annotated[str | None, typer.Option(hidden=True)] = None,
