@@ -127,8 +127,8 @@ class HuggingFaceAssisted:
         if self._config.sampling.temperature > 0:
             raise ConfigError(
                 "hf-assisted cannot run this pair with sampling: its tokenizers differ, and what transformers does "
-                "then changes the target's distribution (docs/reference/baselines.md); use temperature 0, or leave this "
-                "method out"
+                "then changes the target's distribution (docs/reference/baselines.md); use temperature 0, or leave "
+                "this method out"
             )
         return draft_width, {
             "tokenizer": self._pair.target.vocabulary.tokenizer,
