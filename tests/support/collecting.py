@@ -13,11 +13,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from semanticspec.decoding.pair import Model, Pair
-from semanticspec.engines.base import EngineInfo
+from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.probes import Probe, ProbeCard
 from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.network import ProbeNetwork
+from semanticspec.probes.probe import network_of
+from semanticspec.probes.states import Ragged
 from semanticspec.records import Reading, Sampling
 from semanticspec.text.vocabulary import Vocabulary
 from semanticspec.training.data.collect import collect
@@ -56,10 +58,29 @@ def make_probe(**changes: Any) -> Probe:
     return Probe(card, ProbeNetwork(HIDDEN * card.use_state + len(card.features), card.widths))
 
 
+def make_untrained_probe(**changes: Any) -> Probe:
+    """Untrained, but with a scaler and a query that are not what they begin with."""
+    torch.manual_seed(0)
+    card = make_card(**changes)
+    network = network_of(card)
+    network.mean.normal_()
+    network.scale.uniform_(0.5, 2)
+    if network.query is not None:
+        torch.nn.init.normal_(network.query)
+    return Probe(card, network)
+
+
 def make_reading(seed: int = 0) -> Reading:
     generator = torch.Generator().manual_seed(seed)
     logprobs = (-torch.rand(5, generator=generator)).tolist()
     return Reading(tuple(logprobs), torch.randn(HIDDEN, generator=generator))
+
+
+def unpooled_reading(seed: int, tokens: int = 5) -> Reading:
+    return replace(
+        make_reading(seed),
+        pooled_state=torch.randn(tokens, HIDDEN, generator=torch.Generator().manual_seed(seed)),
+    )
 
 
 def info(**changes: Any) -> EngineInfo:
@@ -105,6 +126,31 @@ def synthetic(num_problems: int, rows_each: int = 8) -> Examples:
     )
 
 
+def with_a_marked_position(num_problems: int, rows_each: int = 12) -> Examples:
+    """The label is at one position of each segment, which a large first value marks; the rest is noise."""
+    generator = torch.Generator().manual_seed(0)
+    rows = num_problems * rows_each
+    lengths = torch.randint(4, 13, (rows,), generator=generator).tolist()
+    labels = (torch.rand(rows, generator=generator) > 0.5).float()
+    parts = []
+    for length, positive in zip(lengths, labels.tolist(), strict=True):
+        states = torch.randn(length, HIDDEN, generator=generator)
+        place = int(torch.randint(0, length, (), generator=generator))
+        states[place, :2] = torch.tensor([4.0, 1.5 if positive else -1.5])
+        parts.append(states)
+    return Examples(
+        states=Ragged.of(parts, HIDDEN),
+        signals=(TokenSignals((-0.5, -1.0)),) * rows,
+        draft_logprobs=((),) * rows,
+        labels=labels,
+        weights=torch.ones(rows),
+        drafted=torch.arange(rows) % 2 == 0,
+        from_loop=torch.arange(rows) % 3 == 0,
+        halves=torch.stack([labels, labels], dim=1),
+        problem_ids=tuple(f"problem {i // rows_each}" for i in range(rows)),
+    )
+
+
 TOKENS = {"a": 0, "b": 1, "\n\n": 2, "?": 3}
 
 
@@ -138,10 +184,21 @@ def make_pair() -> Pair:
     return Pair(*(Model(engine, make_vocabulary()) for engine in engines))
 
 
+def scripted_pair(pooling: Any) -> Pair:
+    states = StateSpec(pooling=pooling)
+    engines = [ScriptedEngine(next_probabilities(share), 6, states=states) for share in (0.7, 0.4)]
+    return Pair(*(Model(engine, make_vocabulary()) for engine in engines))
+
+
 CONFIG = CollectConfig(num_samples=6, max_segment_tokens=5, max_trace_tokens=40)
 
 
 PROBLEMS = [ProblemText(f"problem {i}", "ab"[: 1 + i % 2]) for i in range(8)]
+
+
+def many_problems() -> list[ProblemText]:
+    """Enough problems for every split."""
+    return [ProblemText(f"problem {i}", "ab"[: 1 + i % 2]) for i in range(24)]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from semanticspec.demo.judge import ExactJudge
+from semanticspec.training.data.collect import collect
+from semanticspec.training.data.storage import Collection
+from semanticspec.training.labels.label import label
+from tests.support.collecting import CONFIG, many_problems, scripted_pair
 from tests.support.judging import FakeEndpoint, make_nli
 
 
@@ -27,3 +33,16 @@ def endpoint() -> Iterator[Callable[..., FakeEndpoint]]:
     yield make
     for server in made:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collection]:
+    """The same problems, collected with every pooling and labelled."""
+    folder = tmp_path_factory.mktemp("data")
+    found = {}
+    for pooling in ("mean", "last", "none"):
+        found[pooling] = asyncio.run(
+            collect(scripted_pair(pooling), many_problems(), CONFIG, folder / pooling)
+        )
+        label(found[pooling], ExactJudge())
+    return found

@@ -1,0 +1,28 @@
+"""Problem files and the demo as a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semanticspec.errors import ConfigError
+from semanticspec.training.data.problems import read_problems
+
+
+def test_problem_files(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"id": 7, "problem": "one"}\n\n{"question": "two"}\n')
+    assert read_problems(str(path)) == [("7", "one", ""), ("2", "two", "")]
+    assert read_problems(str(path), 1) == [("7", "one", "")]
+    path.write_text('{"text": 1}\n')
+    with pytest.raises(ConfigError, match="line 1"):
+        read_problems(str(path))
+    with pytest.raises(ConfigError, match="cannot read problems from"):
+        read_problems(str(tmp_path / "none"))
+
+
+def test_demo_problems_leave_the_test_split_alone() -> None:
+    from semanticspec.demo.grammar import split_of as demo_split_of
+
+    assert {demo_split_of(problem.prompt) for problem in read_problems("demo", 30)} == {"train", "validation"}
