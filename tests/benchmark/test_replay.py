@@ -406,6 +406,6 @@ def test_bad_input_is_told_before_a_model_is_built(tmp_path, monkeypatch):
             replay(out, *arguments)
     with pytest.raises(ConfigError, match="no shape 'huge'; choose from qwen2-32b"):
         replay(out, *SHORT, target="huge")
-    with pytest.raises(BenchmarkError, match="name another --out"):
+    with pytest.raises(BenchmarkError, match="choose another --out"):
         replay(bench, *SHORT)
     assert not out.exists()

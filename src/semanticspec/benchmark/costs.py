@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,9 +37,6 @@ class Costs:
     answer_share: float
     limit_speedup: float
     measured_on: tuple[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_costs(rows: Mapping[str, Sequence[Row]]) -> Costs | None:

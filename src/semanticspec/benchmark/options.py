@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semanticspec.config import DecodingConfig
-from semanticspec.engines.registry import DEFAULT_ENGINE
+from semanticspec.records import Author
+
+if TYPE_CHECKING:
+    from semanticspec.decoding.pair import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +20,8 @@ class BenchOptions:
 
     Attributes:
         methods: names, including those of a sweep.
-        models: names of `target`, `draft`, `target_probe` and `draft_probe`; None for the bundled ones.
-        engines, devices: of `target` and `draft`.
+        load_pair: loads the models; called after all checks.
+        pair_name, engines, dtype, devices: describe the pair in `config.json`.
         num_problems: the first so many of each task; None for all (or the default of a task that generates them).
         skip: leaves out the first so many of these.
         concurrency: numbers of concurrent requests; each is measured in a folder of its own.
@@ -25,8 +30,11 @@ class BenchOptions:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     out: Path
-    models: dict[str, str | None]
+    load_pair: Callable[[], Pair]
     pair_name: str
+    engines: dict[Author, str]
+    dtype: str
+    devices: dict[Author, str]
     config: DecodingConfig
     num_problems: int | None = None
     skip: int = 0
@@ -34,9 +42,4 @@ class BenchOptions:
     concurrency: tuple[int, ...] = (1,)
     data: str | None = None
     pilot_data: str | None = None
-    engines: dict[str, str] = field(
-        default_factory=lambda: dict.fromkeys(("target", "draft"), DEFAULT_ENGINE)
-    )
-    dtype: str = "auto"
-    devices: dict[str, str] = field(default_factory=lambda: dict.fromkeys(("target", "draft"), "auto"))
     quiet: bool = False

@@ -52,7 +52,7 @@ def run_bench(options: BenchOptions) -> None:
         raise ConfigError("--data and --pilot-data are for one task; run the tasks one by one")
     check_libraries()
     runs = [_TaskRun(options, task, concurrency) for task in tasks for concurrency in options.concurrency]
-    pair = _load_pair(options)
+    pair = options.load_pair()
     try:
         for task_run in runs:
             with task_run.folder.locked():
@@ -249,22 +249,6 @@ class _TaskRun:
 def _folder_path(options: BenchOptions, task: Task, concurrency: int) -> Path:
     path = options.out / task.name if len(options.tasks) > 1 else options.out
     return path / f"{_CONCURRENCY_FOLDER}{concurrency}" if len(options.concurrency) > 1 else path
-
-
-def _load_pair(options: BenchOptions) -> Pair:
-    from semanticspec.loading import load_pair
-
-    return load_pair(
-        options.models["target"],
-        options.models["draft"],
-        target_probe=options.models["target_probe"],
-        draft_probe=options.models["draft_probe"],
-        target_engine=options.engines["target"],
-        draft_engine=options.engines["draft"],
-        dtype=options.dtype,
-        target_device=options.devices["target"],
-        draft_device=options.devices["draft"],
-    )
 
 
 def _report(folder: BenchFolder, methods: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from semanticspec.benchmark.costs import TARGETS, Costs, measure_costs, total, verifying_methods
@@ -125,7 +126,7 @@ def summary_json(comparison: Comparison) -> dict[str, Any]:
         "problems": comparison.num_problems,
         "requests": len(comparison.cells),
         "baseline": comparison.baseline,
-        "costs": None if costs is None else costs.to_json(),
+        "costs": None if costs is None else asdict(costs),
         "methods": summarize(comparison),
     }
 

@@ -117,12 +117,11 @@ def bench_command(
         raise ConfigError("--out is missing; expected a folder for answers, summary and report")
     config = sampling.config()
     pair, described = find_pair(pair_name, pair)
-    names = ("target", "draft", "target_probe", "draft_probe")
     options = BenchOptions(
         tasks=comma_separated(task, "--task"),
         methods=(*comma_separated(methods, "--methods"), *swept_methods(sweep)),
         out=out,
-        models={name: getattr(pair, name) for name in names},
+        load_pair=pair.load,
         pair_name=described,
         config=config,
         num_problems=num_problems,
@@ -131,9 +130,9 @@ def bench_command(
         concurrency=positive_integers(concurrency, "--concurrency"),
         data=data,
         pilot_data=pilot_data,
-        engines={"target": pair.engines["target"], "draft": pair.engines["draft"]},
+        engines=pair.engines,
         dtype=pair.dtype,
-        devices={"target": pair.devices["target"], "draft": pair.devices["draft"]},
+        devices=pair.devices,
         quiet=quiet,
     )
     from semanticspec.benchmark.session import run_bench

@@ -29,6 +29,7 @@ def figure_table(
         title=title,
         title_justify="left",
         caption=caption,
+        caption_justify="left",
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
