@@ -13,7 +13,8 @@ class Draft:
 
     Attributes:
         generation: in the draft's own tokens.
-        token_ids: in the target's tokens; fewer where the draft wrote a token that the target does not have.
+        token_ids: in the target's tokens, up to the first token that the target does not have; can be empty. Such
+            drafts must be verified all the same: to drop them for what they contain would bias the output.
     """
 
     generation: Generation

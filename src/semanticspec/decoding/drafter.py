@@ -25,8 +25,7 @@ class Drafter:
     async def next_segment(self, transcript: Transcript) -> Draft | None:
         """Returns the next drafted segment, which may have been started ahead of time.
 
-        None if speculation does not pay at the moment, if there is no room, or if the draft wrote nothing that the
-        target's vocabulary has.
+        None if speculation does not pay at the moment, if there is no room, or if there is nothing to verify.
         """
         if self._ahead is None and not self._request.policy.segments_pay():
             return None
@@ -47,7 +46,8 @@ class Drafter:
         left = transcript.room - len(draft.token_ids)
         drafts_on = transcript.thinking_ended or config.speculate_answer
         answer_follows = not drafts_on and target.segmenter.think_end(draft.token_ids) is not None
-        if left < 1 or answer_follows or draft.token_ids[-1] in target.vocabulary.end_ids:
+        ends = not draft.token_ids or draft.token_ids[-1] in target.vocabulary.end_ids
+        if left < 1 or answer_follows or ends:
             return
         context_ids = transcript.draft_context(draft.token_ids, draft.generation.token_ids)
         self._ahead = asyncio.create_task(self._segment(context_ids, left, transcript.num_rejected))
@@ -76,8 +76,7 @@ class Drafter:
             return None
         seed = derived_seed(self._request.config.seed, "propose")
         generation = await self._generate(transcript.draft_ids, num_tokens, stop, seed, distributions=True)
-        ids = tuple(self._request.pair.to_target.ids(generation.token_ids))
-        return Draft(generation, ids) if ids else None
+        return self._draft(generation, num_tokens)
 
     async def _segment(self, context_ids: list[int], left: int, num_rejected: int) -> Draft | None:
         """Drafts up to the next segment end.
@@ -100,17 +99,23 @@ class Drafter:
         stop = model.segmenter.stop
         generation = await self._generate(context_ids, max_tokens, stop, seed, distributions=distributions)
         generation = await self._cut_after_thinking(context_ids, generation)
+        return self._draft(generation, left)
+
+    def _draft(self, generation: Generation, left: int) -> Draft | None:
+        """Translates a generation; None if there is nothing to verify."""
         ids = tuple(self._request.pair.to_target.ids(generation.token_ids)[:left])
-        return Draft(generation, ids) if ids else None
+        verifiable = bool(ids) or (generation.distributions is not None and len(generation.token_ids) > 0)
+        return Draft(generation, ids) if verifiable else None
 
     async def _generate(
         self, context_ids: list[int], max_tokens: int, stop: Stop, seed: int, *, distributions: bool
     ) -> Generation:
-        """Generates up to a stop, or up to a token that the target does not have."""
+        """Generates up to a stop, up to a token that the target does not have, or up to one that ends its text."""
+        to_target = self._request.pair.to_target
         (generation,) = await self._request.pair.draft.engine.generate(
             context_ids,
             max_tokens=max_tokens,
-            stop=replace(stop, ids=stop.ids | self._request.pair.to_target.unmapped),
+            stop=replace(stop, ids=stop.ids | to_target.unmapped | to_target.ends),
             sampling=self._request.config.sampling,
             seed=seed,
             distributions=distributions,

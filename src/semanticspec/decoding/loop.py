@@ -83,7 +83,9 @@ async def run_loop(
 
 def _target_ends_thinking(request: RequestContext, transcript: Transcript, draft: Draft) -> bool:
     """Whether a draft ends the thinking and the configuration leaves that to the target."""
-    if request.config.judge_think_end or transcript.thinking_ended:
+    config = request.config
+    # A lossless rule must verify every draft: to drop one for its content would bias the output.
+    if config.judge_think_end or not config.lossy or transcript.thinking_ended:
         return False
     return request.pair.target.segmenter.think_end(draft.token_ids) is not None
 

@@ -162,6 +162,10 @@ class Transcript:
         return self._append("target", ids)
 
     def _append(self, author: Author, ids: Sequence[int]) -> list[Event]:
+        ends = self._pair.target.vocabulary.end_ids
+        end = next((place for place, token_id in enumerate(ids) if token_id in ends), None)
+        if end is not None:  # nothing follows an end of text
+            ids = ids[: end + 1]
         self.target_ids += ids
         text = self._stream.push(ids)
         self.text += text
@@ -170,7 +174,7 @@ class Transcript:
             self.thinking_ended = True
             self.target_finishes = self.target_finishes or not self._config.speculate_answer
             events.append(ThinkingEnded(self.num_output_tokens))
-        if ids and ids[-1] in self._pair.target.vocabulary.end_ids:
+        if end is not None:
             self.finish_reason = "stop"
         elif self.room < 1:
             self.finish_reason = "length"

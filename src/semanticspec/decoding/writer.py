@@ -34,7 +34,9 @@ class Writer:
         """Writes one segment, or everything that is left if `transcript.target_finishes`."""
         config, clock = self._request.config, self._request.clock
         to_the_end, max_tokens = transcript.target_finishes, transcript.room
-        if to_the_end and config.speculate and config.max_answer_tokens is not None:
+        if not to_the_end:
+            max_tokens = min(max_tokens, config.max_segment_tokens)
+        elif config.speculate and config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, config.max_answer_tokens)
         start = transcript.num_output_tokens
         async with aclosing(self._pieces(transcript, max_tokens, to_the_end)) as pieces:
@@ -82,7 +84,7 @@ class Writer:
             return await self._one_token(transcript)
         verdict = await self._verifier.verify(transcript, draft)
         self._proposals.append((len(draft.token_ids), verdict.num_kept))
-        self._size.report(whole=verdict.num_kept == len(draft.token_ids))
+        self._size.report(whole=verdict.accepted)
         kept = draft.token_ids[: verdict.num_kept]
         ended = _ends(_stop(pair.target, to_the_end), transcript.target_ids[-1], kept)
         if verdict.next_id is not None and not ended and len(kept) < left:

@@ -20,13 +20,15 @@ class Translation:
     Attributes:
         by_ids: whether ids are exchanged, not text.
         unmapped: added source tokens that the sink does not have; only with `by_ids`.
+        ends: source ids that end a text in the sink's vocabulary; only with `by_ids`.
     """
 
     def __init__(self, source: Vocabulary, sink: Vocabulary) -> None:
         self.source, self.sink = source, sink
         self.by_ids = source.fingerprint == sink.fingerprint
         self._mapped: dict[int, int] = {}
-        self.unmapped: frozenset[int] = frozenset()
+        self.unmapped = self.ends = frozenset[int]()
+        self._source_size = 1 + max(source.tokenizer.get_vocab().values())
         if self.by_ids:
             self._map_added_tokens()
 
@@ -42,15 +44,20 @@ class Translation:
             elif counterpart != i:
                 self._mapped[i] = counterpart
         self.unmapped = frozenset(unmapped)
+        base_ids = self.sink.end_ids - self.source.added_tokens.keys()
+        added_ids = {i for i in self.source.added_tokens if self._mapped.get(i, i) in self.sink.end_ids}
+        self.ends = frozenset(i for i in base_ids | added_ids if i not in unmapped and i < self._source_size)
 
     def ids(self, source_ids: Sequence[int]) -> list[int]:
-        """Translates output tokens. Stops before the first token without a counterpart in the sink."""
+        """Translates output tokens, up to the end of the text or the first token without a counterpart in the sink."""
         if not self.by_ids:
             ends = [self.sink.end_id] if source_ids and source_ids[-1] in self.source.end_ids else []
-            return self.sink.encode(self.source.decode(source_ids)) + ends
+            translated = self.sink.encode(self.source.decode(source_ids)) + ends
+            end = next((n for n, i in enumerate(translated, 1) if i in self.sink.end_ids), None)
+            return translated[:end]
         translated = []
         for i in source_ids:
-            if i in self.unmapped:
+            if i in self.unmapped or i >= self._source_size:
                 break
             translated.append(self._mapped.get(i, i))
         return translated
@@ -64,11 +71,16 @@ class Translation:
     def distributions(self, source: Tensor) -> Tensor:
         """Reorders the columns of `[tokens, vocabulary]` from source to sink ids.
 
-        Unmapped tokens lose their probability, so rows may sum to less than 1.
+        Tokens without a counterpart, and ids beyond the source's tokenizer, lose their probability: rows may sum to
+        less than 1.
         """
-        if not self._mapped and not self.unmapped:
+        padding = source[:, self._source_size :]
+        has_padding_mass = padding.numel() > 0 and bool((padding > 0).any())
+        if not self._mapped and not self.unmapped and not has_padding_mass:
             return source
-        moved = source.clone()
+        width = max(source.shape[1], 1 + max(self._mapped.values(), default=0))
+        moved = source.new_zeros(len(source), width)
+        moved[:, : self._source_size] = source[:, : self._source_size]
         moved[:, [*self._mapped, *self.unmapped]] = 0
         for i, j in self._mapped.items():
             moved[:, j] += source[:, i]

@@ -9,7 +9,7 @@ from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers.base import Rule
 from semanticspec.decoding.verifiers.token import TokenRule
-from semanticspec.records import Sampling, Score, Verdict
+from semanticspec.records import Sampling, Score, Stop, Verdict
 
 
 class ScoringVerifier:
@@ -35,6 +35,8 @@ class ScoringVerifier:
         self._distributions = rule.needs_distributions or partial_acceptance
 
     async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        if not draft.token_ids:
+            return await self._replace_first(transcript, draft)
         sampling = self._request.config.sampling
         pass_sampling = self._next_token or (sampling if self._distributions else None)
         # Distributions under the request's sampling and an added token under another one need two passes.
@@ -50,6 +52,21 @@ class ScoringVerifier:
             score = await self._score(transcript, draft, sampling, distributions=True)
         prefix = self._token_rule.decide(draft, score)
         return replace(verdict, num_kept=prefix.num_kept, next_id=prefix.next_id)
+
+    async def _replace_first(self, transcript: Transcript, draft: Draft) -> Verdict:
+        """The draft begins with a token that the target does not have: a token of the residual replaces it."""
+        (generation,) = await self._request.pair.target.engine.generate(
+            transcript.target_ids,
+            max_tokens=1,
+            stop=Stop(),
+            sampling=self._request.config.sampling,
+            seed=self._request.target_seed,
+            distributions=True,
+            request_id=self._request.request_id,
+        )
+        score = Score((), generation.pooled_state, generation.distributions)
+        verdict = TokenRule(self._request).decide(draft, score)
+        return verdict if self._rule.needs_distributions else replace(verdict, next_author="target")
 
     async def _score(
         self, transcript: Transcript, draft: Draft, sampling: Sampling | None, distributions: bool
