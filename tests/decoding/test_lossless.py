@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from tests.support.lossless import random_case
+from semanticspec import DecodingConfig, RuleConfig, Sampling, generate
+from tests.support.lossless import EXTRA, THINK_END, Case, Side, random_case
+from tests.support.vocabularies import make_vocabulary
 
 CASES = int(os.environ.get("SEMANTICSPEC_LOSSLESS_CASES", "24"))
 TRIALS = int(os.environ.get("SEMANTICSPEC_LOSSLESS_TRIALS", "1500"))
+TOKENS = ("<eos>", "<think>", "</think>")
 
 
 @pytest.mark.parametrize("seed", range(CASES))
@@ -18,3 +23,90 @@ def test_a_lossless_configuration_gives_the_targets_distribution(seed: int) -> N
     assert not case.config.lossy
     p_value = case.p_value(TRIALS)
     assert p_value > 1e-5, f"p = {p_value:.2g}: {case.config}"
+
+
+def side(row: Mapping[str, float], *added: str, padding: int = 0) -> Side:
+    """A model that says the same after every token."""
+    vocabulary = make_vocabulary(("a", "b"), added=(*TOKENS, *added))
+    texts = ["a", "b", "\n", "\n\n", *TOKENS, *added]
+    return Side(vocabulary, {text: dict(row) for text in texts}, padding)
+
+
+def lossless(rule: str, **changes: Any) -> DecodingConfig:
+    settings = {"sampling": Sampling(1.0, 1.0), "max_new_tokens": 1} | changes
+    return DecodingConfig(rule=RuleConfig(name=rule), **settings)
+
+
+HALF = {"a": 0.5, "b": 0.5}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lossless("token"),
+        lossless("token", num_speculative_tokens=4),
+        lossless("never", partial_acceptance=True),
+        lossless("never", num_speculative_tokens=4),
+        lossless("never", partial_acceptance=True, num_speculative_tokens=4, first_segment="target"),
+    ],
+    ids=["token", "token in proposals", "partial acceptance", "token speculation", "both"],
+)
+def test_a_first_token_that_the_target_does_not_have(config: DecodingConfig) -> None:
+    """P(a) was .757 and .883 for .5: the target's own distribution was sampled instead of the residual."""
+    assert Case(side(HALF), side({"a": 0.5, EXTRA: 0.5}, EXTRA), config).p_value(4000) > 1e-5
+
+
+@pytest.mark.parametrize("rule", ["token", "never"])
+@pytest.mark.parametrize("num_speculative_tokens", [0, 4])
+def test_a_think_end_is_verified_whatever_judge_think_end_says(
+    rule: str, num_speculative_tokens: int
+) -> None:
+    """P(</think>) was .243 for .5: drafts with it were dropped."""
+    config = lossless(
+        rule,
+        judge_think_end=False,
+        partial_acceptance=True,
+        num_speculative_tokens=num_speculative_tokens,
+        max_new_tokens=2,
+    )
+    case = Case(side({"a": 0.5, THINK_END: 0.5}), side({"a": 0.2, THINK_END: 0.8}), config)
+    assert case.p_value(3000) > 1e-5
+
+
+def test_ids_beyond_the_drafts_tokenizer_are_no_tokens_of_the_target() -> None:
+    """A padded id of the draft is an added token of the target: it must not be mistaken for it."""
+    draft = side({"a": 0.6, "b": 0.4}, padding=4)
+    target = side({"a": 0.5, "b": 0.3, EXTRA: 0.2}, EXTRA)
+    model = draft.model()
+    size = model.engine.info.vocabulary_size
+    model.engine._next = lambda _: [0.3, 0.2, *[0.0] * (size - 3), 0.5]  # type: ignore[attr-defined]
+    case = Case(target, draft, lossless("token", num_speculative_tokens=3, max_new_tokens=3))
+    pair = type(case.pair())(case.pair().target, model)
+    for seed in range(200):
+        config = lossless("token", num_speculative_tokens=3, max_new_tokens=3, seed=seed)
+        result = generate(pair, "a", config)
+        assert len(result.token_ids) == 3
+
+
+def test_nothing_follows_an_end_of_text_inside_a_draft() -> None:
+    """The target ends its text with a token that the draft takes for an ordinary added token."""
+    target = side({"a": 0.5, "<|im_end|>": 0.5}, "<|im_end|>")
+    target.vocabulary.end_ids = target.vocabulary.end_ids | {target.vocabulary.encode("<|im_end|>")[0]}
+    draft = side({"a": 0.5, "<|im_end|>": 0.5}, "<|im_end|>")
+    draft.vocabulary.end_ids = frozenset({draft.vocabulary.end_id})
+    ends = target.vocabulary.end_ids
+    for rule in ("token", "always", "never"):
+        for seed in range(60):
+            pair = Case(target, draft, lossless(rule)).pair()
+            result = generate(pair, "a", lossless(rule, max_new_tokens=12, seed=seed))
+            assert not ends.intersection(result.token_ids[:-1])
+            assert (result.finish_reason == "stop") == (result.token_ids[-1] in ends)
+
+
+def test_a_segment_of_the_target_has_at_most_max_segment_tokens() -> None:
+    """Without blank lines one rejection handed everything that was left to the target."""
+    pair = Case(side({"a": 1.0}), side({"b": 1.0}), lossless("never")).pair()
+    result = generate(pair, "a", lossless("never", max_new_tokens=60, max_segment_tokens=8))
+    written = [segment.num_tokens for segment in result.segments if segment.author == "target"]
+    assert max(written) == 8
+    assert result.stats.segments_rejected == len(written)

@@ -37,3 +37,29 @@ def test_different_base_tokens_are_translated_as_text():
     ids = there.ids([*vocabulary.encode("abd\n\n"), EOS])
     assert other.decode(ids) == "abd\n\n"
     assert ids[-1] == other.end_id
+
+
+def test_a_mapped_id_beyond_the_sources_width_widens_the_distributions():
+    """The sink's `</think>` has a larger id than any id of the source's rows."""
+    source = make_vocabulary(added=("<eos>", "</think>"))
+    sink = make_vocabulary(added=("<eos>", "<x>", "<y>", "<z>", "</think>"))
+    moved = Translation(source, sink).distributions(torch.eye(8)[:, :8])
+    assert moved.shape == (8, sink.think_end_id + 1)
+    assert float(moved[source.think_end_id, sink.think_end_id]) == 1
+    assert float(moved.sum()) == 8
+
+
+def test_ids_without_a_token_have_no_counterpart():
+    vocabulary = make_vocabulary()
+    padded = torch.full((1, 12), 1 / 12)
+    moved = Translation(vocabulary, make_vocabulary()).distributions(padded)
+    assert float(moved.sum()) == pytest.approx(9 / 12)
+    assert Translation(vocabulary, make_vocabulary()).ids([0, 10, 1]) == [0]
+
+
+def test_text_ends_at_an_end_of_text_that_the_sink_reads_out_of_it():
+    source = make_vocabulary(["a", "b", "<", "s", "/", ">"])
+    sink = make_vocabulary(["a", "b", "c"], added=("<eos>", "</s>"))
+    ids = Translation(source, sink).ids(source.encode("a</s>b"))
+    assert ids[-1] in sink.end_ids
+    assert sink.decode(ids) == "a"
