@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM, PreTrain
 from semanticspec.demo.meanings import Meaning, Problem
 from semanticspec.demo.reading import answer_of, read_step
 from semanticspec.demo.stories import Split, problems
-from semanticspec.engines.transformers.network import cache_argument
+from semanticspec.engines.transformers.model_runner import cache_argument
 
 MAX_NEW_TOKENS = 400
 _Z = 1.959963984540054  # two-sided 95 %

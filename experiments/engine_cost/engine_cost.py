@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from semanticspec import demo
 from semanticspec.engines.transformers.engine import TransformersEngine
-from semanticspec.engines.transformers.network import cache_argument
+from semanticspec.engines.transformers.model_runner import cache_argument
 from semanticspec.records import Sampling, Stop
 from semanticspec.text.vocabulary import Vocabulary
 

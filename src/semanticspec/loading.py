@@ -1,4 +1,4 @@
-"""Loads a pair by name."""
+"""Loads models and pairs by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 from semanticspec import demo
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import LoadRequest, StateSpec
-from semanticspec.engines.registry import (
-    DEFAULT_ENGINE,
-    ENGINES,
-    EngineChoice,
-    load_engine,
-    side_by_side,
-)
+from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINES, EngineChoice, load_engine, share_devices
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.probes.registry import BUNDLED as BUNDLED
 from semanticspec.probes.registry import fitting, locate
@@ -39,62 +33,58 @@ def load_pair(
     target_device: str | None = None,
     draft_device: str | None = None,
 ) -> Pair:
-    """Loads a pair; without arguments the bundled one with its probes.
+    """Loads a target and a draft; without arguments, the bundled demo pair with its probes.
 
     Args:
-        target, draft: hub name, local folder or GGUF file, both or neither.
-        target_probe, draft_probe: needed by the `semantic` rule: folders, the name of a packaged pair of probes
-            (`semanticspec probe list`), or owner/name[@revision] on the hub. The bundled pair brings its own.
-        target_states, draft_states: which states the engines' readings hold; None = those that the probes read.
-        target_engine, draft_engine, dtype, device: see `load_model`; the latter two of both models.
-        target_device, draft_device: of one model; None = device.
+        target, draft: hub name, local folder or GGUF file. Give both or neither.
+        target_probe, draft_probe: probes for the rule `semantic`: a folder, the name of packaged probes
+            (`semanticspec probe list`), or owner/name[@revision] on the hub.
+        target_states, draft_states: which hidden states the engines return; None = those that the probes need.
+        target_engine, draft_engine: see `load_model`.
+        dtype, device: of both models, see `load_model`.
+        target_device, draft_device: of one model; None = `device`.
 
     Raises:
-        ConfigError: an engine or its options are unknown, only one of target and draft is given, or a model has not
-            the layer that is asked for.
-        ModelError: a model cannot be found or read.
-        ProbeError: a probe cannot be read, was made for another model, or reads other states than asked for.
+        ConfigError: An engine or option is unknown, a model has no such layer, or only one model is given.
+        ModelError: A model cannot be found or loaded.
+        ProbeError: A probe cannot be loaded, was made for another model, or needs other states.
     """
     engines = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
     bundled = target is None and draft is None
     target, draft = model_names(target, draft)
-    name = BUNDLED if bundled else f"{target} + {draft}"
     if bundled:
-        target_probe = target_probe or _bundled_probe(demo.target_probe_path())
-        draft_probe = draft_probe or _bundled_probe(demo.draft_probe_path())
+        target_probe = target_probe or _existing(demo.target_probe_path())
+        draft_probe = draft_probe or _existing(demo.draft_probe_path())
     _check_model_name(target, engines[0])
     _check_model_name(draft, engines[1])
-    # Probes first: misspelt ones are told before minutes are spent loading models, and they say what to load.
-    of_target, of_draft = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
-    target_states = target_states or (of_target.card.states if of_target else StateSpec())
-    draft_states = draft_states or (of_draft.card.states if of_draft else StateSpec())
-    for_target, for_draft = side_by_side(
-        engines[0].request(target, dtype, target_device or device, target_states),
-        engines[1].request(draft, dtype, draft_device or device, draft_states),
+    # Probes first: they load quickly, so a misspelled name is reported before the models load. They also tell which
+    # states the engines must return.
+    probes = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
+    states = target_states or _states_for(probes[0]), draft_states or _states_for(probes[1])
+    target_request, draft_request = share_devices(
+        engines[0].request(target, dtype, target_device or device, states[0]),
+        engines[1].request(draft, dtype, draft_device or device, states[1]),
     )
-    target_model, draft_model = _load(for_target), _load(for_draft)
-    return Pair(
-        target_model,
-        draft_model,
-        _checked(of_target, target_model, "target"),
-        _checked(of_draft, draft_model, "draft"),
-        name,
-        _fitting_probes(target, target_model, draft, draft_model),
-    )
+    target_model, draft_model = _load(target_request), _load(draft_request)
+    _check_probe(probes[0], target_model, "target")
+    _check_probe(probes[1], draft_model, "draft")
+    name = BUNDLED if bundled else f"{target} + {draft}"
+    suggestions = _fitting_probes(target, target_model, draft, draft_model)
+    return Pair(target_model, draft_model, *probes, name, suggestions)
 
 
 def model_names(target: str | None, draft: str | None) -> tuple[str, str]:
-    """Returns the names of both models; if neither is given, the folders of the bundled models.
+    """Returns the names of both models; the paths of the bundled models if neither is given.
 
     Raises:
-        ConfigError: only one of them is given.
+        ConfigError: Only one of them is given.
     """
     if target is not None and draft is not None:
         return target, draft
     if target is None and draft is None:
         return str(demo.target_path()), str(demo.draft_path())
     given, missing = ("target", "draft") if draft is None else ("draft", "target")
-    raise ConfigError(f"a {given} is given but no {missing}; name both, or neither for the bundled pair")
+    raise ConfigError(f"got a {given} but no {missing}; give both, or neither for the bundled pair")
 
 
 def load_model(
@@ -105,18 +95,19 @@ def load_model(
     device: str = "auto",
     states: StateSpec = StateSpec(),  # noqa: B008
 ) -> Model:
-    """Loads one model with its tokenizer.
+    """Loads a model with its tokenizer.
 
     Args:
-        engine: its name, with options if need be: `transformers`, `llama-cpp:threads=4,gpu_layers=20`.
-        dtype: auto (as stored; float32 for the bundled pair), float32, bfloat16 or float16. With llama-cpp that of
-            kept keys and values, auto being float16: weights stay as the file holds them.
-        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.
-        states: which states its readings hold.
+        model: hub name, local folder or GGUF file.
+        engine: name, with options if any: `transformers`, `llama-cpp:threads=4,gpu_layers=20`.
+        dtype: auto (as in the checkpoint), float32, bfloat16 or float16. With llama-cpp, the dtype of the KV cache:
+            auto (float16), float16 or float32.
+        device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
+        states: which hidden states the engine returns.
 
     Raises:
-        ConfigError: a setting is unknown, or the engine cannot do it.
-        ModelError: the model cannot be found or read.
+        ConfigError: A setting is unknown, or the engine does not support it.
+        ModelError: The model cannot be found or loaded.
     """
     choice = EngineChoice.parse(engine)
     _check_model_name(model, choice)
@@ -130,33 +121,21 @@ def _load(request: LoadRequest) -> Model:
 
 
 def _check_model_name(model: str, engine: EngineChoice) -> None:
-    """Refuses names that can be neither a hub name nor a local model, before anything heavy is imported."""
+    """Raises ModelError for names that cannot work, before heavy imports."""
     path = Path(model)
     if not model.strip():
-        raise ModelError("the model's name is empty; give a hub name such as Qwen/Qwen3-8B, or a folder")
+        raise ModelError("the model name is empty; expected a hub name such as Qwen/Qwen3-8B, or a path")
     looks_local = path.is_absolute() or model.startswith(("./", "../", "~")) or path.suffix == ".gguf"
     if looks_local and not path.expanduser().exists():
         raise ModelError(f"there is no folder or file {model!r}; check the path")
     suffix = ENGINES[engine.name].suffix
     if not model.endswith(suffix):
         raise ModelError(
-            f"the engine {engine.name} runs {suffix} files, and {model} is none; give the path of one "
-            "(of the bundled pair: python -m semanticspec.demo.gguf FOLDER makes them)"
+            f"the engine {engine.name} needs a {suffix} file, got {model} (to export the bundled pair: "
+            "python -m semanticspec.demo.gguf FOLDER)"
         )
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ModelError(f"the folder {model!r} is no model: it has no config.json")
-
-
-def _bundled_probe(path: Path) -> str | None:
-    """The probe that comes with the package; none while the bundled probes are being rebuilt."""
-    return str(path) if path.is_dir() else None
-
-
-def _fitting_probes(target: str, target_model: Model, draft: str, draft_model: Model) -> tuple[str, ...]:
-    """Names of the packaged pairs of probes that fit both models. Never used unasked, only named in an error."""
-    for_target = fitting(target_model.engine.info, target_model.vocabulary.fingerprint, "target", target)
-    for_draft = fitting(draft_model.engine.info, draft_model.vocabulary.fingerprint, "draft", draft)
-    return tuple(name for name in for_target if name in for_draft)
+        raise ModelError(f"the folder {model!r} is not a model: it has no config.json")
 
 
 def _load_probe(name: str | None, role: Author) -> Probe | None:
@@ -168,7 +147,22 @@ def _load_probe(name: str | None, role: Author) -> Probe | None:
     return Probe.load(folder)
 
 
-def _checked(probe: Probe | None, model: Model, role: Author) -> Probe | None:
+def _states_for(probe: Probe | None) -> StateSpec:
+    return probe.card.states if probe else StateSpec()
+
+
+def _check_probe(probe: Probe | None, model: Model, role: Author) -> None:
     if probe is not None:
         probe.check(model.engine.info, model.vocabulary.fingerprint, role)
-    return probe
+
+
+def _existing(path: Path) -> str | None:
+    """Returns the path of a bundled probe; None while it is being retrained."""
+    return str(path) if path.is_dir() else None
+
+
+def _fitting_probes(target: str, target_model: Model, draft: str, draft_model: Model) -> tuple[str, ...]:
+    """Returns the packaged probes that fit both models, to suggest them in an error. They are never used unasked."""
+    for_target = fitting(target_model.engine.info, target_model.vocabulary.fingerprint, "target", target)
+    for_draft = fitting(draft_model.engine.info, draft_model.vocabulary.fingerprint, "draft", draft)
+    return tuple(name for name in for_target if name in for_draft)

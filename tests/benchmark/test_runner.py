@@ -66,13 +66,13 @@ def test_a_request_starts_with_empty_caches(pair):
 
     class Looks(Fake):
         async def solve(self, prompt: str, seed: int) -> Result:
-            seen.append((len(engine._pool), len(pair.draft.engine._pool)))
+            seen.append((len(engine._prefix_cache), len(pair.draft.engine._prefix_cache)))
             return await make_method("always", pair, DecodingConfig(max_new_tokens=8)).solve(prompt, seed)
 
     problems = [BenchProblem("p", "Mia has 14 pens. How many pens does Mia have?", "14")]
     list(run(Setting("demo", pair, DemoGrader()), problems, [Looks("a", {}), Looks("b", {})]))
     assert seen == [(0, 0), (0, 0)]
-    assert len(engine._pool) > 0
+    assert len(engine._prefix_cache) > 0
 
 
 async def test_concurrent_requests_come_in_blocks_and_no_more_than_so_many(pair: Pair) -> None:

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_and_exit_code_2(semanticspec, arguments, message)
 
 def test_a_folder_that_is_no_model(semanticspec, tmp_path):
     done = semanticspec("generate", MIA, *target_and_draft(tmp_path))
-    assert (done.returncode, "is no model" in done.stderr) == (2, True)
+    assert (done.returncode, "is not a model" in done.stderr) == (2, True)
 
 
 def test_broken_weights_are_one_line_in_a_process_of_its_own(copy):

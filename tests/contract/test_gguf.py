@@ -1,4 +1,4 @@
-"""A GGUF file gives the model that it was made of."""
+"""A model exported as a GGUF file gives the same output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from semanticspec.records import Sampling, Stop
 from tests.support.subjects import CONTEXT_TOKENS, Subject, load
 
 
-async def test_writes_what_its_folder_writes(
+async def test_a_gguf_file_gives_the_output_of_its_source(
     llama: Subject, model_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     write_gguf(model_folders["llama"], tmp_path / "llama.gguf")

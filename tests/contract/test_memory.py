@@ -1,4 +1,4 @@
-"""Hundreds of requests leave nothing behind: not in this process, and not in those that an engine runs in."""
+"""Memory does not grow over hundreds of requests, in this process and in the engines' processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.support.subjects import VOCABULARY, Subject
 SAMPLING = Sampling(0.8, 0.9)
 WARM, MORE = 150, 500
 ALLOWED = 24 * 2**20
-"""Bytes. A row of states and logits kept for each of the requests would be more."""
+"""Bytes. One leaked row of states and logits per request would be more."""
 
 
 def resident_bytes() -> int:
-    """Of this process and all below it."""
+    """Returns the memory of this process and its descendants."""
     parents: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
                 lines = (folder / "status").read_text().splitlines()
-            except OSError:  # it has just ended
+            except OSError:  # the process has ended
                 continue
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
             parents[int(folder.name)] = int(fields["PPid"])
@@ -41,7 +41,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_hundreds_of_requests_leave_nothing_behind(subject: Subject) -> None:
+async def test_memory_does_not_grow(subject: Subject) -> None:
     async def request(number: int) -> None:
         context = [1 + (number * place) % (VOCABULARY - 1) for place in range(1, 24)]
         options = {"sampling": SAMPLING, "seed": number, "request_id": f"request {number}"}

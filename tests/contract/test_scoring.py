@@ -1,4 +1,4 @@
-"""`score` of every engine, against the same oracle. Tolerance: float32, 1e-4 (see test_writing)."""
+"""`score` of every engine against the oracle. Tolerance: see test_generation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 
 from semanticspec.engines.base import position_uniform
 from semanticspec.engines.runtime import scoring
-from semanticspec.engines.runtime.engine import WorkerEngine
+from semanticspec.engines.runtime.worker import WorkerEngine
 from semanticspec.engines.scripted import draw
-from semanticspec.engines.transformers import scoring as transformers_reading
+from semanticspec.engines.transformers import prefill
+from semanticspec.engines.transformers import scoring as transformers_scoring
 from semanticspec.errors import EngineError
 from semanticspec.records import GREEDY, Sampling, Score, Stop
 from tests.support.subjects import Subject
@@ -23,7 +24,7 @@ TOLERANCE = 1e-4
 
 
 def check(score: Score, subject: Subject, context: list[int], segment: list[int]) -> None:
-    """Compares everything but the settings-dependent parts with the oracle."""
+    """Compares a score with the oracle, except for what depends on the sampling settings."""
     whole = [*context, *segment]
     predicting = slice(len(context) - 1, len(whole) - 1)
     rows = subject.logprobs(whole)[predicting]
@@ -40,19 +41,19 @@ def check(score: Score, subject: Subject, context: list[int], segment: list[int]
     torch.testing.assert_close(score.pooled_state, state, atol=TOLERANCE, rtol=0)
 
 
-async def test_score_is_what_the_oracle_says(subject: Subject) -> None:
+async def test_score_equals_the_oracle(subject: Subject) -> None:
     (score,) = await subject.engine.score(CONTEXT, [SEGMENT])
     check(score, subject, CONTEXT, SEGMENT)
     assert score.next_token_id is None
     assert score.distributions is None
 
 
-async def test_context_of_one_token_and_segment_of_one(subject: Subject) -> None:
+async def test_a_context_and_a_continuation_of_one_token(subject: Subject) -> None:
     (score,) = await subject.engine.score([5], [[7]])
     check(score, subject, [5], [7])
 
 
-async def test_twice_and_after_a_longer_call(subject: Subject) -> None:
+async def test_repeated_scores_and_a_longer_call_between(subject: Subject) -> None:
     first, second = [(await subject.engine.score(CONTEXT, [SEGMENT]))[0] for _ in range(2)]
     await subject.engine.score([*CONTEXT, *SEGMENT], [SEGMENT])
     (third,) = await subject.engine.score(CONTEXT, [SEGMENT])
@@ -60,17 +61,17 @@ async def test_twice_and_after_a_longer_call(subject: Subject) -> None:
         check(score, subject, CONTEXT, SEGMENT)
 
 
-async def test_score_after_generate_equals_score_from_cold(subject: Subject) -> None:
-    (written,) = await subject.engine.generate(
+async def test_score_after_generate_equals_a_cold_score(subject: Subject) -> None:
+    (generated,) = await subject.engine.generate(
         CONTEXT, max_tokens=15, stop=Stop(), sampling=SAMPLING, seed=8, request_id="warm"
     )
-    (warm,) = await subject.engine.score(CONTEXT, [written.token_ids], request_id="warm")
-    (cold,) = await subject.fresh().score(CONTEXT, [written.token_ids])
+    (warm,) = await subject.engine.score(CONTEXT, [generated.token_ids], request_id="warm")
+    (cold,) = await subject.fresh().score(CONTEXT, [generated.token_ids])
     for score in (warm, cold):
-        check(score, subject, CONTEXT, list(written.token_ids))
-    both = torch.tensor([written.logprobs, warm.logprobs])
+        check(score, subject, CONTEXT, list(generated.token_ids))
+    both = torch.tensor([generated.logprobs, warm.logprobs])
     torch.testing.assert_close(both[0], both[1], atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(warm.pooled_state, written.pooled_state, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(warm.pooled_state, generated.pooled_state, atol=TOLERANCE, rtol=0)
 
 
 async def test_several_continuations_equal_single_ones(subject: Subject) -> None:
@@ -103,27 +104,27 @@ async def test_next_token_and_distributions(subject: Subject, sampling: Sampling
     assert score.next_token_id == expected_id
 
 
-async def test_next_token_is_what_generate_writes_there(subject: Subject) -> None:
+async def test_the_next_token_equals_the_one_of_generate(subject: Subject) -> None:
     (score,) = await subject.engine.score(CONTEXT, [SEGMENT], sampling=SAMPLING, seed=21)
-    (written,) = await subject.engine.generate(
+    (generated,) = await subject.engine.generate(
         [*CONTEXT, *SEGMENT], max_tokens=1, stop=Stop(), sampling=SAMPLING, seed=21
     )
-    assert (score.next_token_id,) == written.token_ids
+    assert (score.next_token_id,) == generated.token_ids
 
 
-async def test_long_texts_are_read_in_pieces(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces that end before, in and after the predicting positions, and logits a few rows at a time."""
+async def test_long_texts_are_prefilled_in_chunks(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that end before, in and after the predicting positions, and logits a few rows at a time."""
     subject.needs("position_seeds")
-    monkeypatch.setattr(transformers_reading, "_LOGITS_AT_ONCE", 4 * 61)
-    for piece in (3, 7, 8, 11):
-        monkeypatch.setattr(transformers_reading, "PIECE_TOKENS", piece)
-        context = [piece, *CONTEXT]  # not cached yet
+    monkeypatch.setattr(transformers_scoring, "_MAX_LOGITS", 4 * 61)
+    for chunk in (3, 7, 8, 11):
+        monkeypatch.setattr(prefill, "CHUNK_TOKENS", chunk)
+        context = [chunk, *CONTEXT]  # not cached yet
         (score,) = await subject.engine.score(context, [SEGMENT], sampling=SAMPLING)
         check(score, subject, context, SEGMENT)
-        (written,) = await subject.engine.generate(
-            [piece, piece, *CONTEXT], max_tokens=8, stop=Stop(), sampling=SAMPLING
+        (generated,) = await subject.engine.generate(
+            [chunk, chunk, *CONTEXT], max_tokens=8, stop=Stop(), sampling=SAMPLING
         )
-        assert written.token_ids == subject.continuation([piece, piece, *CONTEXT], 8, SAMPLING)
+        assert generated.token_ids == subject.continuation([chunk, chunk, *CONTEXT], 8, SAMPLING)
 
 
 @pytest.mark.parametrize("continuations", [[], [[]], [[1], []]])
@@ -132,8 +133,8 @@ async def test_empty_continuations_are_refused(engine: WorkerEngine, continuatio
         await engine.score(CONTEXT, continuations)
 
 
-async def test_continuations_of_unlike_length_are_read_apart(subject: Subject) -> None:
-    """A long one beside short ones: padding the short ones to it would cost many times their own passes."""
+async def test_continuations_of_different_lengths(subject: Subject) -> None:
+    """Long and short continuations run in separate passes, since padding would cost more."""
     continuations = [SEGMENT[:2], SEGMENT * 20, SEGMENT[:3], SEGMENT * 21]
     scores = await subject.engine.score(CONTEXT, continuations)
     for score, continuation in zip(scores, continuations, strict=True):
@@ -142,13 +143,17 @@ async def test_continuations_of_unlike_length_are_read_apart(subject: Subject) -
 
 def test_batches_hold_little_padding() -> None:
     lengths = [20, 500, 22, 25, 480, 24]
-    assert transformers_reading._batches(lengths) == [[0, 2, 5, 3], [4, 1]]
-    assert transformers_reading._batches([3]) == [[0]]
-    assert transformers_reading._batches([500] * 20) == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
+    assert transformers_scoring._group_by_length(lengths) == [[0, 2, 5, 3], [4, 1]]
+    assert transformers_scoring._group_by_length([3]) == [[0]]
+    assert transformers_scoring._group_by_length([500] * 20) == [
+        [*range(8)],
+        [*range(8, 16)],
+        [*range(16, 20)],
+    ]
 
 
 def test_entropy_of_impossible_tokens_is_a_number() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
-    normaliser, entropies = scoring.normaliser_and_entropies(logits)
+    normaliser, entropies = scoring.log_normalizer_and_entropies(logits)
     torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
     assert entropies.tolist() == pytest.approx([0.6931472, 0.0])

@@ -1,7 +1,4 @@
-"""States of other layers and other poolings, against transformers' own `hidden_states`.
-
-Tolerance: float32 sums in another order, 1e-4.
-"""
+"""Hidden states of all layers and poolings, against `hidden_states` of transformers. Tolerance: see test_generation."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import Engine, StateSpec
-from semanticspec.engines.runtime.pooling import new_pool, pooled
+from semanticspec.engines.runtime.pooling import StatePool, pooled
 from semanticspec.engines.scripted import ScriptedEngine
 from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.errors import ConfigError
@@ -28,12 +25,12 @@ SEGMENT = [9, 7, 9, 3, 23, 8, 46, 2, 6, 43]
 SAMPLING = Sampling(temperature=0.8, top_p=0.9)
 TOLERANCE = 1e-4
 SPECS = [StateSpec(1, "mean"), StateSpec(1, "none"), StateSpec(-1, "last"), StateSpec(-1, "none")]
-ALL_LAYERS_OUT = StateSpec(2, "last")  # of two layers: before the final norm, which hidden_states never shows
+ALL_LAYERS_OUT = StateSpec(2, "last")  # before the final norm, which is not in `hidden_states`
 StatesOf = Callable[[Sequence[int]], Tensor]
 
 
 def oracle(folder: Path, layer: int) -> StatesOf:
-    """States `[len(ids), hidden]` of a layer, computed plainly."""
+    """Returns a function from ids to the states `[len(ids), hidden]` of a layer."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if layer == model.config.num_hidden_layers:
         base = model.base_model
@@ -53,9 +50,9 @@ def oracle(folder: Path, layer: int) -> StatesOf:
 
 
 def check(
-    pooled_state: Tensor, states: StatesOf, context: list[int], written: Sequence[int], spec: StateSpec
+    pooled_state: Tensor, states: StatesOf, context: list[int], continuation: Sequence[int], spec: StateSpec
 ) -> None:
-    predicting = states([*context, *written])[len(context) - 1 : len(context) + len(written) - 1]
+    predicting = states([*context, *continuation])[len(context) - 1 : len(context) + len(continuation) - 1]
     if spec.pooling != "none":
         predicting = predicting.mean(0) if spec.pooling == "mean" else predicting[-1]
     assert pooled_state.dtype == torch.float32
@@ -63,7 +60,7 @@ def check(
 
 
 async def check_engine(engine: Engine, states: StatesOf, spec: StateSpec) -> None:
-    """Cold, warm and batched readings, and rows of a batch that end at different times."""
+    """Checks cold, warm and batched calls, and rows that end at different times."""
     stop = Stop(ids=frozenset(range(0, VOCABULARY, 6)))
     options: Any = {"stop": stop, "sampling": SAMPLING, "seed": 4}
     (alone,) = await engine.generate(CONTEXT, max_tokens=9, stop=Stop(), sampling=SAMPLING)
@@ -72,7 +69,7 @@ async def check_engine(engine: Engine, states: StatesOf, spec: StateSpec) -> Non
     assert len({len(one.token_ids) for one in several}) >= 3, "the test needs rows of different lengths"
     for one in several:
         check(one.pooled_state, states, CONTEXT, one.token_ids, spec)
-    for _ in range(2):  # the second from what the first has cached
+    for _ in range(2):  # the second uses the prefix cache
         (score,) = await engine.score(CONTEXT, [SEGMENT])
         check(score.pooled_state, states, CONTEXT, SEGMENT, spec)
     (after,) = await engine.generate([*CONTEXT, *SEGMENT], max_tokens=5, stop=Stop(), sampling=SAMPLING)
@@ -85,7 +82,7 @@ async def check_engine(engine: Engine, states: StatesOf, spec: StateSpec) -> Non
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
-async def test_states_are_those_of_transformers(
+async def test_states_equal_those_of_transformers(
     name: str, spec: StateSpec, model_folders: dict[str, Path]
 ) -> None:
     engine = load(model_folders[name], states=spec)
@@ -95,7 +92,7 @@ async def test_states_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "none"])
-async def test_llama_cpp_pools_the_last_layers_states(
+async def test_llama_cpp_returns_the_last_layers_states(
     pooling: Any, llama_file: Path, model_folders: dict[str, Path]
 ) -> None:
     spec = StateSpec(pooling=pooling)
@@ -105,7 +102,7 @@ async def test_llama_cpp_pools_the_last_layers_states(
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
-async def test_vllm_pools_the_last_layers_states(pooling: Any, model_folders: dict[str, Path]) -> None:
+async def test_vllm_returns_the_last_layers_states(pooling: Any, model_folders: dict[str, Path]) -> None:
     pytest.importorskip("vllm")
     spec = StateSpec(pooling=pooling)
     engine = load_vllm(model_folders["vllm"], states=spec)
@@ -116,13 +113,13 @@ async def test_vllm_pools_the_last_layers_states(pooling: Any, model_folders: di
 
 
 @pytest.mark.parametrize("spec", [StateSpec(1), StateSpec(pooling="none")])
-def test_vllm_has_no_other_states(spec: StateSpec, model_folders: dict[str, Path]) -> None:
+def test_vllm_refuses_other_states(spec: StateSpec, model_folders: dict[str, Path]) -> None:
     pytest.importorskip("vllm")
     with pytest.raises(ConfigError, match="the engine vllm gives"):
         load_vllm(model_folders["vllm"], states=spec)
 
 
-def test_llama_cpp_has_no_other_layers(llama_file: Path) -> None:
+def test_llama_cpp_refuses_other_layers(llama_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"layer is 1, but llama\.cpp gives the last layer's"):
         load_llama_cpp(llama_file, states=StateSpec(1))
 
@@ -142,7 +139,7 @@ async def test_the_scripted_engine_pools_too(pooling: Any) -> None:
     await check_engine(engine, subject.states, spec)
 
 
-async def test_which_states_are_read_changes_no_text(model_folders: dict[str, Path]) -> None:
+async def test_the_selected_states_do_not_change_the_text(model_folders: dict[str, Path]) -> None:
     for name in ("llama", "granite-scaled"):
         texts, logprobs = [], []
         for spec in (StateSpec(), StateSpec(1, "none")):
@@ -156,20 +153,20 @@ async def test_which_states_are_read_changes_no_text(model_folders: dict[str, Pa
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "none"])
-def test_a_pool_is_that_of_every_row_alone_and_rows_can_leave(pooling: Any) -> None:
+def test_a_pool_equals_pooling_each_row_alone(pooling: Any) -> None:
     states = torch.randn(6, 4, 3)  # positions, rows, hidden
-    pool, rows = new_pool(pooling), torch.arange(4)
+    pool, rows = StatePool(pooling), torch.arange(4)
     for end, kept in enumerate(([3, 1, 0], [0, 1, 2], [2, 0], [0, 1], [1], [0])):
         pool.add(states[end][rows])
         pool.select_rows(torch.tensor(kept))
         rows = rows[kept]
         for index, row in enumerate(rows):
             expected = pooled(states[: end + 1, row], pooling)
-            torch.testing.assert_close(pool.of_row(index), expected)
+            torch.testing.assert_close(pool.row(index), expected)
 
 
 @pytest.mark.parametrize("layer", [0, 3, -2])
-def test_layers_that_are_not_there_are_refused(layer: int, model_folders: dict[str, Path]) -> None:
+def test_missing_layers_are_refused(layer: int, model_folders: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match=rf"layer is {layer}; expected -1 .* layers 1 to 2"):
         load(model_folders["llama"], states=StateSpec(layer))
 
@@ -181,8 +178,8 @@ def test_unknown_poolings_and_inner_layers_of_the_scripted_engine_are_refused() 
         ScriptedEngine(lambda _: [1.0], 1, states=replace(StateSpec(), layer=1))
 
 
-def test_the_default_reads_no_hook(model_folders: dict[str, Path]) -> None:
-    """Plain models run as before: the state the head reads is the one that is pooled."""
+def test_the_last_layer_needs_no_hook(model_folders: dict[str, Path]) -> None:
+    """For plain models, the pooled states are the head's input."""
     engine: TransformersEngine = load(model_folders["llama"])
-    _, own = engine._network.run(engine._network.tokens([1, 2]), engine._network.new_cache())
-    assert own is None
+    output = engine._runner.forward(engine._runner.tokens([1, 2]), engine._runner.new_cache())
+    assert output.logit_source is None

@@ -1,4 +1,4 @@
-"""What only vLLM has: processes that can die, and requests that it batches. Needs vLLM; its start takes a while."""
+"""What only the vLLM engine does: it survives the death of its process, and batches requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def engine(model_folders: dict[str, Path]) -> Iterator[Engine]:
 
 
 def core_processes() -> list[int]:
-    """vLLM names them so."""
+    """Returns the ids of vLLM's engine processes, found by name."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
@@ -41,7 +41,7 @@ def core_processes() -> list[int]:
     return found
 
 
-async def test_a_killed_process_is_an_error_and_no_hang(engine: Engine) -> None:
+async def test_a_killed_process_raises_an_error(engine: Engine) -> None:
     before = core_processes()
     assert before
     writing = asyncio.create_task(
@@ -57,7 +57,7 @@ async def test_a_killed_process_is_an_error_and_no_hang(engine: Engine) -> None:
         await asyncio.wait_for(engine.score(CONTEXT, [[1, 2]]), 60)
 
 
-async def test_requests_at_once_are_answered_as_alone(engine: Engine) -> None:
+async def test_concurrent_requests_equal_serial_requests(engine: Engine) -> None:
     async def answer(number: int) -> tuple[int, ...]:
         (written,) = await engine.generate([number, *CONTEXT], max_tokens=30, stop=Stop(), sampling=GREEDY)
         return written.token_ids

@@ -1,4 +1,4 @@
-"""Engines are chosen by name, with options of their own, and refused by name."""
+"""Engines are chosen by name, with options."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from semanticspec.engines import registry as table
+from semanticspec.engines import registry
 from semanticspec.engines.base import LoadRequest, StateSpec
 from semanticspec.engines.registry import EngineChoice, EngineKind, load_engine
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.loading import load_model, load_pair
 
 
-def test_a_name_alone_or_with_options() -> None:
+def test_a_name_with_and_without_options() -> None:
     assert EngineChoice.parse("transformers") == EngineChoice("transformers", {})
     choice = EngineChoice.parse("llama-cpp:threads=4,gpu_layers=0")
     assert choice == EngineChoice("llama-cpp", {"threads": 4, "gpu_layers": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "spellings"),
+    [
+        ("llama-cpp", ["llama-cpp", "llama.cpp", "llama_cpp", "llamacpp", "Llama.cpp"]),
+        ("transformers", ["transformers", "hf", "HF", "huggingface"]),
+        ("vllm", ["vllm", "vLLM"]),
+    ],
+)
+def test_usual_spellings_of_an_engine(name: str, spellings: list[str]) -> None:
+    assert {EngineChoice.parse(spelling).name for spelling in spellings} == {name}
+    assert EngineChoice.parse("llama.cpp:threads=2") == EngineChoice("llama-cpp", {"threads": 2})
 
 
 @pytest.mark.parametrize(
@@ -31,28 +44,28 @@ def test_a_name_alone_or_with_options() -> None:
         ("transformers:threads", "threads of the engine transformers is ''"),
     ],
 )
-def test_what_is_no_choice_is_refused_before_a_model_is_looked_for(text: str, message: str) -> None:
+def test_invalid_choices_are_refused_before_models_are_loaded(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_model("no-such-org/no-such-model", engine=text)
     with pytest.raises(ConfigError, match=message):
         load_pair(draft_engine=text)
 
 
-def test_another_engine_is_another_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[LoadRequest] = []
+def test_a_new_engine_is_a_new_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[LoadRequest] = []
 
     def load(request: LoadRequest) -> object:
-        asked.append(request)
+        requests.append(request)
         return "the engine"
 
-    monkeypatch.setitem(table.ENGINES, "other", EngineKind(load, ("size",)))  # type: ignore[arg-type]
+    monkeypatch.setitem(registry.ENGINES, "other", EngineKind(load, options=("size",)))  # type: ignore[arg-type]
     found = load_engine(EngineChoice.parse("other:size=7").request("name", "auto", "cpu", StateSpec()))
     assert found == "the engine"
-    assert asked == [LoadRequest("other", "name", "auto", "cpu", StateSpec(), {"size": 7})]
+    assert requests == [LoadRequest("other", "name", "auto", "cpu", StateSpec(), {"size": 7})]
 
 
-def test_llama_cpp_runs_gguf_files_only(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"runs \.gguf files, and some/model is none"):
+def test_llama_cpp_needs_a_gguf_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"needs a \.gguf file, got some/model"):
         load_model("some/model", engine="llama-cpp")
     with pytest.raises(ModelError, match="there is no folder or file"):
         load_model(str(tmp_path / "model.gguf"), engine="llama-cpp")
@@ -60,9 +73,10 @@ def test_llama_cpp_runs_gguf_files_only(tmp_path: Path) -> None:
         load_pair(target_engine="llama-cpp")
 
 
-def test_the_table_is_light() -> None:
-    code = (
-        "import sys, semanticspec.engines.registry; "
-        "print(sorted({'torch', 'transformers', 'llama_cpp', 'numpy'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    "module", ["semanticspec", "semanticspec.engines.registry", "semanticspec.engines.scripted"]
+)
+def test_importing_loads_no_engine(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'llama_cpp', 'vllm', 'numpy'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

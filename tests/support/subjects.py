@@ -1,4 +1,4 @@
-"""The engines under test, each with an oracle: what its model says, computed plainly and without any cache."""
+"""Engines under test, each with an oracle that computes the expected output without cache or batch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from transformers import (
 from semanticspec.engines.base import Engine, StateSpec, position_uniform
 from semanticspec.engines.llama_cpp.engine import LlamaCppEngine
 from semanticspec.engines.llama_cpp.options import LlamaOptions
-from semanticspec.engines.runtime.engine import WorkerEngine
-from semanticspec.engines.runtime.prefix_cache import CachePool
+from semanticspec.engines.runtime.prefix_cache import PrefixCache
+from semanticspec.engines.runtime.worker import WorkerEngine
 from semanticspec.engines.scripted import ScriptedEngine, draw, under_sampling
 from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.records import Sampling, Stop
@@ -42,15 +42,15 @@ _SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT_TOKENS,
-    "initializer_range": 0.3,  # large, or the logits of random weights would be flat
+    "initializer_range": 0.3,  # large, so that random weights do not give flat logits
     "bos_token_id": None,
     "eos_token_id": None,
 }
 _GPT2 = {
     key: value for key, value in _SIZES.items() if key not in ("intermediate_size", "num_key_value_heads")
 }
-# Beside plain models: a sliding window (its cache cannot be cut), logits scaled outside the head (head and
-# base model are not the whole), and learned positions under other names.
+# Includes a sliding window (the KV cache cannot be cropped), logits that are scaled outside the head, and learned
+# position embeddings with other module names.
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_SIZES),
     "qwen2": lambda: Qwen2Config(**_SIZES | {"num_hidden_layers": 3}),
@@ -58,16 +58,18 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "granite-scaled": lambda: GraniteConfig(**_SIZES, logits_scaling=0.5),
     "gpt2": lambda: GPT2Config(**_GPT2),
 }
-# vLLM's attention on CPUs wants heads of 32 values and more.
+# vLLM's attention on CPUs needs a head dimension of at least 32.
 VLLM_CONFIG = LlamaConfig(**_SIZES | {"hidden_size": 128, "initializer_range": 0.15})
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine and what it should say.
+    """An engine and its oracle.
 
-    `logprobs(ids)` is `[len(ids), vocabulary]`: row i holds what comes after the first i + 1 ids. `states(ids)`
-    is `[len(ids), hidden]`, the states those rows come from. `fresh()` is the engine loaded once more.
+    Attributes:
+        fresh: loads the engine once more.
+        logprobs: maps ids to log-probabilities `[len(ids), vocabulary]`; row i predicts the token after i + 1 ids.
+        states: maps ids to hidden states `[len(ids), hidden]` at the same positions.
     """
 
     name: str
@@ -77,13 +79,13 @@ class Subject:
     states: Callable[[Sequence[int]], Tensor]
 
     def needs(self, *capabilities: str) -> None:
-        """Skips a test of what this engine does not claim to do."""
+        """Skips the test if the engine lacks one of these capabilities."""
         for name in capabilities:
             if not getattr(self.engine.info.capabilities, name):
                 pytest.skip(f"{self.name} has no {name}")
 
     def distribution(self, ids: Sequence[int], sampling: Sampling) -> list[float]:
-        """What the token after `ids` is drawn from, in plain Python."""
+        """Returns the sampling distribution after `ids`, in plain Python."""
         return under_sampling([exp(x) for x in self.logprobs(ids)[-1].tolist()], sampling)
 
     def continuation(
@@ -95,7 +97,7 @@ class Subject:
         sample: int = 0,
         stop: Stop = Stop(),  # noqa: B008
     ) -> tuple[int, ...]:
-        """What the engine must write, one token at a time."""
+        """Returns the expected continuation, sampled one token at a time."""
         whole = list(ids)
         while len(whole) < len(ids) + max_tokens:
             row = self.distribution(whole, sampling)
@@ -110,7 +112,7 @@ def load(folder: Path, **options: Any) -> TransformersEngine:
 
 
 def load_llama_cpp(file: Path, **options: Any) -> LlamaCppEngine:
-    """With keys and values in float32 and without flash attention, so that float32's tolerances hold."""
+    """Loads with a KV cache in float32 and without flash attention, so that float32 tolerances hold."""
     states = options.pop("states", StateSpec())
     chosen = LlamaOptions(dtype="float32", device="cpu", threads=1, **options)
     return LlamaCppEngine.load(str(file), options=chosen, states=states)
@@ -128,11 +130,11 @@ def load_vllm(folder: Path, **options: Any) -> Engine:
 
 
 def transformers_subject(name: str, folder: Path) -> Subject:
-    return subject_beside(name, folder, lambda: load(folder))
+    return subject_with_oracle(name, folder, lambda: load(folder))
 
 
-def subject_beside(name: str, folder: Path, fresh: Callable[[], Engine]) -> Subject:
-    """An engine whose oracle is transformers on the same weights, in float32."""
+def subject_with_oracle(name: str, folder: Path, fresh: Callable[[], Engine]) -> Subject:
+    """Returns an engine with transformers as its oracle, on the same weights in float32."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def run(ids: Sequence[int]) -> Any:
@@ -161,9 +163,9 @@ def scripted_subject() -> Subject:
     return Subject("scripted", engine, lambda: engine, logprobs=lambda ids: table(ids).log(), states=table)
 
 
-def pool_of(engine: WorkerEngine) -> CachePool[Any]:
-    """What an engine keeps of earlier calls."""
+def prefix_cache_of(engine: WorkerEngine) -> PrefixCache[Any]:
+    """Returns an engine's prefix cache."""
     if isinstance(engine, LlamaCppEngine):
-        return engine._parts.room.pool
+        return engine._space.prefix_cache
     assert isinstance(engine, TransformersEngine)
-    return engine._pool
+    return engine._prefix_cache

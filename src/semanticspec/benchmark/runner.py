@@ -15,7 +15,7 @@ from semanticspec.benchmark.rows import FAILED, Row, RowKey, measurements
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.decoding.pair import Pair
-from semanticspec.engines.base import Forgetting, derived_seed
+from semanticspec.engines.base import ResettableCache, derived_seed
 from semanticspec.errors import BenchmarkError, SemanticSpecError, first_line
 from semanticspec.records import Result
 
@@ -198,8 +198,8 @@ def _grade(setting: Setting, method: str, problem: BenchProblem, sample: int, at
 async def _reset_caches(pair: Pair) -> None:
     """Empties the prefix caches, so that no method profits from another one's prefill of the same prompt."""
     for engine in (pair.target.engine, pair.draft.engine):
-        if isinstance(engine, Forgetting):
-            await engine.forget()
+        if isinstance(engine, ResettableCache):
+            await engine.reset_cache()
 
 
 async def _warm_up(pair: Pair, prompt: str) -> None:

@@ -1,1 +1,1 @@
-"""Engines: what runs a model. `base` is the protocol; one file per engine; each is imported only when used."""
+"""Inference engines. `base` defines their interface, `registry` finds them by name; each is imported on first use."""

@@ -1,10 +1,10 @@
-"""What the decoding loop asks of a model, whatever runs it.
+"""The interface of inference engines.
 
-Engines are stateless to their caller: every call carries the full token ids of its context. Reusing what is
-cached of it, batching concurrent calls and freeing memory are the engine's own business. Closing or cancelling
-a call leaves the engine usable. Randomness is keyed by position: a token at absolute position p of sample i is
-drawn with the uniform number `position_uniform(seed, p, i)`, so the same seed gives the same text however the
-generation is cut into calls.
+Engines are stateless to their caller: every call carries the full token ids of its context. Prefix caching, batching of
+concurrent calls and memory management are internal. Closing or cancelling a call leaves the engine usable.
+
+Sampling is keyed by position: the token at absolute position p of sample i is drawn with the uniform number
+`position_uniform(seed, p, i)`. The same seed therefore gives the same text however it is divided into calls.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ LAST_LAYER = -1
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """Which states an engine's readings hold, and how those of the predicting positions become one.
+    """Selects the hidden states that an engine returns.
 
     Attributes:
-        layer: -1 = the last layer's, after the final norm; k in 1..num_layers = the output of the k-th decoder
-            layer, before any final norm.
-        pooling: `mean` over the predicting positions, the `last` of them, or `none`: all are kept.
+        layer: -1 for the last layer after the final norm; k in 1..num_layers for the output of the k-th decoder layer,
+            before any final norm.
+        pooling: how the predicting positions are pooled: their `mean`, the `last` one, or `none` (all are returned).
+
+    Raises:
+        ConfigError: The pooling is unknown.
     """
 
     layer: int = LAST_LAYER
@@ -37,20 +40,18 @@ class StateSpec:
 
     def __post_init__(self) -> None:
         if self.pooling not in get_args(Pooling):
-            raise ConfigError(
-                f"pooling of an engine's states is {self.pooling!r}; expected one of {', '.join(get_args(Pooling))}"
-            )
+            raise ConfigError(f"pooling is {self.pooling!r}; expected one of {', '.join(get_args(Pooling))}")
 
     @property
     def norm_state(self) -> NormState:
-        """Whether the states are taken after or before the final norm."""
+        """Whether the states are taken after ("post") or before ("pre") the final norm."""
         return "post" if self.layer == LAST_LAYER else "pre"
 
     def check(self, num_layers: int) -> None:
-        """Refuses a layer that a model of so many decoder layers has not.
+        """Checks that a model with `num_layers` decoder layers has the selected layer.
 
         Raises:
-            ConfigError: as said.
+            ConfigError: It does not.
         """
         if self.layer != LAST_LAYER and not 1 <= self.layer <= num_layers:
             inner = f", or one of the decoder layers 1 to {num_layers}" if num_layers else ""
@@ -61,7 +62,7 @@ class StateSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """A model for an engine, by its name; see `loading.load_model`. `options` are the engine's own."""
+    """What an engine needs to load a model, see `loading.load_model`. `options` are the engine's own."""
 
     engine: str
     model: str
@@ -73,14 +74,14 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do beyond the minimum; a rule or tokenizer that needs more is refused at start.
+    """Optional features of an engine. Requests that need a missing one are refused at start.
 
     Attributes:
-        distributions: full distributions under sampling settings (needed by the `token` rule).
-        pair_stops: generation can stop at a pair of ids (blank lines of two tokens).
-        streaming: `stream` hands out tokens while they are written, not all at the end.
-        entropies: scores hold the entropy of the raw distribution at every position.
-        position_seeds: the same seed gives the same text however the generation is cut into calls.
+        distributions: returns full distributions under the sampling settings.
+        pair_stops: stops at pairs of ids (for tokenizers that encode a blank line as two tokens).
+        streaming: `stream` yields tokens as they are generated.
+        entropies: scores contain the entropy of the raw distribution at every position.
+        position_seeds: sampling is keyed by position, see the module docstring.
     """
 
     distributions: bool = False
@@ -90,16 +91,18 @@ class Capabilities:
     position_seeds: bool = True
 
 
+ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a model is, as far as the loop, the probes and their cards must know.
+    """Describes a loaded model.
 
     Attributes:
-        model_id: hub name or folder as the user gave it.
-        revision: hub commit, or a digest of the weights' file list for a local folder; "" if unknown.
-        norm_state: whether pooled states are taken after ("post") or before ("pre") the final norm.
-        max_context_tokens: prompt and output together.
-        layer, pooling: which states readings hold, see `StateSpec`.
+        model_id: hub name or path, as given by the user.
+        revision: commit on the hub, or a digest of the local files; "" if unknown.
+        max_context_tokens: limit for prompt and output together.
+        norm_state, layer, pooling: which hidden states are returned, see `StateSpec`.
     """
 
     model_id: str
@@ -116,13 +119,13 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
-    """Tokens streamed since the last chunk."""
+    """Tokens generated since the last chunk of a stream."""
 
     token_ids: tuple[int, ...]
 
 
 class Engine(Protocol):
-    """A model that can write a continuation and read one. See the module's docstring for what all share."""
+    """A causal language model that generates and scores continuations. See the module docstring."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -139,17 +142,21 @@ class Engine(Protocol):
         distributions: bool = False,
         request_id: str | None = None,
     ) -> list[Generation]:
-        """Samples n continuations of the context.
+        """Samples n continuations of a context.
 
         Args:
             context_ids: the whole context, at least one token.
-            max_tokens: at most this many new tokens each (>= 1).
-            distributions: also return the distribution each token was drawn from.
-            request_id: a hint for caching; never needed for a right answer.
+            n: number of continuations.
+            max_tokens: maximum number of new tokens per continuation, at least 1.
+            stop: when to end a continuation early.
+            sampling: temperature and top-p.
+            seed: see `position_uniform`.
+            distributions: also return the distribution that each token was drawn from.
+            request_id: a hint for the prefix cache; it never changes the result.
 
         Raises:
-            EngineError: the context and max_tokens do not fit the model, a capability is missing, or the
-                engine failed.
+            EngineError: Context and `max_tokens` exceed the model's limit, the engine lacks a capability, or it failed.
+            ConfigError: The sampling settings are out of range.
         """
         ...
 
@@ -163,9 +170,9 @@ class Engine(Protocol):
         seed: int = 0,
         request_id: str | None = None,
     ) -> AsyncIterator[TokenChunk | Generation]:
-        """Like `generate` with n = 1, handing out tokens as they are written; the whole comes last.
+        """Samples one continuation. Yields token chunks as they are generated, and the whole `Generation` last.
 
-        Close the iterator (`contextlib.aclosing`) to stop early.
+        To stop early, close the iterator (`contextlib.aclosing`). Arguments and errors: see `generate`.
         """
         ...
 
@@ -179,42 +186,43 @@ class Engine(Protocol):
         distributions: bool = False,
         request_id: str | None = None,
     ) -> list[Score]:
-        """Reads continuations of one context in one forward pass over what is not cached.
+        """Scores given continuations of a context. Prefills only what the prefix cache does not hold.
 
         Args:
-            continuations: at least one, none of them empty.
-            sampling: settings for `next_token_id` and `distributions`; None draws no token.
+            context_ids: the whole context, at least one token.
+            continuations: at least one; none may be empty.
+            sampling: settings for `Score.next_token_id` and `Score.distributions`; None = neither is computed.
+            seed, distributions, request_id: see `generate`.
 
         Raises:
-            EngineError: see `generate`.
+            EngineError, ConfigError: See `generate`.
         """
         ...
 
     async def aclose(self) -> None:
-        """Frees the model; calls after this raise EngineError."""
+        """Frees the model. Later calls raise EngineError."""
         ...
 
 
 @runtime_checkable
-class Forgetting(Protocol):
-    """An engine that can drop what it keeps of earlier calls, so that a measurement starts as a first call does."""
+class ResettableCache(Protocol):
+    """An engine whose prefix cache can be emptied, so that measurements start cold."""
 
-    async def forget(self) -> None:
-        """Drops all that is cached of earlier calls; calls under way are not disturbed."""
+    async def reset_cache(self) -> None:
+        """Empties the prefix cache. Running calls are not affected."""
         ...
 
 
 def position_uniform(seed: int, position: int, sample: int = 0) -> float:
-    """The uniform number in [0, 1) that draws the token at `position` of sample `sample`.
+    """Returns the uniform number in [0, 1) that draws the token at `position` of sample number `sample`.
 
-    A hash instead of a generator's state: nothing to carry from call to call, and independent of how a text is
-    cut into calls.
+    A hash needs no generator state between calls, and does not depend on how a text is divided into calls.
     """
     digest = hashlib.blake2b(f"{seed}:{position}:{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def derived_seed(seed: int, *parts: object) -> int:
-    """A seed for one purpose ("draft", "target", "accept", ...), independent of those for others."""
+    """Derives an independent seed for one purpose, such as "draft", "target" or "accept"."""
     digest = hashlib.blake2b(":".join(map(str, (seed, *parts))).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,7 +1,7 @@
-"""The engines by name, and how one is chosen for a model: `transformers`, or `llama-cpp:threads=4,gpu_layers=20`, or
+"""Engines by name. An engine is chosen as `transformers`, `llama-cpp:threads=4,gpu_layers=20`, or
 `vllm:tensor_parallel_size=4,gpu_memory_utilization=0.6`.
 
-Light: engines are imported when a model is loaded. Another engine is another entry of `ENGINES`.
+To add an engine, add an entry to `ENGINES`. Engines are imported only when they load a model.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from semanticspec.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """An engine that can be chosen.
+    """An entry of the registry.
 
     Attributes:
-        load: imports it and loads a model.
-        options: names of its own options, all whole numbers; None = whatever the engine takes, of any kind.
-        suffix: of the files it runs; "" if it finds models by other names too.
-        beside: what two models that it runs at the same time are loaded with, where one bears on the other.
+        load: imports the engine and loads a model.
+        aliases: other spellings of the name.
+        options: names of the engine's options, all integers; None = any options of any type.
+        suffix: of the model files it runs; "" if it accepts other model names.
+        share_devices: adjusts the load requests of two models that run at the same time; None = no adjustment.
     """
 
     load: Callable[[LoadRequest], Engine]
+    aliases: tuple[str, ...] = ()
     options: tuple[str, ...] | None = ()
     suffix: str = ""
-    beside: Callable[[LoadRequest, LoadRequest], tuple[LoadRequest, LoadRequest]] | None = None
+    share_devices: Callable[[LoadRequest, LoadRequest], tuple[LoadRequest, LoadRequest]] | None = None
 
 
 def _load_transformers(request: LoadRequest) -> Engine:
@@ -56,61 +58,62 @@ def _load_vllm(request: LoadRequest) -> Engine:
     from semanticspec.engines.vllm.options import VllmOptions, check_version
 
     options = VllmOptions(dtype=request.dtype, device=request.device, arguments=request.options)
-    check_version()
+    check_version()  # before the next import, which needs vLLM
     from semanticspec.engines.vllm.engine import VllmEngine
 
     return VllmEngine.load(request.model, options=options, states=request.states)
 
 
-def _share_vllm(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
+def _share_vllm_memory(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
+    from semanticspec.engines.vllm.memory import share_memory
     from semanticspec.engines.vllm.options import check_version
 
     check_version()
-    from semanticspec.engines.vllm.memory import share_memory
-
     return share_memory(first, second)
 
 
 DEFAULT_ENGINE = "transformers"
 ENGINES: dict[str, EngineKind] = {
-    DEFAULT_ENGINE: EngineKind(_load_transformers, ("threads", "cache_bytes")),
+    DEFAULT_ENGINE: EngineKind(_load_transformers, ("hf", "huggingface"), ("threads", "cache_bytes")),
     "llama-cpp": EngineKind(
-        _load_llama_cpp, ("threads", "gpu_layers", "context_tokens", "cache_tokens"), ".gguf"
+        _load_llama_cpp,
+        ("llama.cpp", "llama_cpp", "llamacpp"),
+        ("threads", "gpu_layers", "context_tokens", "cache_tokens"),
+        suffix=".gguf",
     ),
-    "vllm": EngineKind(_load_vllm, None, beside=_share_vllm),
+    "vllm": EngineKind(_load_vllm, options=None, share_devices=_share_vllm_memory),
 }
 ENGINE_HELP = (
-    f"{', '.join(ENGINES)}; with options of its own if need be: llama-cpp:threads=4,gpu_layers=20 or "
+    f"{', '.join(ENGINES)}; optionally with engine options: llama-cpp:threads=4,gpu_layers=20 or "
     "vllm:tensor_parallel_size=2 (any of vLLM's engine arguments)."
 )
-"""Of the option --engine."""
+"""Help text of the option --engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """An engine with options of its own."""
+    """An engine's name in the registry, and its options."""
 
     name: str = DEFAULT_ENGINE
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> EngineChoice:
-        """Reads a name, or a name and options: `llama-cpp:threads=4,gpu_layers=20`.
+        """Parses a name or alias, with options if any: `llama-cpp:threads=4,gpu_layers=20`.
 
         Raises:
-            ConfigError: there is no such engine, or it has no such option.
+            ConfigError: The engine or an option is unknown.
         """
-        name, _, listed = text.partition(":")
-        if name not in ENGINES:
-            raise ConfigError(f"there is no engine {name!r}; choose from {', '.join(ENGINES)}")
+        given, _, listed = text.partition(":")
+        name = _canonical_name(given)
         options: dict[str, Any] = {}
         for part in filter(None, listed.split(",")):
             key, _, value = part.partition("=")
-            options[key] = _read_option(name, key, value)
+            options[key] = _parse_option(name, key, value)
         return cls(name, options)
 
     def request(self, model: str, dtype: str, device: str, states: StateSpec) -> LoadRequest:
-        """To have this engine run a model."""
+        """Returns the request to load a model with this engine."""
         return LoadRequest(self.name, model, dtype, device, states, self.options)
 
 
@@ -119,15 +122,22 @@ def load_engine(request: LoadRequest) -> Engine:
     return ENGINES[request.engine].load(request)
 
 
-def side_by_side(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
-    """The requests for two models that will run at the same time. Raises what their engine raises."""
-    adjusted = ENGINES[first.engine].beside
-    if adjusted is None or first.engine != second.engine:
+def share_devices(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
+    """Adjusts the requests for two models that run at the same time. Raises what their engine raises."""
+    adjust = ENGINES[first.engine].share_devices
+    if adjust is None or first.engine != second.engine:
         return first, second
-    return adjusted(first, second)
+    return adjust(first, second)
 
 
-def _read_option(engine: str, key: str, value: str) -> Any:
+def _canonical_name(given: str) -> str:
+    for name, kind in ENGINES.items():
+        if given.lower() in (name, *kind.aliases):
+            return name
+    raise ConfigError(f"there is no engine {given!r}; choose from {', '.join(ENGINES)}")
+
+
+def _parse_option(engine: str, key: str, value: str) -> Any:
     known = ENGINES[engine].options
     if known is None:
         try:

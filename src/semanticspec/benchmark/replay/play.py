@@ -24,7 +24,7 @@ from semanticspec.decoding.pair import Model, Pair
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers import RULES, make_proposal_verifier, make_verifier
 from semanticspec.decoding.verifiers.base import Verifier
-from semanticspec.engines.base import Engine, EngineInfo, Forgetting, TokenChunk, derived_seed
+from semanticspec.engines.base import Engine, EngineInfo, ResettableCache, TokenChunk, derived_seed
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Result, Score, Stop, Verdict
 from semanticspec.text.chat import PlainText
@@ -68,8 +68,8 @@ async def play(plan: Plan, target: Engine, draft: Engine, seed: int = 0) -> Play
             the plan says.
     """
     for engine in (target, draft):
-        if isinstance(engine, Forgetting):
-            await engine.forget()
+        if isinstance(engine, ResettableCache):
+            await engine.reset_cache()
     script = Script.of(plan, seed)
     size = min(target.info.vocabulary_size, draft.info.vocabulary_size)
     vocabulary = synthetic_vocabulary(size)

@@ -1,1 +1,1 @@
-"""Engine over llama.cpp."""
+"""Engine for GGUF files, over llama.cpp."""

@@ -1,93 +1,97 @@
-"""Passes that calls share: llama.cpp reads tokens of any sequences in one."""
+"""Forward passes shared by concurrent calls: llama.cpp runs tokens of any sequences in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from semanticspec.engines.llama_cpp.context import SILENT_TOKENS, LlamaContext
-from semanticspec.engines.llama_cpp.kv_cache import Room
-
-Spoken = tuple[Tensor, Tensor]
-"""States `[tokens, hidden]` and logits `[tokens, vocabulary]`."""
+from semanticspec.engines.llama_cpp.kv_cache import KVCacheSpace
+from semanticspec.engines.llama_cpp.model_runner import MAX_BATCH_TOKENS, ForwardOutput, ModelRunner
+from semanticspec.engines.runtime.worker import Steps
 
 
 @dataclass(slots=True, eq=False)
-class Piece:
-    """Tokens that a call wants read in one pass.
+class BatchPart:
+    """One call's tokens for a forward pass.
 
     Attributes:
-        sequences: of each token, the number of the sequence it goes to.
-        speaks: states and logits are wanted, of all its tokens.
-        spoken: these, once the piece has been read.
-        failure: what ended the pass it was in, if anything did.
+        sequences: the sequence number of each token.
+        with_output: the output of all tokens is wanted.
+        output: the output, after the pass.
+        failure: the error of the pass, if it failed.
     """
 
     token_ids: Sequence[int]
     positions: Sequence[int]
     sequences: Sequence[int]
-    speaks: bool
-    spoken: Spoken | None = None
+    with_output: bool
+    output: ForwardOutput | None = None
     failure: Exception | None = None
 
 
 class SharedBatch:
-    """Gathers pieces of the calls at work; whoever has its turn runs a pass over all that fit together.
+    """Collects the parts of running calls. The call whose turn it is runs a pass over all that fit together.
 
-    While several calls are at work, each hands in its piece and lets the others have their turn first. So they meet
-    in one pass, which costs little more than one call's alone: what takes the time is moving the weights.
+    While several calls run, each submits its part and lets the others take their turn first, so that they meet in one
+    pass. Such a pass costs little more than one call's alone, since moving the weights dominates.
     """
 
-    def __init__(self, context: LlamaContext, room: Room) -> None:
-        self._context = context
-        self._room = room
-        self._waiting: list[Piece] = []
+    def __init__(self, runner: ModelRunner, space: KVCacheSpace) -> None:
+        self.runner = runner
+        self._space = space
+        self._waiting: list[BatchPart] = []
 
-    def read(self, piece: Piece) -> Generator[tuple[int, ...], None, Spoken | None]:
-        """Reads a piece, and what else is waiting.
+    def run(self, part: BatchPart) -> Steps[ForwardOutput | None]:
+        """Runs a part, together with others that are waiting, and returns its output.
 
         Raises:
-            EngineError: the pass failed. Every piece that was in it meets the same.
+            EngineError: The pass failed. All calls with a part in it get this error.
         """
-        self._waiting.append(piece)
+        self._waiting.append(part)
         try:
-            if self._room.num_calls > 1:
+            if self._space.num_running > 1:
                 yield ()
-            while piece in self._waiting:
+            while part in self._waiting:
                 self._run_pass()
         finally:
-            if piece in self._waiting:
-                self._waiting.remove(piece)
-        if piece.failure is not None:
-            raise piece.failure
-        return piece.spoken
+            if part in self._waiting:
+                self._waiting.remove(part)
+        if part.failure is not None:
+            raise part.failure
+        return part.output
+
+    def run_with_output(
+        self, token_ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int]
+    ) -> Steps[ForwardOutput]:
+        """Runs a part with output, see `BatchPart` and `run`."""
+        output = yield from self.run(BatchPart(token_ids, positions, sequences, with_output=True))
+        assert output is not None
+        return output
 
     def _run_pass(self) -> None:
-        """Reads the piece that waits longest, with those of its kind that fit beside it."""
-        speaks = self._waiting[0].speaks
-        left = self._context.max_spoken if speaks else SILENT_TOKENS
-        taken: list[Piece] = []
-        for piece in self._waiting:
-            if piece.speaks == speaks and len(piece.token_ids) <= left:
-                left -= len(piece.token_ids)
-                taken.append(piece)
-        self._waiting = [piece for piece in self._waiting if piece not in taken]
+        """Runs the part that has waited longest, with those of its kind that fit."""
+        with_output = self._waiting[0].with_output
+        left = self.runner.max_output_tokens if with_output else MAX_BATCH_TOKENS
+        parts: list[BatchPart] = []
+        for part in self._waiting:
+            if part.with_output == with_output and len(part.token_ids) <= left:
+                left -= len(part.token_ids)
+                parts.append(part)
+        self._waiting = [part for part in self._waiting if part not in parts]
         try:
-            spoken = self._context.decode(
-                [token_id for piece in taken for token_id in piece.token_ids],
-                [position for piece in taken for position in piece.positions],
-                [sequence for piece in taken for sequence in piece.sequences],
-                speaks,
+            output = self.runner.forward(
+                [token_id for part in parts for token_id in part.token_ids],
+                [position for part in parts for position in part.positions],
+                [sequence for part in parts for sequence in part.sequences],
+                with_output,
             )
         except Exception as error:
-            for piece in taken:
-                piece.failure = error
+            for part in parts:
+                part.failure = error
             return
         start = 0
-        for piece in taken:
-            part = slice(start, start + len(piece.token_ids))
-            start = part.stop
-            if spoken is not None:  # copied: the next pass writes over llama.cpp's own
-                piece.spoken = spoken[0][part].clone(), spoken[1][part].clone()
+        for part in parts:
+            rows = slice(start, start + len(part.token_ids))
+            start = rows.stop
+            if output is not None:  # cloned, since the next pass overwrites llama.cpp's buffers
+                part.output = ForwardOutput(output.states[rows].clone(), output.logits[rows].clone())

@@ -1,128 +1,133 @@
-"""What is kept of earlier calls in llama.cpp's buffer of keys and values, and who may take how much of it."""
+"""Cached sequences in llama.cpp's KV cache, and admission of calls to its limited space."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from semanticspec.engines.llama_cpp.context import MAX_SEQUENCES, LlamaContext
-from semanticspec.engines.runtime.prefix_cache import CachePool, Mark
+from semanticspec.engines.llama_cpp.model_runner import MAX_SEQUENCES, ModelRunner
+from semanticspec.engines.runtime.prefix_cache import CachedSequence, PositionOutput, PrefixCache
+from semanticspec.engines.runtime.worker import Steps
 
-# Idle sequences at most: every one of them lengthens the buffer that attention walks over.
+# Each idle sequence lengthens the buffer that attention iterates over.
 MAX_IDLE_SEQUENCES = 16
 
 
-@dataclass(slots=True, eq=False)
-class LlamaSequence:
-    """A sequence of llama.cpp's with its tokens, see `cache_pool.KeptSequence`."""
+class LlamaSequence(CachedSequence):
+    """A cached sequence of llama.cpp. Its size is in tokens; 0 while busy, since its call has reserved the space.
 
-    context: LlamaContext
-    number: int
-    token_ids: list[int] = field(default_factory=list)
-    marks: dict[int, Mark] = field(default_factory=dict)
-    request_id: str | None = None
-    busy: bool = True
+    Attributes:
+        number: llama.cpp's sequence id.
+    """
 
-    @classmethod
-    def new(cls, context: LlamaContext) -> LlamaSequence:
-        return cls(context, context.new_sequence())
+    def __init__(
+        self,
+        runner: ModelRunner,
+        token_ids: Sequence[int] = (),
+        outputs: dict[int, PositionOutput] | None = None,
+    ) -> None:
+        super().__init__(token_ids, outputs)
+        self.number = runner.new_sequence()
+        self._runner = runner
 
-    def cut(self, num_tokens: int) -> None:
-        """Forgets all but the first `num_tokens` tokens, or everything where llama.cpp cannot cut."""
-        if num_tokens >= len(self.token_ids):
-            return
-        kept = num_tokens if self.context.cut(self.number, num_tokens) else 0
-        del self.token_ids[kept:]
-        self.marks = {length: mark for length, mark in self.marks.items() if length <= kept}
-
-    def copied(self, num_tokens: int) -> LlamaSequence:
-        copy = LlamaSequence.new(self.context)
-        self.context.copy(self.number, copy.number, num_tokens)
-        copy.token_ids = self.token_ids[:num_tokens]
-        copy.marks = {length: mark for length, mark in self.marks.items() if length <= num_tokens}
+    def copy_prefix(self, num_tokens: int) -> LlamaSequence:
+        copy = LlamaSequence(self._runner, self.token_ids[:num_tokens], self.outputs_within(num_tokens))
+        self._runner.copy(self.number, copy.number, num_tokens)
         return copy
 
+    @contextmanager
+    def copies(self, count: int) -> Iterator[list[LlamaSequence]]:
+        """Makes temporary copies of the sequence."""
+        copies: list[LlamaSequence] = []
+        try:
+            copies += (self.copy_prefix(len(self.token_ids)) for _ in range(count))
+            yield copies
+        finally:
+            for copy in copies:
+                copy.free()
+
     def size(self) -> int:
-        """Tokens; none while a call works on it, which has taken the room for it."""
         return 0 if self.busy else len(self.token_ids)
 
-    def in_order(self) -> bool:
-        """See `KeptSequence`. What a cancelled call has read beyond `token_ids` is cut off first."""
-        surplus = self.context.length(self.number) > len(self.token_ids)
-        if surplus and not self.context.cut(self.number, len(self.token_ids)):
-            return False
-        return self.context.length(self.number) == len(self.token_ids)
+    def is_consistent(self) -> bool:
+        """See `CachedSequence`. First removes tokens that a cancelled call has added beyond `token_ids`."""
+        if self._runner.length(self.number) > len(self.token_ids):
+            self._runner.truncate(self.number, len(self.token_ids))
+        return self._runner.length(self.number) == len(self.token_ids)
 
     def free(self) -> None:
-        self.context.free_sequence(self.number)
+        self._runner.free_sequence(self.number)
+
+    def _truncate_cache(self, num_tokens: int) -> int:
+        return self._runner.truncate(self.number, num_tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """What a call takes."""
+class Reservation:
+    """The space that a call has reserved, or waits for."""
 
     tokens: int
     sequences: int
 
 
-class Room:
-    """Lets calls in, first come, first served, as far as the buffer has room for all that they may write.
+class KVCacheSpace:
+    """Admits calls in order of arrival, once the KV cache has space for all that they may generate.
 
-    So no call can fail in the middle for want of room, however many come at once. Kept sequences give way.
+    So no running call can fail for lack of space. Idle cached sequences are evicted as needed.
     """
 
-    def __init__(self, context: LlamaContext) -> None:
-        self._context = context
-        self.pool = CachePool(
-            lambda: LlamaSequence.new(context),
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
+        self.prefix_cache = PrefixCache(
+            lambda: LlamaSequence(runner),
             reusable=True,
-            max_size=context.cache_tokens,
+            max_size=runner.cache_tokens,
             max_sequences=MAX_IDLE_SEQUENCES,
         )
-        self._waiting: list[_Place] = []
-        self._inside: list[_Place] = []
+        self._waiting: list[Reservation] = []
+        self._running: list[Reservation] = []
 
     @property
-    def num_calls(self) -> int:
-        """How many calls are at work."""
-        return len(self._inside)
+    def num_running(self) -> int:
+        """How many calls have been admitted."""
+        return len(self._running)
 
-    def enter(self, tokens: int, sequences: int) -> Generator[tuple[int, ...], None, _Place]:
-        """Waits until there is room for so many tokens and sequences, and takes it. `sequence` gives it back."""
-        place = _Place(tokens, sequences)
-        self._waiting.append(place)
+    def reserve(self, tokens: int, sequences: int) -> Steps[Reservation]:
+        """Waits for space, and reserves it. `sequence` releases it."""
+        reservation = Reservation(tokens, sequences)
+        self._waiting.append(reservation)
         try:
-            while self._waiting[0] is not place or not self._fits(place):
+            while self._waiting[0] is not reservation or not self._fits(reservation):
                 yield ()
         finally:
-            self._waiting.remove(place)
-        self._inside.append(place)
-        self._make_way()
-        return place
+            self._waiting.remove(reservation)
+        self._running.append(reservation)
+        self._evict()
+        return reservation
 
     @contextmanager
     def sequence(
-        self, place: _Place, token_ids: list[int], num_context: int, request_id: str | None
+        self, reservation: Reservation, token_ids: list[int], num_context: int, request_id: str | None
     ) -> Iterator[LlamaSequence]:
-        """The sequence that a call works on, see `CachePool.acquire`; after it the call has left its place."""
+        """Acquires a sequence, see `PrefixCache.acquire`. Releases it and the reservation at the end."""
         sequence: LlamaSequence | None = None
         try:
-            sequence = self.pool.acquire(token_ids, num_context, request_id)
+            sequence = self.prefix_cache.acquire(token_ids, num_context, request_id)
             yield sequence
         finally:
-            self._inside.remove(place)
-            self._make_way()
+            self._running.remove(reservation)
+            self._evict()
             if sequence is not None:
-                self.pool.release(sequence)
+                self.prefix_cache.release(sequence)
 
-    def _fits(self, place: _Place) -> bool:
-        sequences = place.sequences + sum(other.sequences for other in self._inside)
-        return place.tokens <= self._free_tokens() and sequences <= MAX_SEQUENCES - MAX_IDLE_SEQUENCES
+    def _fits(self, reservation: Reservation) -> bool:
+        sequences = reservation.sequences + sum(running.sequences for running in self._running)
+        return reservation.tokens <= self._free_tokens() and sequences <= MAX_SEQUENCES - MAX_IDLE_SEQUENCES
 
     def _free_tokens(self) -> int:
-        """What the calls at work leave, all that is kept of earlier ones gone."""
-        return self._context.cache_tokens - sum(place.tokens for place in self._inside)
+        """Returns the space that running calls leave, if all idle sequences are evicted."""
+        return self._runner.cache_tokens - sum(running.tokens for running in self._running)
 
-    def _make_way(self) -> None:
-        self.pool.limit(self._free_tokens())
+    def _evict(self) -> None:
+        self.prefix_cache.set_max_size(self._free_tokens())

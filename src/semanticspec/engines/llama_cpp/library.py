@@ -1,4 +1,4 @@
-"""The package llama-cpp-python: imported when it is needed, and kept quiet."""
+"""Imports llama-cpp-python on first use, and keeps llama.cpp's log off the terminal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import ctypes
 from typing import Any
 
 from semanticspec.errors import EngineError
+from semanticspec.install_hints import install_hint
 
-_PROBLEM_LEVELS = (3, 4)  # of llama.cpp's log: warnings and errors
+_PROBLEM_LEVELS = (3, 4)  # llama.cpp's log levels for warnings and errors
 
 
-def bindings() -> Any:
-    """The low-level bindings of llama-cpp-python, with llama.cpp's log kept off the terminal.
+def import_llama_cpp() -> Any:
+    """Returns the low-level bindings of llama-cpp-python.
 
     Raises:
-        EngineError: the package is missing or cannot be loaded.
+        EngineError: The package is missing or cannot be loaded.
     """
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
-            "the engine llama-cpp needs the package llama-cpp-python: pip install semanticspec[llama-cpp] "
-            f"({error})"
+            f"the engine llama-cpp needs the package llama-cpp-python: {install_hint('llama-cpp')} ({error})"
         ) from error
     if not LOG.connected:
         LOG.connect(llama_cpp)
@@ -30,14 +30,16 @@ def bindings() -> Any:
 
 
 class _Log:
-    """Keeps the last problem that llama.cpp told, for the error that follows it."""
+    """Keeps llama.cpp's last warning or error, for our error message."""
 
     def __init__(self) -> None:
         self.connected = False
         self._last = ""
-        self._callback: Any = None  # referred to from C: it must outlive the process's last call there
+        self._callback: Any = None  # referenced from C, so it must not be freed
 
     def connect(self, llama: Any) -> None:
+        """Receives llama.cpp's log from now on."""
+
         def keep(level: int, text: bytes, _: ctypes.c_void_p) -> None:
             line = text.decode(errors="replace").strip()
             if level in _PROBLEM_LEVELS and line:
@@ -51,7 +53,7 @@ class _Log:
         self._last = ""
 
     def last(self) -> str:
-        return self._last or "it does not say why"
+        return self._last or "llama.cpp gave no reason"
 
 
 LOG = _Log()

@@ -1,4 +1,4 @@
-"""How a GGUF file is run with llama.cpp."""
+"""Options of the llama.cpp engine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from dataclasses import dataclass
 from semanticspec.errors import ConfigError
 
 DEFAULT_CONTEXT_TOKENS = 8192
-"""Longest context unless asked otherwise: room for keys and values is taken at once, not as it is needed."""
-
+"""Upper limit for the default context, since llama.cpp allocates its KV cache at start."""
 
 _DTYPES = ("auto", "float32", "float16")
+_DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaOptions:
-    """How a GGUF file is run.
+    """How to run a GGUF file.
 
     Attributes:
-        dtype: of kept keys and values: float16 (auto), or float32, which also leaves out flash attention, since that
-            works in float16 on CPUs. The weights stay as the file holds them.
-        device: auto (a GPU where llama.cpp was built for one), cpu, or cuda or mps for the GPU.
-        threads: CPU threads; None = one for small models, all cores this process may use for others.
-        gpu_layers: how many layers run on the GPU; None = all of them, none with device cpu.
-        context_tokens: longest prompt and output together; None = the model's own limit, at most
+        dtype: of the KV cache; weights stay as stored in the file. float16 (auto), or float32, which also disables
+            flash attention, since that computes in float16 on CPUs.
+        device: auto (a GPU if llama.cpp was built for one), cpu, or cuda or mps for the GPU.
+        threads: CPU threads; None = 1 for small models, all available cores for others.
+        gpu_layers: number of layers on the GPU; None = all, or none with device cpu.
+        context_tokens: limit for prompt and output together; None = the model's own limit, at most
             `DEFAULT_CONTEXT_TOKENS`.
-        cache_tokens: for how many tokens keys and values have room, of all calls under way and those kept of earlier
-            ones; None = twice `context_tokens`.
+        cache_tokens: size of the KV cache for all running calls and the prefix cache; None = 2 x `context_tokens`.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     dtype: str = "auto"
@@ -39,20 +41,20 @@ class LlamaOptions:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ConfigError(
-                f"dtype is {self.dtype!r}; llama.cpp runs a file's weights as they are, and this is the type of its "
-                f"kept keys and values: {', '.join(_DTYPES)}"
+                f"dtype is {self.dtype!r}; expected {', '.join(_DTYPES)} for llama.cpp's KV cache (the weights stay "
+                "as stored in the file)"
             )
-        if self.device not in ("auto", "cpu", "cuda", "mps"):
-            raise ConfigError(f"device is {self.device!r}; expected auto, cpu, cuda or mps with llama.cpp")
-        for name, least in (("threads", 1), ("gpu_layers", 0), ("context_tokens", 2), ("cache_tokens", 2)):
+        if self.device not in _DEVICES:
+            raise ConfigError(f"device is {self.device!r}; expected {', '.join(_DEVICES)} with llama.cpp")
+        for name, minimum in (("threads", 1), ("gpu_layers", 0), ("context_tokens", 2), ("cache_tokens", 2)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; expected {least} or more")
+            if value is not None and value < minimum:
+                raise ConfigError(f"{name} is {value}; expected {minimum} or more")
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaSettings:
-    """The options with everything decided for one model; `exact` is dtype float32."""
+    """`LlamaOptions` resolved for one model. `exact` means dtype float32."""
 
     exact: bool
     on_gpu: bool

@@ -1,1 +1,1 @@
-"""What our own engines share."""
+"""Components shared by the engines: argument checks, worker thread, prefix cache, sampling, scoring, pooling."""

@@ -1,79 +1,51 @@
-"""What engines that run their model on a thread of their own have in common: everything but the model."""
+"""Base class of all engines: checks arguments and capabilities, and turns calls into requests."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
-from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec, TokenChunk
-from semanticspec.engines.runtime.checks import checked_context, checked_continuations
-from semanticspec.engines.runtime.generation import WriteRequest
-from semanticspec.engines.runtime.scoring import ScoreRequest
-from semanticspec.engines.runtime.worker import Steps, Worker
+from semanticspec.engines.base import EngineInfo, TokenChunk
+from semanticspec.engines.runtime.requests import (
+    GenerateRequest,
+    ScoreRequest,
+    check_context,
+    check_continuations,
+)
 from semanticspec.errors import EngineError
 from semanticspec.records import Generation, Sampling, Score, Stop
 
 
-class Sized(Protocol):
-    """A model's sizes."""
+class BaseEngine(ABC):
+    """Implements the public methods of `semanticspec.engines.base.Engine`. Subclasses run the checked requests.
 
-    @property
-    def hidden_size(self) -> int: ...
+    Attributes:
+        closed: set by `aclose`.
+    """
 
-    @property
-    def num_layers(self) -> int: ...
+    # Tokens that `score` generates beyond the continuation.
+    _extra_score_tokens = 0
 
-    @property
-    def vocabulary_size(self) -> int: ...
-
-
-def engine_info(
-    model: str, revision: str, sizes: Sized, max_context_tokens: int, states: StateSpec
-) -> EngineInfo:
-    """What a `WorkerEngine` is; what it can do beyond the minimum is what sampling and scoring here can."""
-    return EngineInfo(
-        model_id=model,
-        revision=revision,
-        hidden_size=sizes.hidden_size,
-        num_layers=sizes.num_layers,
-        vocabulary_size=sizes.vocabulary_size,
-        max_context_tokens=max_context_tokens,
-        norm_state=states.norm_state,
-        capabilities=Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True),
-        layer=states.layer,
-        pooling=states.pooling,
-    )
-
-
-class WorkerEngine(ABC):
-    """Implements `semanticspec.engines.base.Engine` and `Forgetting`, given how a model reads and writes."""
-
-    def __init__(self, info: EngineInfo, worker: Worker) -> None:
-        self._info = info
-        self._worker = worker
+    def __init__(self, info: EngineInfo) -> None:
+        self.info = info
+        self.closed = False
 
     @abstractmethod
-    def _write(self, request: WriteRequest) -> Steps[list[Generation]]:
-        """The steps of a call to `generate` or `stream`."""
+    async def _generate(self, request: GenerateRequest) -> list[Generation]:
+        """Runs a `generate` call."""
 
     @abstractmethod
-    def _score(self, request: ScoreRequest) -> Steps[list[Score]]:
-        """The steps of a call to `score`."""
+    def _stream(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk | Generation, None]:
+        """Runs a `stream` call, with n = 1."""
 
     @abstractmethod
-    def _clear(self) -> None:
-        """Drops what is kept of earlier calls."""
+    async def _score(self, request: ScoreRequest) -> list[Score]:
+        """Runs a `score` call."""
 
     @abstractmethod
-    def _free(self) -> None:
-        """Frees the model. No call is under way any more."""
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+    async def aclose(self) -> None:
+        """Frees the model. Running and later calls raise EngineError."""
 
     async def generate(
         self,
@@ -88,11 +60,14 @@ class WorkerEngine(ABC):
         request_id: str | None = None,
     ) -> list[Generation]:
         """See `Engine.generate`."""
-        context = self._checked(context_ids, max_tokens, sampling)
+        self._check_open()
         if n < 1:
             raise EngineError(f"n is {n}; expected 1 or more continuations")
-        request = WriteRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
-        return await self._worker.run(self._write(request))
+        self._check_capabilities(stop, distributions)
+        context = check_context(self.info, context_ids, max_tokens, sampling)
+        return await self._generate(
+            GenerateRequest(context, n, max_tokens, stop, sampling, seed, distributions, request_id)
+        )
 
     async def stream(
         self,
@@ -104,15 +79,14 @@ class WorkerEngine(ABC):
         seed: int = 0,
         request_id: str | None = None,
     ) -> AsyncGenerator[TokenChunk | Generation, None]:
-        """See `Engine.stream`. The first token comes at once, then what was written in about 20 ms each."""
-        context = self._checked(context_ids, max_tokens, sampling)
-        request = WriteRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
-        async with contextlib.aclosing(self._worker.stream(self._write(request))) as items:
+        """See `Engine.stream`."""
+        self._check_open()
+        self._check_capabilities(stop, distributions=False)
+        context = check_context(self.info, context_ids, max_tokens, sampling)
+        request = GenerateRequest(context, 1, max_tokens, stop, sampling, seed, False, request_id)
+        async with aclosing(self._stream(request)) as items:
             async for item in items:
-                if isinstance(item, tuple):
-                    yield TokenChunk(item)
-                else:
-                    yield item[0]
+                yield item
 
     async def score(
         self,
@@ -125,24 +99,22 @@ class WorkerEngine(ABC):
         request_id: str | None = None,
     ) -> list[Score]:
         """See `Engine.score`."""
-        rows = checked_continuations(self._info, continuations)
-        context = self._checked(context_ids, max(map(len, rows)), sampling)
-        request = ScoreRequest(context, rows, sampling, seed, distributions, request_id)
-        return await self._worker.run(self._score(request))
+        self._check_open()
+        self._check_capabilities(Stop(), distributions)
+        rows = check_continuations(self.info, continuations)
+        num_new_tokens = max(map(len, rows)) + self._extra_score_tokens
+        context = check_context(self.info, context_ids, num_new_tokens, sampling)
+        return await self._score(ScoreRequest(context, rows, sampling, seed, distributions, request_id))
 
-    async def forget(self) -> None:
-        """See `Forgetting.forget`."""
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineError("the engine is closed; load the model again")
 
-        def clear() -> Generator[tuple[int, ...], None, None]:
-            self._clear()
-            yield ()
-
-        await self._worker.run(clear())
-
-    async def aclose(self) -> None:
-        """Ends calls under way with an EngineError and frees the model."""
-        await asyncio.shield(self._worker.aclose(self._free))
-
-    def _checked(self, context_ids: Sequence[int], new_tokens: int, sampling: Sampling | None) -> list[int]:
-        self._worker.check_open()
-        return checked_context(self._info, context_ids, new_tokens, sampling)
+    def _check_capabilities(self, stop: Stop, distributions: bool) -> None:
+        can = self.info.capabilities
+        if distributions and not can.distributions:
+            raise EngineError("this engine returns no distributions; use the engine transformers")
+        if stop.pair_second and not can.pair_stops:
+            raise EngineError(
+                "this engine cannot stop at a blank line that is two tokens; use the engine transformers"
+            )

@@ -1,146 +1,139 @@
-"""The rows of a call that writes: what was drawn, said and pooled of each, whatever runs the model."""
+"""The decoding state of a `generate` call, independent of what runs the model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from semanticspec.engines.base import Pooling, position_uniform
-from semanticspec.engines.runtime.pooling import new_pool
-from semanticspec.engines.runtime.prefix_cache import Mark
+from semanticspec.engines.runtime.pooling import StatePool
+from semanticspec.engines.runtime.prefix_cache import PositionOutput
+from semanticspec.engines.runtime.requests import GenerateRequest
 from semanticspec.engines.runtime.sampling import Sampler
-from semanticspec.engines.runtime.scoring import finite, plain
-from semanticspec.records import Generation, Sampling, Stop
+from semanticspec.engines.runtime.scoring import check_logprobs, to_normal_tensor
+from semanticspec.engines.runtime.worker import Steps
+from semanticspec.records import Generation
 
-# How long a call may write before others get their turn, it is asked whether anybody still waits, and what it
-# wrote is handed out.
 TURN_S = 0.02
+"""How long a call decodes before it emits its tokens, other calls get their turn, and cancellation is checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRequest:
-    """The arguments of `Engine.generate`; `first_sample` numbers the first of the n samples."""
-
-    context_ids: list[int]
-    n: int
-    max_tokens: int
-    stop: Stop
-    sampling: Sampling
-    seed: int
-    distributions: bool
-    request_id: str | None
-    first_sample: int = 0
-
-
+@dataclass(slots=True)
 class _Row:
-    """One continuation while it is written."""
+    """One continuation. `logprobs` and `distributions` stay on the device until the row is finished."""
 
-    __slots__ = ("generation", "logprobs", "previous_id", "probabilities", "sample", "token_ids")
-
-    def __init__(self, sample: int, previous_id: int) -> None:
-        self.sample = sample
-        self.previous_id = previous_id
-        self.token_ids: list[int] = []
-        self.logprobs: list[Tensor] = []  # one number each, fetched when the row is done
-        self.probabilities: list[Tensor] = []
-        self.generation: Generation | None = None
+    sample: int
+    previous_id: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Tensor] = field(default_factory=list)
+    distributions: list[Tensor] = field(default_factory=list)
+    generation: Generation | None = None
 
     def finish(self, pooled_state: Tensor, stopped: bool) -> None:
-        """Makes the generation, given its pooled state."""
         self.generation = Generation(
-            logprobs=finite(torch.stack(self.logprobs).tolist()),
-            pooled_state=plain(pooled_state),
-            distributions=plain(torch.stack(self.probabilities)) if self.probabilities else None,
+            logprobs=check_logprobs(torch.stack(self.logprobs).tolist()),
+            pooled_state=to_normal_tensor(pooled_state),
+            distributions=to_normal_tensor(torch.stack(self.distributions)) if self.distributions else None,
             token_ids=tuple(self.token_ids),
             stop_reason="stop" if stopped else "length",
         )
 
 
-class Writing:
-    """A call that writes: its rows, from the first token of each to the last.
+class DecodeCall:
+    """Samples the rows of a `generate` call, from the first token to the last.
 
-    Whoever runs the model reads `next_ids` in one pass and hands what it says to `advance`, as long as
-    `needs_step`. `failure` is what made a pass fail that the call took part in.
+    While `needs_step` returns True, the engine runs the model on `next_ids` and passes the output to `advance`.
+
+    Attributes:
+        next_ids: the latest token of each row in the batch, `[rows, 1]`, int64, on the model's device.
+        last_ids: the same as a list.
+        failure: the error of a forward pass that this call took part in.
     """
 
-    def __init__(self, request: WriteRequest, pooling: Pooling, mark: Mark) -> None:
-        """Draws the first tokens from what was said at the end of the context, the `mark`."""
+    next_ids: Tensor
+    last_ids: list[int]
+
+    def __init__(self, request: GenerateRequest, pooling: Pooling, output: PositionOutput) -> None:
+        """Samples the first token of each row from the model's output at the end of the context."""
         self._request = request
         self._sampler = Sampler(request.sampling)
-        self._states = new_pool(pooling)
+        self._states = StatePool(pooling)
         self._position = len(request.context_ids)
         samples = range(request.first_sample, request.first_sample + request.n)
         self._all_rows = [_Row(sample, request.context_ids[-1]) for sample in samples]
         self._rows = self._all_rows  # those in the batch
-        self._handed_out, self._turn_end = 0, 0.0  # the first token goes out at once
+        self._num_emitted, self._turn_end = 0, 0.0  # the first token is emitted at once
         self.failure: Exception | None = None
-        self.next_ids: Tensor
-        self.last_ids: list[int]
-        self._draw(mark.state.expand(request.n, -1), mark.logits.expand(request.n, -1))
+        self._sample(output.state.expand(request.n, -1), output.logits.expand(request.n, -1))
 
-    def needs_step(self) -> Generator[tuple[int, ...], None, bool]:
-        """Whether there is more to write. Others get their turn first, once this call's is over.
+    def needs_step(self) -> Steps[bool]:
+        """Returns whether a row is unfinished. At the end of a turn, first emits tokens and yields to other calls.
 
         Raises:
-            Exception: what made a pass fail that the call took part in.
+            Exception: The error of a forward pass that this call took part in.
         """
         turn_is_over = time.monotonic() >= self._turn_end
         while self.failure is None:
-            ended = all(row.generation is not None for row in self._all_rows)
-            if not ended and not turn_is_over:
+            finished = all(row.generation is not None for row in self._all_rows)
+            if not finished and not turn_is_over:
                 return True
-            written = self._all_rows[0].token_ids
-            new, self._handed_out = tuple(written[self._handed_out :]), len(written)
+            token_ids = self._all_rows[0].token_ids
+            new, self._num_emitted = tuple(token_ids[self._num_emitted :]), len(token_ids)
             yield new
-            if ended:
+            if finished:
                 return False
             self._turn_end, turn_is_over = time.monotonic() + TURN_S, False
         raise self.failure
 
     def generations(self) -> list[Generation]:
-        """What was written, once all of it is."""
+        """Returns the continuations, once all rows are finished."""
         return [row.generation for row in self._all_rows if row.generation is not None]
 
     @property
-    def read_ids(self) -> list[int]:
-        """The context and what of the first row is in a cache: all but its last token."""
+    def cached_ids(self) -> list[int]:
+        """The tokens of the first row that are in a KV cache: context and output, without the last token."""
         return [*self._request.context_ids, *self._all_rows[0].token_ids[:-1]]
 
     def advance(self, states: Tensor, logits: Tensor) -> None:
+        """Samples the next token of each row, given states `[rows, hidden]` and logits `[rows, vocabulary]`."""
         self._position += 1
-        self._draw(states, logits)
+        self._sample(states, logits)
 
-    def going_on(self) -> list[int]:
+    def active_rows(self) -> list[int]:
+        """Returns the indices of rows whose KV cache is still needed.
+
+        A single row stays until the call ends, since its KV cache goes to the prefix cache.
+        """
         if self.failure is not None:
             return []
-        kept = self._request.n == 1  # its place in the cache is brought back in the end
-        return [index for index, row in enumerate(self._rows) if kept or row.generation is None]
+        single = self._request.n == 1
+        return [index for index, row in enumerate(self._rows) if single or row.generation is None]
 
-    def keep(self, rows: Tensor) -> None:
+    def select_rows(self, rows: Tensor) -> None:
+        """Removes all other rows from the batch."""
         self._rows = [self._rows[index] for index in rows.tolist()]
         self._states.select_rows(rows)
         self.next_ids = self.next_ids[rows]
 
-    def _draw(self, states: Tensor, logits: Tensor) -> None:
-        """Appends one token to every row that is still being written, and finishes those it ends."""
+    def _sample(self, states: Tensor, logits: Tensor) -> None:
+        """Samples one token per row, and finishes the rows that end with it."""
         request = self._request
         self._states.add(states)
         uniforms = [position_uniform(request.seed, self._position, row.sample) for row in self._rows]
-        self.next_ids, probabilities = self._sampler.draw(logits, uniforms, request.distributions)
+        self.next_ids, distributions = self._sampler.draw(logits, uniforms, request.distributions)
         logprobs = logits.log_softmax(-1).gather(-1, self.next_ids).flatten()
-        self.last_ids = self.next_ids.flatten().tolist()  # the one synchronisation with the device
+        self.last_ids = self.next_ids.flatten().tolist()  # the only synchronization with the device
         for index, (row, token_id) in enumerate(zip(self._rows, self.last_ids, strict=True)):
             if row.generation is not None:
                 continue
             row.token_ids.append(token_id)
             row.logprobs.append(logprobs[index])
-            if probabilities is not None:
-                row.probabilities.append(probabilities[index])
+            if distributions is not None:
+                row.distributions.append(distributions[index])
             stopped = request.stop.ends(row.previous_id, token_id)
             row.previous_id = token_id
             if stopped or len(row.token_ids) == request.max_tokens:
-                row.finish(self._states.of_row(index), stopped)
+                row.finish(self._states.row(index), stopped)

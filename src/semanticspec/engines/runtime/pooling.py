@@ -1,8 +1,6 @@
-"""From states at the predicting positions to a reading's `pooled_state`: all at once, or token by token."""
+"""Pooling of hidden states over the predicting positions: all at once, or position by position."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,81 +9,40 @@ from semanticspec.engines.base import Pooling
 
 
 def pooled(states: Tensor, pooling: Pooling) -> Tensor:
-    """The pooled state of `[tokens, hidden]`: `[hidden]`, or all of them with `none`; float32."""
+    """Pools states `[tokens, hidden]` to `[hidden]`, float32; returns all of them for pooling `none`."""
     if pooling == "mean":
         return states.float().mean(0)
     return (states[-1] if pooling == "last" else states).float()
 
 
-class StatePool(Protocol):
-    """Pools the states of rows that are written side by side, one position at a time."""
+class StatePool:
+    """Pools the states of rows that are decoded together, one position at a time."""
+
+    def __init__(self, pooling: Pooling) -> None:
+        self._pooling: Pooling = pooling
+        self._num_added = 0
+        self._states: list[
+            Tensor
+        ] = []  # mean: the running sum, float32; last: the last states; none: all states
 
     def add(self, states: Tensor) -> None:
-        """Takes in the rows' states at the next predicting position, `[rows, hidden]`."""
-        ...
+        """Adds the states of all rows at the next predicting position, `[rows, hidden]`."""
+        self._num_added += 1
+        if self._pooling == "none":
+            self._states.append(states)
+        elif self._pooling == "last":
+            self._states = [states]
+        elif self._states:
+            self._states[0] += states
+        else:
+            self._states = [states.to(torch.float32, copy=True)]
 
-    def of_row(self, index: int) -> Tensor:
-        """What `pooled` gives for a row's states so far; may share memory with what is still written."""
-        ...
+    def row(self, index: int) -> Tensor:
+        """Returns what `pooled` gives for one row's states so far."""
+        if self._pooling == "mean":
+            return self._states[0][index] / self._num_added
+        return pooled(torch.stack([states[index] for states in self._states]), self._pooling)
 
     def select_rows(self, rows: Tensor) -> None:
         """Keeps the rows with these indices, in this order."""
-        ...
-
-
-def new_pool(pooling: Pooling) -> StatePool:
-    """An empty pool."""
-    pools: dict[Pooling, type[StatePool]] = {"mean": _Mean, "last": _Last, "none": _Everything}
-    return pools[pooling]()
-
-
-class _Mean:
-    """A running sum in float32."""
-
-    def __init__(self) -> None:
-        self._sum = torch.zeros(0)
-        self._count = 0
-
-    def add(self, states: Tensor) -> None:
-        if self._count == 0:
-            self._sum = torch.zeros(states.shape, dtype=torch.float32, device=states.device)
-        self._sum += states
-        self._count += 1
-
-    def of_row(self, index: int) -> Tensor:
-        return self._sum[index] / self._count
-
-    def select_rows(self, rows: Tensor) -> None:
-        self._sum = self._sum[rows]
-
-
-class _Last:
-    """The latest states only."""
-
-    def __init__(self) -> None:
-        self._states = torch.zeros(0)
-
-    def add(self, states: Tensor) -> None:
-        self._states = states
-
-    def of_row(self, index: int) -> Tensor:
-        return self._states[index].float()
-
-    def select_rows(self, rows: Tensor) -> None:
-        self._states = self._states[rows]
-
-
-class _Everything:
-    """One tensor a position."""
-
-    def __init__(self) -> None:
-        self._states: list[Tensor] = []
-
-    def add(self, states: Tensor) -> None:
-        self._states.append(states)
-
-    def of_row(self, index: int) -> Tensor:
-        return torch.stack([states[index] for states in self._states]).float()
-
-    def select_rows(self, rows: Tensor) -> None:
         self._states = [states[rows] for states in self._states]

@@ -1,88 +1,108 @@
-"""What an engine keeps of earlier calls: token sequences with what the model computed of them, in a bounded pool."""
+"""Prefix cache: token sequences of earlier calls with their KV caches, in a bounded pool with LRU eviction."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What the model said after some number of tokens: state `[hidden]` and raw logits `[vocabulary]`.
+class PositionOutput:
+    """The model's output at one position.
 
-    `own` is what the logits are made of where that is not the state, see `Network.run`.
+    Attributes:
+        state: hidden state `[hidden]`.
+        logits: raw logits `[vocabulary]`, float32.
+        logit_source: what the logits are computed from, where that is not `state`, see transformers' `ForwardOutput`.
     """
 
     state: Tensor
     logits: Tensor
-    own: Tensor | None = None
+    logit_source: Tensor | None = None
 
     def num_bytes(self) -> int:
-        shared = self.own is None or self.own is self.logits
-        return self.state.nbytes + self.logits.nbytes + (0 if shared or self.own is None else self.own.nbytes)
+        """Returns the memory taken; a tensor that is shared counts once."""
+        tensors = {id(t): t for t in (self.state, self.logits, self.logit_source) if t is not None}
+        return sum(tensor.nbytes for tensor in tensors.values())
 
 
-class KeptSequence(Protocol):
-    """A token sequence with keys and values that can be cut back and copied.
+class CachedSequence(ABC):
+    """A token sequence with its KV cache.
 
     Attributes:
-        token_ids: the tokens whose keys and values are kept.
-        marks: by number of tokens read. A context that ends at a mark needs no forward pass at all.
-        request_id: who used it last.
-        busy: a call is working on it; it may be copied from, never cut.
+        token_ids: the tokens in the KV cache.
+        outputs: model outputs by number of tokens. A context that ends at one of them needs no prefill.
+        request_id: the request that used the sequence last.
+        busy: a call is using the sequence. It may be copied from, but not truncated.
     """
 
-    token_ids: list[int]
-    marks: dict[int, Mark]
-    request_id: str | None
-    busy: bool
+    def __init__(
+        self, token_ids: Sequence[int] = (), outputs: dict[int, PositionOutput] | None = None
+    ) -> None:
+        self.token_ids = list(token_ids)
+        self.outputs = dict(outputs or {})
+        self.request_id: str | None = None
+        self.busy = True
 
-    def cut(self, num_tokens: int) -> None:
-        """Forgets all but the first `num_tokens` tokens; nothing is copied."""
-        ...
+    def truncate(self, num_tokens: int) -> None:
+        """Drops all but the first `num_tokens` tokens, in place."""
+        if num_tokens < len(self.token_ids):
+            kept = self._truncate_cache(num_tokens)
+            del self.token_ids[kept:]
+            self.outputs = self.outputs_within(kept)
 
-    def copied(self, num_tokens: int) -> Self:
-        """A sequence of its own with the first `num_tokens` tokens."""
-        ...
+    def outputs_within(self, num_tokens: int) -> dict[int, PositionOutput]:
+        """Returns the outputs within the first `num_tokens` tokens."""
+        return {length: output for length, output in self.outputs.items() if length <= num_tokens}
 
+    @abstractmethod
+    def copy_prefix(self, num_tokens: int) -> Self:
+        """Returns a new sequence with the first `num_tokens` tokens."""
+
+    @abstractmethod
     def size(self) -> int:
-        """What it takes of what the pool is bounded in."""
-        ...
+        """Returns the sequence's size in the pool's unit (bytes or tokens)."""
 
-    def in_order(self) -> bool:
-        """Whether what is kept is of `token_ids`: an error or a cancelled call may leave it otherwise."""
-        ...
+    @abstractmethod
+    def is_consistent(self) -> bool:
+        """Returns whether the KV cache holds exactly `token_ids`; errors and cancellation may break this."""
 
+    @abstractmethod
     def free(self) -> None:
-        """Gives back what it takes; it is not used again."""
-        ...
+        """Releases the KV cache. The sequence is not used again."""
+
+    @abstractmethod
+    def _truncate_cache(self, num_tokens: int) -> int:
+        """Truncates the KV cache; returns the number of tokens left."""
 
 
-SequenceT = TypeVar("SequenceT", bound=KeptSequence)
+SequenceT = TypeVar("SequenceT", bound=CachedSequence)
 
 
-class CachePool(Generic[SequenceT]):
-    """The sequences of recent calls, least recently used out, bounded in size and, of idle ones, in number.
+class PrefixCache(Generic[SequenceT]):
+    """Sequences of recent calls, bounded by total size and by the number of idle sequences.
 
-    Used from the engine's worker thread only. A sequence is taken by `acquire` and brought back by `release`.
+    `acquire` takes a sequence for a call, `release` returns it. Not thread-safe: used on the engine's worker only.
     """
 
-    # Kept per sequence: one where a scored continuation begins (to go on from there when it is rejected), one
-    # where it ends (to go on from there when it is accepted).
-    _MAX_MARKS = 2
+    # Per idle sequence: at the start of the last scored continuation (used if it is rejected) and at its end (if it is
+    # accepted).
+    _MAX_OUTPUTS = 2
 
     def __init__(
         self, new_sequence: Callable[[], SequenceT], *, reusable: bool, max_size: int, max_sequences: int
     ) -> None:
-        """An empty pool.
+        """Makes an empty cache.
 
         Args:
             new_sequence: makes an empty, busy sequence.
-            reusable: whether sequences can be cut and copied at all; else none is kept.
-            max_size: of all together, in the unit of their `size`.
+            reusable: whether sequences can be truncated and copied; if not, none is kept.
+            max_size: limit for all sequences together, in the unit of their `size`.
+            max_sequences: limit for idle sequences.
         """
         self._new_sequence = new_sequence
         self._reusable = reusable
@@ -94,66 +114,64 @@ class CachePool(Generic[SequenceT]):
         return len(self._sequences)
 
     def size(self) -> int:
+        """Returns the size of all sequences together."""
         return sum(sequence.size() for sequence in self._sequences)
 
     def acquire(self, token_ids: list[int], num_context: int, request_id: str | None) -> SequenceT:
-        """A sequence that holds a prefix of the first `num_context` of `token_ids`, as long as can be had.
+        """Returns a busy sequence with the longest cached prefix of the first `num_context` tokens.
 
-        It holds the whole context only if it also has the mark there; else at most all but its last token,
-        which has to be read again. A kept sequence is cut in place when nothing of worth goes with the
-        cut-off part: the same request is done with it (a rejected draft), or the caller is about to write
-        the same tokens again. Else its prefix is copied, so that requests with one prompt do not spoil each
-        other.
+        It holds the whole context only if it also has the output there. Otherwise it lacks at least the last context
+        token, which has to be prefilled again for its output.
+
+        A cached sequence is truncated in place if nothing useful is lost: it belongs to the same request (a draft was
+        rejected), or the call continues it with the same tokens. Otherwise its prefix is copied, so that requests with
+        a common prompt do not evict each other's tokens.
         """
         best: SequenceT | None = None
         best_key = (0, False)
-        best_in_place = False
         for sequence in self._sequences:
             common = _common_prefix(sequence.token_ids, token_ids)
-            usable = num_context if common >= num_context else common
-            if usable == num_context and num_context not in sequence.marks:
-                usable = num_context - 1
+            usable = min(common, num_context)
+            if usable == num_context and num_context not in sequence.outputs:
+                usable -= 1
             same_request = request_id is not None and sequence.request_id == request_id
             in_place = not sequence.busy and (same_request or common == len(sequence.token_ids))
             if usable > 0 and (usable, in_place) >= best_key:
-                best, best_key, best_in_place = sequence, (usable, in_place), in_place
-        taken = self._taken(best, best_key[0], best_in_place)
+                best, best_key = sequence, (usable, in_place)
+        taken = self._take(best, *best_key)
         taken.request_id, taken.busy = request_id, True
         return taken
 
     def release(self, sequence: SequenceT) -> None:
-        """Keeps the sequence for later calls, unless an error left it in disorder."""
+        """Returns a sequence to the cache. It is freed if an error left it inconsistent."""
         sequence.busy = False
         if sequence in self._sequences:
             self._sequences.remove(sequence)
-        if not self._reusable or not sequence.in_order():
+        if not self._reusable or not sequence.is_consistent():
             sequence.free()
             return
-        for length in sorted(sequence.marks)[: -self._MAX_MARKS]:
-            del sequence.marks[length]
+        for length in sorted(sequence.outputs)[: -self._MAX_OUTPUTS]:
+            del sequence.outputs[length]
         self._sequences.append(sequence)
         self._evict()
 
     def clear(self) -> None:
-        """Forgets all; what is in use comes back when its call is done."""
+        """Frees all idle sequences. Busy ones come back when their calls end."""
         for sequence in self._sequences:
             if not sequence.busy:
                 sequence.free()
         self._sequences.clear()
 
-    def limit(self, max_size: int) -> None:
-        """Sets another bound, and keeps to it at once."""
+    def set_max_size(self, max_size: int) -> None:
+        """Changes the size limit, and evicts sequences as needed."""
         self._max_size = max_size
         self._evict()
 
-    def _taken(self, source: SequenceT | None, usable: int, in_place: bool) -> SequenceT:
-        if source is None:
-            sequence = self._new_sequence()
-        elif in_place:
-            source.cut(usable)
+    def _take(self, source: SequenceT | None, num_tokens: int, in_place: bool) -> SequenceT:
+        if source is not None and in_place:
+            source.truncate(num_tokens)
             return source
-        else:
-            sequence = source.copied(usable)
+        sequence = self._new_sequence() if source is None else source.copy_prefix(num_tokens)
         if self._reusable:
             self._sequences.append(sequence)
             self._evict()
@@ -161,9 +179,9 @@ class CachePool(Generic[SequenceT]):
 
     def _evict(self) -> None:
         size = self.size()
-        idle = [kept for kept in self._sequences if not kept.busy]
-        for left, sequence in zip(range(len(idle), 0, -1), idle, strict=True):
-            if size <= self._max_size and left <= self._max_sequences:
+        idle = [sequence for sequence in self._sequences if not sequence.busy]
+        for num_left, sequence in zip(range(len(idle), 0, -1), idle, strict=True):
+            if size <= self._max_size and num_left <= self._max_sequences:
                 return
             size -= sequence.size()
             self._sequences.remove(sequence)
@@ -171,7 +189,7 @@ class CachePool(Generic[SequenceT]):
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common prefix, by bisection: comparing slices runs in C."""
+    """Returns the length of the longest common prefix, by bisection over slices (whose comparison runs in C)."""
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:
         return high

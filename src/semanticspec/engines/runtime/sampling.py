@@ -1,4 +1,4 @@
-"""From logits to tokens: the sampling settings in force, and one uniform number per token."""
+"""Sampling: temperature, nucleus truncation, and drawing tokens with given uniform numbers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
 from semanticspec.records import Sampling
 
-# A nucleus is looked for among so many of the most probable tokens first: sorting a vocabulary of 150,000 takes longer
-# on a CPU than all the rest of sampling, and a nucleus seldom holds more than a few dozen.
-_CANDIDATES = 1024
+# The nucleus is first looked for among this many top tokens. Sorting a vocabulary of 150,000 on a CPU takes longer than
+# the rest of sampling, and a nucleus rarely has more than a few dozen tokens.
+_NUM_CANDIDATES = 1024
 
 
 class Sampler:
-    """Draws tokens by inverting the cumulative distribution, in the order of token ids.
+    """Draws tokens by inverting the cumulative distribution over token ids.
 
-    Temperature and nucleus are transformers' own warpers, left out where they would change nothing, the nucleus with a
-    short cut for large vocabularies.
+    Uses the temperature and top-p warpers of transformers, with a shortcut for the nucleus of large vocabularies.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -31,7 +30,7 @@ class Sampler:
             self._warpers.append(Nucleus(sampling.top_p))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The distribution tokens are drawn from, `[rows, vocabulary]`, float32; one-hot when greedy."""
+        """Returns the sampling distribution `[rows, vocabulary]`, float32; one-hot when greedy."""
         if self._greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         for warp in self._warpers:
@@ -41,26 +40,27 @@ class Sampler:
     def draw(
         self, logits: Tensor, uniforms: list[float], keep_probabilities: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Draws one token for every row.
+        """Draws one token per row.
 
         Args:
             logits: `[rows, vocabulary]`, float32.
-            uniforms: one number in [0, 1] per row.
+            uniforms: one number in [0, 1) per row.
+            keep_probabilities: also return the sampling distribution.
 
         Returns:
-            Token ids `[rows, 1]`, int64, and, if wanted, the probabilities they were drawn with.
+            Token ids `[rows, 1]`, int64, and the distribution `[rows, vocabulary]` or None.
         """
         if self._greedy:
             return logits.argmax(-1, keepdim=True), self.probabilities(logits) if keep_probabilities else None
         if not keep_probabilities and (found := self._candidates(logits)) is not None:
             token_ids, kept = found
-            return token_ids.gather(-1, _invert(kept.softmax(-1), uniforms)), None
+            return token_ids.gather(-1, _invert_cdf(kept.softmax(-1), uniforms)), None
         probabilities = self.probabilities(logits)
-        token_ids = _invert(probabilities, uniforms)
+        token_ids = _invert_cdf(probabilities, uniforms)
         return token_ids, probabilities if keep_probabilities else None
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Ids, ascending, and logits of all tokens that can be drawn; None = all of the vocabulary, for all we know."""
+        """Returns ids (ascending) and warped logits of a superset of the nucleus; None = the whole vocabulary."""
         if not self._warpers or not isinstance(nucleus := self._warpers[-1], Nucleus):
             return None
         for warp in self._warpers[:-1]:
@@ -73,40 +73,40 @@ class Sampler:
 
 
 class Nucleus:
-    """transformers' `TopPLogitsWarper`, up to the rounding of sums, without sorting what is far outside."""
+    """Top-p truncation as in transformers' `TopPLogitsWarper`, up to rounding, without sorting the whole vocabulary."""
 
     def __init__(self, top_p: float) -> None:
         self._top_p = top_p
         self._exact: Callable[[Tensor, Tensor], Tensor] = TopPLogitsWarper(top_p)
 
     def __call__(self, token_ids: Tensor, logits: Tensor) -> Tensor:
-        """Logits `[rows, vocabulary]` with all outside the smallest set of mass `top_p` at minus infinity."""
+        """Sets logits `[rows, vocabulary]` outside the smallest set of probability `top_p` to minus infinity."""
         found = self.candidates(logits)
         if found is None:
             return self._exact(token_ids, logits)
         return torch.full_like(logits, -torch.inf).scatter_(-1, *found)
 
     def candidates(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Ids and logits of the most probable tokens, `[rows, candidates]`; minus infinity outside the nucleus.
+        """Returns ids and logits of the top tokens `[rows, candidates]`, minus infinity outside the nucleus.
 
-        None if the vocabulary is small, or some row's nucleus may reach beyond them.
+        Returns None if the vocabulary is small, or if some row's nucleus may exceed the candidates.
         """
-        if logits.shape[-1] < 8 * _CANDIDATES:
+        if logits.shape[-1] < 8 * _NUM_CANDIDATES:
             return None
-        best, indices = logits.topk(_CANDIDATES, dim=-1)  # highest first
-        probabilities = (best - logits.logsumexp(-1, keepdim=True)).exp()
+        top, indices = logits.topk(_NUM_CANDIDATES, dim=-1)  # highest first
+        probabilities = (top - logits.logsumexp(-1, keepdim=True)).exp()
         before = probabilities.cumsum(-1) - probabilities
         if bool((before[:, -1] < self._top_p).any()):
             return None
-        return indices, best.masked_fill(before >= self._top_p, -torch.inf)
+        return indices, top.masked_fill(before >= self._top_p, -torch.inf)
 
 
-def _invert(probabilities: Tensor, uniforms: list[float]) -> Tensor:
-    """First token whose cumulative probability exceeds the uniform number, `[rows, 1]`.
+def _invert_cdf(probabilities: Tensor, uniforms: list[float]) -> Tensor:
+    """Returns the first token whose cumulative probability exceeds the uniform number, `[rows, 1]`.
 
-    A token of probability zero adds no step to the cumulative sum, so it is never the first to exceed, as
-    long as the threshold stays below the total: the largest number below 1 that keeps it there after rounding
-    is one minus twice the unit roundoff. Sums are in double precision where the device has it.
+    Tokens of probability zero add nothing to the cumulative sum, so they are never drawn as long as the threshold is
+    below the total. Thresholds are clamped to 1 - eps, the largest factor for which this holds after rounding. Sums are
+    in float64 where the device supports it.
     """
     dtype = torch.float32 if probabilities.device.type == "mps" else torch.float64
     below_one = 1.0 - torch.finfo(dtype).eps
@@ -118,5 +118,5 @@ def _invert(probabilities: Tensor, uniforms: list[float]) -> Tensor:
         column = [[min(uniform, below_one)] for uniform in uniforms]
         threshold = total * torch.tensor(column, dtype=dtype, device=probabilities.device)
     found = torch.searchsorted(cumulative, threshold, right=True)
-    # Only logits that are no numbers lead past the end; their log-probabilities give them away later.
+    # NaN logits lead past the end; `check_logprobs` reports them later.
     return found.clamp_(max=probabilities.shape[-1] - 1)

@@ -1,1 +1,1 @@
-"""Engine over Hugging Face transformers."""
+"""Engine for Hugging Face transformers models."""

@@ -1,56 +1,43 @@
-"""Engine over Hugging Face transformers: any causal LM, on CPU, CUDA or MPS, with its own decode loop.
-
-Where things are: finding and loading a model in `transformers_loading`, the model as a function in
-`transformers_network`, kept caches in `transformers_cache`, reading and writing in `transformers_reading` and
-`transformers_writing`. What other engines share is in `cache_pool`, `sampling`, `scoring`, `writing`,
-`worker` and `worker_engine`.
-"""
+"""Engine for causal language models of transformers on CPU, CUDA or MPS, with its own decode loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 
-from semanticspec.engines.base import EngineInfo, StateSpec
-from semanticspec.engines.runtime.engine import WorkerEngine, engine_info
-from semanticspec.engines.runtime.generation import WriteRequest
-from semanticspec.engines.runtime.prefix_cache import CachePool
-from semanticspec.engines.runtime.scoring import ScoreRequest
-from semanticspec.engines.runtime.worker import Steps, Worker, threads_for
-from semanticspec.engines.transformers.batching import RowBatch
-from semanticspec.engines.transformers.generation import write
-from semanticspec.engines.transformers.kv_cache import CachedSequence
+from semanticspec.engines.base import ALL_CAPABILITIES, EngineInfo, StateSpec
+from semanticspec.engines.runtime.prefix_cache import PrefixCache
+from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
+from semanticspec.engines.runtime.worker import Steps, WorkerEngine, num_threads_for
+from semanticspec.engines.transformers.batching import DecodeBatch
+from semanticspec.engines.transformers.generation import generate
+from semanticspec.engines.transformers.kv_cache import TransformersSequence
 from semanticspec.engines.transformers.loading import Loaded, load_model
-from semanticspec.engines.transformers.network import Network
+from semanticspec.engines.transformers.model_runner import ModelRunner
 from semanticspec.engines.transformers.packed_weights import pack_weights
 from semanticspec.engines.transformers.scoring import score
 from semanticspec.records import Generation, Score
 
 T = TypeVar("T")
 DEFAULT_CACHE_BYTES = 4 * 2**30
-MAX_CACHED_SEQUENCES = 64
+MAX_IDLE_SEQUENCES = 64
 
 
 class TransformersEngine(WorkerEngine):
-    """Implements `semanticspec.engines.base.Engine`.
+    """Implements `Engine` and `ResettableCache`. Use `load` or `of` to make one."""
 
-    Pooled states are taken after the final norm, as transformers' `hidden_states[-1]`, unless `load` is asked for
-    those of another layer.
-    """
-
-    def __init__(self, network: Network, info: EngineInfo, cache_bytes: int, threads: int) -> None:
-        """Use `load`."""
-        super().__init__(info, Worker(lambda: torch.set_num_threads(threads)))
-        self._network = network
-        self._pool = CachePool(
-            lambda: CachedSequence(network.new_cache()),
-            reusable=network.reusable,
+    def __init__(self, runner: ModelRunner, info: EngineInfo, cache_bytes: int, num_threads: int) -> None:
+        super().__init__(info, num_threads)
+        self._runner = runner
+        self._batch = DecodeBatch(runner)
+        self._prefix_cache = PrefixCache(
+            lambda: TransformersSequence(runner.new_cache()),
+            reusable=runner.reusable_cache,
             max_size=cache_bytes,
-            max_sequences=MAX_CACHED_SEQUENCES,
+            max_sequences=MAX_IDLE_SEQUENCES,
         )
-        self._batch = RowBatch(network)
 
     @classmethod
     def load(
@@ -67,18 +54,18 @@ class TransformersEngine(WorkerEngine):
         """Loads a model.
 
         Args:
-            model: hub name, local folder, or a `.gguf` file (dequantized on load).
+            model: hub name, local folder, or `.gguf` file (dequantized on load).
             revision: hub branch, tag or commit.
-            dtype: auto (the checkpoint's own), float32, bfloat16 or float16.
+            dtype: auto (as in the checkpoint), float32, bfloat16 or float16.
             device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
-            cache_bytes: what kept key/value caches may take while no call uses them.
-            threads: CPU threads of one operation; None = one for small models, torch's own number for others.
-            states: which states its readings hold.
+            cache_bytes: size limit of the prefix cache.
+            threads: CPU threads per operation; None = 1 for small models, torch's default for others.
+            states: which hidden states to return.
 
         Raises:
-            ConfigError: the dtype or device is unknown or not there, or the model has no such layer.
-            ModelError: there is no such model, it is no causal LM, or its files are broken.
-            EngineError: a package is missing.
+            ConfigError: The dtype or device is unknown or unavailable, or the model has no such layer.
+            ModelError: The model does not exist, is not a causal LM, or has broken files.
+            EngineError: A package is missing.
         """
         loaded = load_model(model, revision, dtype, device)
         return cls.of(loaded, model, cache_bytes=cache_bytes, threads=threads, states=states)
@@ -93,53 +80,63 @@ class TransformersEngine(WorkerEngine):
         threads: int | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
-        """The engine of a model that is there already, whose layers it may replace; see `load` and `pack_weights`."""
+        """Makes an engine of a loaded model, whose layers it may replace (`pack_weights`). Arguments: see `load`."""
         pack_weights(loaded.model)
-        network = Network(loaded.model, states)
-        info = engine_info(name, loaded.revision, network, loaded.max_context_tokens, states)
-        # Asked for in any case: torch then fixes the number for this thread, whatever the worker sets for itself.
-        usual = torch.get_num_threads()
-        return cls(network, info, cache_bytes, threads_for(loaded.model.num_parameters(), threads, usual))
-
-    def _write(self, request: WriteRequest) -> Steps[list[Generation]]:
-        return write(self._network, self._pool, self._batch, request)
-
-    def _score(self, request: ScoreRequest) -> Steps[list[Score]]:
-        return score(self._network, self._pool, request)
+        runner = ModelRunner(loaded.model, states)
+        info = EngineInfo(
+            model_id=name,
+            revision=loaded.revision,
+            hidden_size=runner.hidden_size,
+            num_layers=runner.num_layers,
+            vocabulary_size=runner.vocabulary_size,
+            max_context_tokens=loaded.max_context_tokens,
+            norm_state=states.norm_state,
+            capabilities=ALL_CAPABILITIES,
+            layer=states.layer,
+            pooling=states.pooling,
+        )
+        num_threads = num_threads_for(loaded.model.num_parameters(), threads, torch.get_num_threads())
+        return cls(runner, info, cache_bytes, num_threads)
 
     async def run_with_model(self, function: Callable[[Any], T]) -> T:
-        """Runs `function(model)` with the causal LM of transformers, on the engine's thread and in its turn.
+        """Runs `function(model)` with the transformers model on the engine's thread, in inference mode.
 
-        What runs there has as many CPU threads as the engine's own calls and shares its weights: for what the
-        engine cannot do itself, such as transformers' own `generate` as a baseline. It runs in inference mode and
-        in one piece: other calls wait for it, and cancelling this does not interrupt it.
+        For what the engine itself does not offer, such as transformers' own `generate` as a baseline. The function
+        uses the engine's weights and CPU threads. Other calls wait for it, and cancellation does not interrupt it.
 
         Raises:
-            EngineError: the engine is closed, or the function failed.
+            EngineError: The engine is closed, or the function failed.
         """
 
-        def steps() -> Generator[tuple[int, ...], None, T]:
-            yield ()  # cancelled before its turn, it never runs
-            return function(self._network.model)
+        def steps() -> Steps[T]:
+            yield ()  # a call that is cancelled before its turn never runs
+            return function(self._runner.model)
 
+        self._check_open()
         return await self._worker.run(steps())
 
     def load_beside(self, model: str) -> Any:
-        """Another causal LM of transformers on the same device, in the same dtype and as fast, for `run_with_model`.
+        """Loads another transformers model with the same device, dtype and optimizations, for `run_with_model`.
 
         Raises:
-            ModelError: there is no such model, it is no causal LM, or its files are broken.
+            ModelError: The model does not exist, is not a causal LM, or has broken files.
         """
-        dtype = str(self._network.model.dtype).removeprefix("torch.")
-        loaded = load_model(model, None, dtype, str(self._network.device)).model
+        dtype = str(self._runner.model.dtype).removeprefix("torch.")
+        loaded = load_model(model, None, dtype, str(self._runner.device)).model
         pack_weights(loaded)
         return loaded
 
-    def _clear(self) -> None:
-        self._pool.clear()
+    def _generate_steps(self, request: GenerateRequest) -> Steps[list[Generation]]:
+        return generate(self._runner, self._prefix_cache, self._batch, request)
+
+    def _score_steps(self, request: ScoreRequest) -> Steps[list[Score]]:
+        return score(self._runner, self._prefix_cache, request)
+
+    def _clear_cache(self) -> None:
+        self._prefix_cache.clear()
 
     def _free(self) -> None:
-        self._pool.clear()
-        del self._network, self._batch
+        self._prefix_cache.clear()
+        del self._runner, self._batch
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,45 +1,50 @@
-"""Writing with a model: the decode loop of a call, for one continuation or several."""
+"""The `generate` call: prefill, then decoding, alone or in the shared batch."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 
-from semanticspec.engines.runtime.generation import WriteRequest, Writing
-from semanticspec.engines.runtime.prefix_cache import CachePool
-from semanticspec.engines.transformers.batching import RowBatch
-from semanticspec.engines.transformers.kv_cache import CachedSequence
-from semanticspec.engines.transformers.network import Network
-from semanticspec.engines.transformers.scoring import read_context
+from semanticspec.engines.runtime.generation import DecodeCall
+from semanticspec.engines.runtime.prefix_cache import PrefixCache
+from semanticspec.engines.runtime.requests import GenerateRequest
+from semanticspec.engines.runtime.worker import Steps
+from semanticspec.engines.transformers.batching import DecodeBatch
+from semanticspec.engines.transformers.kv_cache import TransformersSequence
+from semanticspec.engines.transformers.model_runner import ModelRunner
+from semanticspec.engines.transformers.prefill import prefill_context
 from semanticspec.records import Generation
 
 
-def write(
-    network: Network, pool: CachePool[CachedSequence], shared: RowBatch, request: WriteRequest
-) -> Generator[tuple[int, ...], None, list[Generation]]:
-    """Writes n continuations: the context is read once, then they are decoded together.
+def generate(
+    runner: ModelRunner,
+    prefix_cache: PrefixCache[TransformersSequence],
+    shared: DecodeBatch,
+    request: GenerateRequest,
+) -> Steps[list[Generation]]:
+    """Samples n continuations: prefills the context once, then decodes all rows together.
 
-    Calls that decode at the same time do so in the `shared` batch. With n = 1 the tokens are yielded as they are
-    written and their cache is kept; such a call decodes over its own cache as long as no other is decoding.
+    Concurrent calls decode in the `shared` batch. A call with n = 1 yields its tokens and leaves its KV cache in the
+    prefix cache. It decodes on its own as long as no other call does.
     """
-    if request.n > 1 and not network.reusable:  # such caches cannot be copied either: one after the other
+    if request.n > 1 and not runner.reusable_cache:  # such caches cannot be copied
         generations = []
         for sample in range(request.n):
             single = replace(request, n=1, first_sample=sample)
-            generations += yield from write(network, pool, shared, single)
+            generations += yield from generate(runner, prefix_cache, shared, single)
         return generations
-    sequence = pool.acquire(request.context_ids, len(request.context_ids), request.request_id)
+    sequence = prefix_cache.acquire(request.context_ids, len(request.context_ids), request.request_id)
     try:
-        mark = yield from read_context(network, sequence, request.context_ids)
-        call = Writing(request, network.states.pooling, mark)
+        output = yield from prefill_context(runner, sequence, request.context_ids)
+        call = DecodeCall(request, runner.state_spec.pooling, output)
         if request.n == 1:
-            return (yield from _decode_one(network, shared, call, sequence))
-        cache = sequence.expanded(request.n)
+            yield from _decode_one(runner, shared, call, sequence)
+            return call.generations()
+        cache = sequence.repeated_cache(request.n)
     finally:
-        pool.release(sequence)
-    batch = shared if network.masks else RowBatch(network)
+        prefix_cache.release(sequence)
+    batch = shared if runner.supports_padding else DecodeBatch(runner)
     batch.join(call, cache)
-    with shared.counted():
+    with shared.count_call():
         try:
             while (yield from call.needs_step()):
                 batch.step()
@@ -49,25 +54,24 @@ def write(
 
 
 def _decode_one(
-    network: Network, shared: RowBatch, call: Writing, sequence: CachedSequence
-) -> Generator[tuple[int, ...], None, list[Generation]]:
-    """Decodes one continuation of `sequence`, which grows by what is written."""
-    batch = RowBatch(network)
+    runner: ModelRunner, shared: DecodeBatch, call: DecodeCall, sequence: TransformersSequence
+) -> Steps[None]:
+    """Decodes one continuation, and appends it to `sequence`. Moves to the shared batch once other calls decode."""
+    batch = DecodeBatch(runner)
     batch.join(call, sequence.cache)
-    with shared.counted():
+    with shared.count_call():
         try:
             while (yield from call.needs_step()):
-                if batch is not shared and network.masks and shared.num_calls > 1:
+                if batch is not shared and runner.supports_padding and shared.num_calls > 1:
                     batch = shared
-                    batch.join(call, sequence.expanded(1))
-                read_ids = call.last_ids
+                    batch.join(call, sequence.repeated_cache(1))
+                token_ids = call.last_ids
                 batch.step()
                 if batch is not shared and call.failure is None:
-                    sequence.token_ids += read_ids
+                    sequence.token_ids += token_ids
             if batch is shared:
-                sequence.append(
-                    call.read_ids, batch.row_of(call, len(sequence.token_ids), len(call.read_ids))
-                )
+                cached_ids = call.cached_ids
+                keys_values = batch.keys_values_of(call, len(sequence.token_ids), len(cached_ids))
+                sequence.append(cached_ids, keys_values)
         finally:
             shared.leave(call)
-    return call.generations()

@@ -1,9 +1,8 @@
-"""Key/value caches that can be cut back, and what `cache_pool` keeps of a call: one with its tokens."""
+"""KV caches that can be cropped, copied and joined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,82 +10,79 @@ from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from semanticspec.engines.runtime.prefix_cache import Mark
+from semanticspec.engines.runtime.prefix_cache import CachedSequence, PositionOutput
 
 _MIN_CAPACITY_TOKENS = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """A cache layer in a buffer with room to spare: appending copies nothing old, cutting back is free.
+    """A KV cache layer with spare capacity: appending copies no old tokens, cropping is free.
 
-    transformers' own layer concatenates at every token and crops to views that keep the cut-off part alive.
-    Buffers: `[batch, heads, capacity, head]`.
+    transformers' `DynamicLayer` concatenates at every token, and crops to views that keep the rest in memory.
+    Buffers: `[batch, heads, capacity, head_dim]`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
         self._capacity = 0
-        self._key_buffer = torch.empty(0)
-        self._value_buffer = torch.empty(0)
+        self._keys = torch.empty(0)
+        self._values = torch.empty(0)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Appends `[batch, heads, seq, head]` and returns views of all that is cached."""
+        """Appends `[batch, heads, seq, head_dim]`; returns views of all cached keys and values."""
         start, added = self.length, key_states.shape[2]
         end = start + added
         if end > self._capacity:
             self._grow(key_states, value_states, end)
-        self._key_buffer.narrow(2, start, added).copy_(key_states)
-        self._value_buffer.narrow(2, start, added).copy_(value_states)
+        self._keys.narrow(2, start, added).copy_(key_states)
+        self._values.narrow(2, start, added).copy_(value_states)
         self.length = end
-        return self._key_buffer.narrow(2, 0, end), self._value_buffer.narrow(2, 0, end)
+        return self._keys.narrow(2, 0, end), self._values.narrow(2, 0, end)
 
     def get_seq_length(self) -> int:
+        """Returns the number of cached tokens."""
         return self.length
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forgets the last `-tokens_to_remove` tokens (transformers counts them negative)."""
+        """Removes the last tokens. transformers passes their number as a negative one."""
         self.length -= abs(tokens_to_remove)
 
     def num_bytes(self) -> int:
-        return self._key_buffer.nbytes + self._value_buffer.nbytes
+        """Returns the size of the buffers."""
+        return self._keys.nbytes + self._values.nbytes
 
     def copied(self, num_tokens: int, rows: int = 1) -> GrowingLayer:
-        """A layer of its own with the first `num_tokens` tokens, `rows` times (of a layer with one row)."""
+        """Returns a copy of the first `num_tokens` tokens of a layer with one row, repeated for `rows` rows."""
         layer = GrowingLayer()
-        keys, values = self._key_buffer[:, :, :num_tokens], self._value_buffer[:, :, :num_tokens]
+        keys, values = self._keys[:, :, :num_tokens], self._values[:, :, :num_tokens]
         layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
         return layer
 
     def join(self, other: GrowingLayer) -> None:
-        """Adds the rows of another layer. Both are aligned at their ends: zeros stand before the shorter rows."""
+        """Appends the rows of another layer. Shorter rows are padded with zeros on the left."""
         length = max(self.length, other.length)
-        keys, values = (
-            torch.cat([functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in both])
-            for both in (
-                (self._key_buffer[:, :, : self.length], other._key_buffer[:, :, : other.length]),
-                (self._value_buffer[:, :, : self.length], other._value_buffer[:, :, : other.length]),
-            )
-        )
-        self._hold(keys, values)
+
+        def joined(first: Tensor, second: Tensor) -> Tensor:
+            parts = first[:, :, : self.length], second[:, :, : other.length]
+            return torch.cat([functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts])
+
+        self._replace(joined(self._keys, other._keys), joined(self._values, other._values))
 
     def select(self, rows: Tensor, start: int = 0) -> None:
-        """Keeps only these rows of the batch, and of them the tokens from `start`."""
-        self._hold(
-            self._key_buffer[rows, :, start : self.length], self._value_buffer[rows, :, start : self.length]
-        )
+        """Keeps only these rows of the batch, without their first `start` positions."""
+        self._replace(self._keys[rows, :, start : self.length], self._values[rows, :, start : self.length])
 
     def row(self, index: int, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of some tokens of one row, `[1, heads, tokens, head]` each, as views."""
-        rows, places = slice(index, index + 1), slice(start, end)
-        return self._key_buffer[rows, :, places], self._value_buffer[rows, :, places]
+        """Returns keys and values of one row's positions, views of shape `[1, heads, tokens, head_dim]`."""
+        rows, positions = slice(index, index + 1), slice(start, end)
+        return self._keys[rows, :, positions], self._values[rows, :, positions]
 
-    def _hold(self, keys: Tensor, values: Tensor) -> None:
-        """Replaces all that is cached."""
+    def _replace(self, keys: Tensor, values: Tensor) -> None:
         self.length = self._capacity = keys.shape[2]
-        self._key_buffer, self._value_buffer = keys, values
+        self._keys, self._values = keys, values
 
     def _grow(self, keys: Tensor, values: Tensor, needed: int) -> None:
         self._capacity = max(_MIN_CAPACITY_TOKENS, needed, min(2 * self._capacity, needed + 1024))
@@ -95,65 +91,60 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             for like in (keys, values)
         ]
         if self.length:
-            for buffer, old in zip(buffers, (self._key_buffer, self._value_buffer), strict=True):
+            for buffer, old in zip(buffers, (self._keys, self._values), strict=True):
                 buffer[:, :, : self.length] = old[:, :, : self.length]
-        self._key_buffer, self._value_buffer = buffers
+        self._keys, self._values = buffers
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
 
-@dataclass(slots=True, eq=False)
-class CachedSequence:
-    """A token sequence with its cache, see `cache_pool.KeptSequence`."""
+class TransformersSequence(CachedSequence):
+    """A cached sequence with a transformers `Cache` of one row. Its size is in bytes."""
 
-    cache: Cache
-    token_ids: list[int] = field(default_factory=list)
-    marks: dict[int, Mark] = field(default_factory=dict)
-    request_id: str | None = None
-    busy: bool = True
+    def __init__(
+        self,
+        cache: Cache,
+        token_ids: Sequence[int] = (),
+        outputs: dict[int, PositionOutput] | None = None,
+    ) -> None:
+        super().__init__(token_ids, outputs)
+        self.cache = cache
 
-    def cut(self, num_tokens: int) -> None:
-        """Forgets all but the first `num_tokens` tokens; nothing is copied."""
-        surplus = len(self.token_ids) - num_tokens
-        if surplus > 0:
-            self.cache.crop(-surplus)
-            del self.token_ids[num_tokens:]
-            self.marks = {length: mark for length, mark in self.marks.items() if length <= num_tokens}
+    def copy_prefix(self, num_tokens: int) -> TransformersSequence:
+        cache = Cache(layers=[layer.copied(num_tokens) for layer in self.cache.layers])
+        return TransformersSequence(cache, self.token_ids[:num_tokens], self.outputs_within(num_tokens))
 
-    def extended(self, cache: Cache, index: int, token_ids: list[int]) -> CachedSequence:
-        """A sequence of its own with more tokens, from row `index` of a cache that holds both."""
-        whole = [*self.token_ids, *token_ids]
-        layers = []
-        for layer in cache.layers:
-            layers.append(GrowingLayer())
-            layers[-1].update(*layer.row(index, 0, len(whole)))
-        return CachedSequence(Cache(layers=layers), whole, dict(self.marks), self.request_id)
-
-    def append(self, token_ids: list[int], read: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Makes it hold `token_ids`, given each layer's keys and values of those that it lacks."""
-        for layer, (keys, values) in zip(self.cache.layers, read, strict=True):
-            layer.update(keys, values)
-        self.token_ids[:] = token_ids
-
-    def copied(self, num_tokens: int) -> CachedSequence:
-        """A sequence of its own with the first `num_tokens` tokens."""
-        return CachedSequence(
-            cache=Cache(layers=[layer.copied(num_tokens) for layer in self.cache.layers]),
-            token_ids=self.token_ids[:num_tokens],
-            marks={length: mark for length, mark in self.marks.items() if length <= num_tokens},
-        )
-
-    def expanded(self, rows: int) -> Cache:
-        """The cache, copied for a batch of `rows` continuations."""
+    def repeated_cache(self, rows: int) -> Cache:
+        """Returns a copy of the KV cache for a batch of `rows` continuations."""
         num_tokens = len(self.token_ids)
         return Cache(layers=[layer.copied(num_tokens, rows) for layer in self.cache.layers])
 
-    def size(self) -> int:
-        """Bytes."""
-        kept = sum(mark.num_bytes() for mark in self.marks.values())
-        return kept + sum(int(layer.num_bytes()) for layer in self.cache.layers)
+    def extended_by(self, token_ids: list[int], batch_cache: Cache, row: int) -> TransformersSequence:
+        """Returns a new sequence with more tokens, copied from one row of a batch that extends this sequence."""
+        whole = [*self.token_ids, *token_ids]
+        layers = []
+        for layer in batch_cache.layers:
+            layers.append(GrowingLayer())
+            layers[-1].update(*layer.row(row, 0, len(whole)))
+        sequence = TransformersSequence(Cache(layers=layers), whole, self.outputs)
+        sequence.request_id = self.request_id
+        return sequence
 
-    def in_order(self) -> bool:
+    def append(self, token_ids: list[int], keys_values: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Extends the sequence to `token_ids`, given each layer's keys and values of the added tokens."""
+        for layer, (keys, values) in zip(self.cache.layers, keys_values, strict=True):
+            layer.update(keys, values)
+        self.token_ids[:] = token_ids
+
+    def size(self) -> int:
+        outputs = sum(output.num_bytes() for output in self.outputs.values())
+        return outputs + sum(int(layer.num_bytes()) for layer in self.cache.layers)
+
+    def is_consistent(self) -> bool:
         return all(layer.length == len(self.token_ids) for layer in self.cache.layers)
 
     def free(self) -> None:
-        """Nothing: its memory goes with it."""
+        """Does nothing: the tensors are freed with the object."""
+
+    def _truncate_cache(self, num_tokens: int) -> int:
+        self.cache.crop(num_tokens - len(self.token_ids))
+        return num_tokens

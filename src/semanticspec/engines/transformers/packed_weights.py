@@ -1,7 +1,7 @@
-"""On a CPU, weights in bfloat16 laid out once for the matrix library, which otherwise does it anew in every pass.
+"""Packs bfloat16 weights for oneDNN on CPUs, once instead of in every forward pass.
 
-Torch itself does this inside `torch.compile` only, through the two private operators used here; where they are missing
-or give other numbers, the model stays as it is. What it brings: docs/experiments.md.
+Torch does this only inside `torch.compile`, with the two private operators used here. Where they are missing or give
+different numbers, the model is left unchanged. Speedup: see docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-# Rows the layout is made for. It serves any number of them; 16 was as fast as others for one row and for hundreds.
+# The batch size to pack for. The result works for any; 16 was as fast as others for one row and for hundreds.
 _ROWS = 16
 
 
 class PackedLinear(nn.Module):
-    """What a `nn.Linear` does, for inference only. Its weight is in the matrix library's own order: not to be read."""
+    """Inference-only replacement of `nn.Linear`. Its weight has oneDNN's opaque layout."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class PackedLinear(nn.Module):
 
 
 def pack_weights(model: Any) -> int:
-    """Replaces the model's linear layers in bfloat16 on a CPU; others, and other models, stay as they are.
+    """Replaces a model's bfloat16 linear layers on the CPU; all others stay.
 
-    A head tied to the input embedding becomes a copy of its own, which takes that much more memory.
+    A head that is tied to the input embedding becomes a separate copy, which needs that much more memory.
 
     Returns:
-        How many layers were replaced.
+        The number of replaced layers.
     """
     places = [
         (module, name, child)
@@ -49,15 +49,15 @@ def pack_weights(model: Any) -> int:
         and child.weight.device.type == "cpu"
     ]
     with torch.inference_mode():
-        if not places or not _same_numbers(places[0][2]):
+        if not places or not _gives_same_numbers(places[0][2]):
             return 0
         for module, name, linear in places:
             setattr(module, name, PackedLinear(linear))
     return len(places)
 
 
-def _same_numbers(linear: nn.Linear) -> bool:
-    """Whether this build of torch has the operators, and they compute what `linear` does."""
+def _gives_same_numbers(linear: nn.Linear) -> bool:
+    """Returns whether this build of torch has the operators, and they compute what `linear` does."""
     states = torch.linspace(-1, 1, 3 * linear.in_features, dtype=linear.weight.dtype).view(3, -1)
     try:
         torch.testing.assert_close(PackedLinear(linear)(states), linear(states))

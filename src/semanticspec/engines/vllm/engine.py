@@ -1,39 +1,39 @@
-"""Engine over vLLM: one GPU or many, many requests at once.
+"""Engine over vLLM: one or several GPUs, many concurrent requests.
 
-vLLM runs in processes of its own, and its asynchronous interface on an event loop of its own (`loop_thread`), so that
-callers may come from any. Where things are: options and the version of vLLM in `vllm_options`, starting it in
-`vllm_loading`, what is asked and answered in `vllm_calls`, pooling inside vLLM in `vllm_connector`, how the pooled
-states come from there in `vllm_mailbox`, and the final norm in `vllm_norm`.
+vLLM runs in processes of its own, and its asynchronous interface on an event loop of its own, so that callers may use
+any event loop. Pooled hidden states come from a connector inside vLLM (`connector`) through a socket (`mailbox`).
 
-Unlike other engines', its samples are drawn by vLLM: the same call gives the same text for the same seed, but a text
-that is written in two calls is another than one written in one.
+Unlike the other engines, vLLM samples itself: the same call with the same seed gives the same text, but two calls for
+two halves of a text give another text than one call for both (`Capabilities.position_seeds`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from semanticspec.engines.base import EngineInfo, StateSpec, TokenChunk
-from semanticspec.engines.runtime.checks import checked_context, checked_continuations
-from semanticspec.engines.runtime.generation import WriteRequest
-from semanticspec.engines.vllm.calls import Caller
-from semanticspec.engines.vllm.loading import Started, start
+from semanticspec.engines.runtime.engine import BaseEngine
+from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
+from semanticspec.engines.vllm.client import VllmClient
+from semanticspec.engines.vllm.generation import generate, stream
+from semanticspec.engines.vllm.loading import start_vllm
 from semanticspec.engines.vllm.loop_thread import LoopThread
 from semanticspec.engines.vllm.options import VllmOptions, check_version
-from semanticspec.errors import EngineError
-from semanticspec.records import Generation, Sampling, Score, Stop
+from semanticspec.engines.vllm.scoring import score
+from semanticspec.records import Generation, Score
 
 
-class VllmEngine:
-    """Implements `semanticspec.engines.base.Engine` and `Forgetting`."""
+class VllmEngine(BaseEngine):
+    """Implements `Engine` and `ResettableCache`. Use `load` to make one."""
 
-    def __init__(self, thread: LoopThread, started: Started) -> None:
-        """Use `load`."""
-        self._thread, self._info = thread, started.info
-        # None once closed: vLLM's objects must not outlive the interpreter.
-        self._started: Started | None = started
+    _extra_score_tokens = 1  # vLLM generates at least one token per request
+
+    def __init__(self, thread: LoopThread, client: VllmClient, info: EngineInfo) -> None:
+        super().__init__(info)
+        self._thread = thread
+        self._client = client
 
     @classmethod
     def load(
@@ -47,108 +47,43 @@ class VllmEngine:
 
         Args:
             model: hub name or folder.
-            states: which states its readings hold: of the last layer only, pooled only.
+            options: see `VllmOptions`.
+            states: which hidden states to return: the last layer's, pooled by mean or last.
 
         Raises:
-            ConfigError: vLLM refuses an argument, or cannot give these states.
+            ConfigError: vLLM refuses an argument, or cannot return these states.
             ModelError: vLLM cannot run the model.
-            EngineError: vLLM is missing, or of a version that is not known.
+            EngineError: vLLM is not installed, or has an unsupported version.
         """
         check_version()
         thread = LoopThread(f"vllm-{model}")
         try:
-            return cls(thread, thread.wait(start(model, options, states)))
+            client, info = thread.wait(start_vllm(model, options, states))
         except BaseException:
             thread.stop()
             raise
+        return cls(thread, client, info)
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+    async def reset_cache(self) -> None:
+        """See `ResettableCache.reset_cache`."""
+        self._check_open()
+        await self._thread.run(self._client.reset_cache())
 
-    async def generate(
-        self,
-        context_ids: Sequence[int],
-        *,
-        n: int = 1,
-        max_tokens: int,
-        stop: Stop,
-        sampling: Sampling,
-        seed: int = 0,
-        distributions: bool = False,
-        request_id: str | None = None,
-    ) -> list[Generation]:
-        """See `Engine.generate`."""
-        if n < 1:
-            raise EngineError(f"n is {n}; expected 1 or more continuations")
-        caller = self._caller(distributions)
-        request = self._request(context_ids, n, max_tokens, stop, sampling, seed, request_id)
-        return await self._thread.run(caller.write(request))
+    async def aclose(self) -> None:
+        """Ends vLLM's processes. Running calls fail with an EngineError."""
+        if not self.closed:
+            self.closed = True
+            await self._thread.run(self._client.aclose())
+            await asyncio.to_thread(self._thread.stop)
+            del self._client  # vLLM's objects must not outlive the interpreter
 
-    async def stream(
-        self,
-        context_ids: Sequence[int],
-        *,
-        max_tokens: int,
-        stop: Stop,
-        sampling: Sampling,
-        seed: int = 0,
-        request_id: str | None = None,
-    ) -> AsyncGenerator[TokenChunk | Generation, None]:
-        """See `Engine.stream`."""
-        caller = self._caller()
-        request = self._request(context_ids, 1, max_tokens, stop, sampling, seed, request_id)
-        async with aclosing(self._thread.iterate(caller.stream(request))) as items:
+    async def _generate(self, request: GenerateRequest) -> list[Generation]:
+        return await self._thread.run(generate(self._client, request))
+
+    async def _stream(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk | Generation, None]:
+        async with aclosing(self._thread.iterate(stream(self._client, request))) as items:
             async for item in items:
                 yield item
 
-    async def score(
-        self,
-        context_ids: Sequence[int],
-        continuations: Sequence[Sequence[int]],
-        *,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        distributions: bool = False,
-        request_id: str | None = None,  # noqa: ARG002
-    ) -> list[Score]:
-        """See `Engine.score`. `request_id` is not needed: blocks of equal beginnings are shared by all."""
-        caller = self._caller(distributions)
-        rows = checked_continuations(self.info, continuations)
-        context = checked_context(self.info, context_ids, max(map(len, rows)) + 1, sampling)
-        return await self._thread.run(caller.score(context, rows, sampling, seed))
-
-    async def forget(self) -> None:
-        """See `Forgetting.forget`."""
-        await self._thread.run(self._caller().forget())
-
-    async def aclose(self) -> None:
-        """Ends vLLM's processes; calls under way fail with an EngineError."""
-        started, self._started = self._started, None
-        if started is not None:
-            await self._thread.run(started.aclose())
-            await asyncio.to_thread(self._thread.stop)
-
-    def _request(
-        self,
-        context_ids: Sequence[int],
-        n: int,
-        max_tokens: int,
-        stop: Stop,
-        sampling: Sampling,
-        seed: int,
-        request_id: str | None,
-    ) -> WriteRequest:
-        if stop.pair_second:
-            raise EngineError(
-                "the engine vllm cannot stop at blank lines that are two tokens; use --engine transformers"
-            )
-        context = checked_context(self.info, context_ids, max_tokens, sampling)
-        return WriteRequest(context, n, max_tokens, stop, sampling, seed, False, request_id)
-
-    def _caller(self, distributions: bool = False) -> Caller:
-        if self._started is None:
-            raise EngineError("the engine is closed; load the model again")
-        if distributions:
-            raise EngineError("the engine vllm gives no distributions; use --engine transformers")
-        return self._started.caller
+    async def _score(self, request: ScoreRequest) -> list[Score]:
+        return await self._thread.run(score(self._client, request))

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what must live on one loop while its callers come from several."""
+"""An event loop on a thread of its own, for objects that are bound to one loop but used from several."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class LoopThread:
         self._thread.start()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits it there; cancelling the caller cancels it."""
+        """Runs a coroutine on the thread. Cancelling the caller cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs it there and waits, without an event loop here."""
+        """Runs a coroutine on the thread, and blocks until it is done."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def iterate(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Hands out what a generator there yields; closing this closes that."""
-        here = asyncio.get_running_loop()
+        """Iterates over a generator that runs on the thread. Closing this closes that generator."""
+        loop = asyncio.get_running_loop()
         queue: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
 
         def put(item: T | BaseException | None) -> None:
-            here.call_soon_threadsafe(queue.put_nowait, item)
+            loop.call_soon_threadsafe(queue.put_nowait, item)
 
         async def pump() -> None:
             try:
@@ -54,6 +54,6 @@ class LoopThread:
             pumping.cancel()
 
     def stop(self) -> None:
-        """Ends the thread; nothing can be run any more."""
+        """Ends the thread. Nothing can run on it afterwards."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)

@@ -1,6 +1,6 @@
-"""Two models of vLLM on the same devices: how much of the memory each may take.
+"""Divides the memory of shared devices between two models.
 
-vLLM takes nine tenths of a device for one model, weights and cache, so that a second one would fail for want of memory.
+By default, vLLM takes 90 % of a device for one model, so that a second one would run out of memory.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from semanticspec.engines.base import LoadRequest
 from semanticspec.errors import ConfigError
 
 SHARE = "gpu_memory_utilization"
-"""vLLM's name for it, on CPUs too."""
+"""vLLM's engine argument, also on CPUs."""
 
-_BOTH = 0.9
-# Room for the cache of a model that is tiny beside the other; and what no model can do with less of.
-_SMALLEST, _TOO_SMALL = 0.1, 0.02
+_TOTAL = 0.9
+_MIN_DEFAULT = 0.1  # leaves a very small model room for its KV cache
+_MIN_USABLE = 0.02
 
 
 def share_memory(first: LoadRequest, second: LoadRequest) -> tuple[LoadRequest, LoadRequest]:
-    """Adds shares of the memory, in proportion to the models' weights where none are given.
+    """Adds memory shares to two load requests, in proportion to the models' weights.
 
-    A share that is given for one of them leaves the rest of nine tenths to the other. Models that meet on no device
-    stay as they are, and so do those whose cache has a size of its own (`kv_cache_memory_bytes`).
+    If one share is given, the other model gets the rest of 90 %. Nothing changes for models on different devices, and
+    for models with a fixed cache size (`kv_cache_memory_bytes`).
 
     Raises:
-        ConfigError: the shares that are given do not fit beside each other.
-        ModelError: a model cannot be found.
+        ConfigError: The given shares do not fit.
+        ModelError: A model cannot be found.
     """
     has_size = any("kv_cache_memory_bytes" in request.options for request in (first, second))
     if has_size or not _devices(first) & _devices(second):
         return first, second
     shares = _shares(first, second)
-    if min(shares) < _TOO_SMALL or sum(shares) > 1:
+    if min(shares) < _MIN_USABLE or sum(shares) > 1:
         raise ConfigError(
-            f"target and draft are on the same device, and {SHARE} of {shares[0]:g} and {shares[1]:g} do not fit "
-            "beside each other; give shares that add up to less than 1, or a device each"
+            f"{SHARE} is {shares[0]:g} and {shares[1]:g} for two models on the same device; "
+            "use shares that add up to less than 1, or a device for each model"
         )
     return _with_share(first, shares[0]), _with_share(second, shares[1])
 
@@ -46,19 +46,17 @@ def _with_share(request: LoadRequest, share: float) -> LoadRequest:
 
 def _shares(first: LoadRequest, second: LoadRequest) -> tuple[float, float]:
     given, other = (request.options.get(SHARE) for request in (first, second))
-    if given is not None and other is not None:
-        return given, other
     if given is not None:
-        return given, _BOTH - given
+        return given, _TOTAL - given if other is None else other
     if other is not None:
-        return _BOTH - other, other
+        return _TOTAL - other, other
     sizes = _weights(first), _weights(second)
-    small = max(_SMALLEST, _BOTH * min(sizes) / sum(sizes))
-    return (_BOTH - small, small) if sizes[0] >= sizes[1] else (small, _BOTH - small)
+    small = max(_MIN_DEFAULT, _TOTAL * min(sizes) / sum(sizes))
+    return (_TOTAL - small, small) if sizes[0] >= sizes[1] else (small, _TOTAL - small)
 
 
 def _devices(request: LoadRequest) -> set[int]:
-    """The devices of a model, by their numbers."""
+    """Returns the indices of a model's devices."""
     _, _, index = request.device.partition(":")
     return {int(index)} if index.isdigit() else set(range(_num_devices(request)))
 
@@ -70,7 +68,7 @@ def _num_devices(request: LoadRequest) -> int:
 
 
 def _weights(request: LoadRequest) -> float:
-    """Parameters on each of a model's devices."""
+    """Returns the number of parameters per device."""
     import torch
     from transformers import AutoModelForCausalLM
 

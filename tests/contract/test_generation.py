@@ -1,6 +1,6 @@
-"""`generate` and `stream` of every engine, against an oracle that knows no cache and no batch.
+"""`generate` and `stream` of every engine, against an oracle without cache and batch.
 
-Tolerance: float32 sums in another order, 1e-4 on log-probabilities, states and probabilities.
+Tolerance: 1e-4 on log-probabilities, states and probabilities, for float32 sums in another order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from semanticspec.engines.base import TokenChunk
-from semanticspec.engines.runtime.engine import WorkerEngine
+from semanticspec.engines.runtime.worker import WorkerEngine
 from semanticspec.errors import ConfigError, EngineError
 from semanticspec.records import GREEDY, Generation, Sampling, Stop
 from tests.support.subjects import CONFIGS, Subject, load
@@ -34,7 +34,7 @@ async def one(subject: Subject, context: list[int], max_tokens: int, **options: 
 
 
 @pytest.mark.parametrize("sampling", [SAMPLING, Sampling(1.0, 1.0), GREEDY])
-async def test_writes_what_the_oracle_draws(subject: Subject, sampling: Sampling) -> None:
+async def test_generates_what_the_oracle_samples(subject: Subject, sampling: Sampling) -> None:
     if sampling != GREEDY:
         subject.needs("position_seeds")
     generation = await one(subject, CONTEXT, 25, sampling=sampling, seed=3)
@@ -76,7 +76,7 @@ async def test_distributions(subject: Subject, sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-async def test_greedy_is_transformers_own_generate(name: str, model_folders: dict[str, Path]) -> None:
+async def test_greedy_equals_transformers_own_generate(name: str, model_folders: dict[str, Path]) -> None:
     engine = load(model_folders[name])
     model = AutoModelForCausalLM.from_pretrained(model_folders[name], dtype=torch.float32).eval()
     ids = torch.tensor([CONTEXT])
@@ -85,23 +85,23 @@ async def test_greedy_is_transformers_own_generate(name: str, model_folders: dic
     assert list(generation.token_ids) == reference[0, len(CONTEXT) :].tolist()
 
 
-async def test_frequencies_fit_the_distribution(subject: Subject) -> None:
-    """Total variation of 4000 draws over at most 61 tokens: about 0.03 is expected, 0.06 allowed."""
+async def test_frequencies_match_the_distribution(subject: Subject) -> None:
+    """Total variation distance of 4000 draws over at most 61 tokens: 0.03 expected, 0.06 allowed."""
     if subject.name == "mistral-sliding":
-        pytest.skip("its samples are drawn one by one by the same code, which takes long for thousands")
+        pytest.skip("its samples are generated one by one, which is slow")
     draws = 4000
     generations = await subject.engine.generate(
         CONTEXT, n=draws, max_tokens=1, stop=NO_STOP, sampling=Sampling(1.5, 0.97)
     )
     counts = Counter(generation.token_ids[0] for generation in generations)
     expected = subject.distribution(CONTEXT, Sampling(1.5, 0.97))
-    assert sum(p > 0.01 for p in expected) >= 5, "the test needs a distribution that is not nearly one-hot"
+    assert sum(p > 0.01 for p in expected) >= 5, "the distribution is too close to one-hot for this test"
     distance = sum(abs(counts[i] / draws - p) for i, p in enumerate(expected)) / 2
     assert distance < 0.06
     assert all(expected[i] > 0 for i in counts), "a token outside the nucleus was drawn"
 
 
-async def test_stop_id_is_kept(subject: Subject) -> None:
+async def test_the_stop_token_is_part_of_the_output(subject: Subject) -> None:
     free = (await one(subject, CONTEXT, 20)).token_ids
     stop_id = free[6]
     stopped = await one(subject, CONTEXT, 20, stop=Stop(ids=frozenset({stop_id})))
@@ -130,19 +130,19 @@ async def test_pair_stop_across_the_end_of_the_context(subject: Subject) -> None
     assert (await one(subject, CONTEXT, 5, stop=stop)).token_ids == free[:1]
 
 
-async def test_stop_at_the_last_token_is_a_stop(subject: Subject) -> None:
+async def test_a_stop_at_max_tokens_counts_as_stop(subject: Subject) -> None:
     free = (await one(subject, CONTEXT, 3)).token_ids
     stop = Stop(ids=frozenset({free[-1]}) - frozenset(free[:-1]))
     expected = "stop" if stop.ids else "length"
     assert (await one(subject, CONTEXT, 3, stop=stop)).stop_reason == expected
 
 
-async def test_seeds(subject: Subject) -> None:
+async def test_the_same_seed_gives_the_same_text(subject: Subject) -> None:
     texts = [(await one(subject, CONTEXT, 15, seed=seed)).token_ids for seed in (1, 2, 1)]
     assert texts[0] == texts[2] != texts[1]
 
 
-async def test_seed_does_not_depend_on_cuts(subject: Subject) -> None:
+async def test_a_seed_gives_the_same_text_in_one_call_and_in_two(subject: Subject) -> None:
     subject.needs("position_seeds")
     whole = (await one(subject, CONTEXT, 10, seed=9)).token_ids
     first = (await one(subject, CONTEXT, 4, seed=9)).token_ids
@@ -152,7 +152,7 @@ async def test_seed_does_not_depend_on_cuts(subject: Subject) -> None:
 
 @pytest.mark.parametrize("distributions", [False, True])
 async def test_several_samples_equal_single_ones(subject: Subject, distributions: bool) -> None:
-    """With stops, so that the rows of a batch end at different times."""
+    """With stop ids, so that the rows end at different times."""
     if distributions:
         subject.needs("distributions")
     stop = Stop(ids=frozenset(range(0, 61, 6)))
@@ -193,7 +193,7 @@ async def test_stream_equals_generate(subject: Subject) -> None:
     torch.testing.assert_close(last.pooled_state, expected.pooled_state, atol=TOLERANCE, rtol=0)
 
 
-async def test_first_token_is_streamed_at_once(subject: Subject) -> None:
+async def test_the_first_token_is_streamed_at_once(subject: Subject) -> None:
     stream = subject.engine.stream(CONTEXT, max_tokens=300, stop=NO_STOP, sampling=SAMPLING)
     async with aclosing(stream) as items:  # type: ignore[type-var]
         first = await anext(items)
@@ -201,27 +201,27 @@ async def test_first_token_is_streamed_at_once(subject: Subject) -> None:
     assert len(first.token_ids) == 1
 
 
-async def test_too_long_for_the_model(subject: Subject) -> None:
+async def test_contexts_beyond_the_limit_are_refused(subject: Subject) -> None:
     limit = subject.engine.info.max_context_tokens
-    with pytest.raises(EngineError, match=rf"8 context tokens.* {limit - 7} new .*{limit}"):
+    with pytest.raises(EngineError, match=rf"8 context tokens and {limit - 7} new tokens .* {limit} tokens"):
         await one(subject, CONTEXT, limit - 7)
     with pytest.raises(EngineError, match=str(limit)):
         await subject.engine.score(CONTEXT, [[1], [1] * (limit - 7)])
 
 
-async def test_calls_that_make_no_sense(subject: Subject) -> None:
+async def test_empty_contexts_and_zero_tokens_are_refused(subject: Subject) -> None:
     with pytest.raises(EngineError):
         await one(subject, [], 3)
     with pytest.raises(EngineError):
         await one(subject, CONTEXT, 0)
 
 
-async def test_no_samples(engine: WorkerEngine) -> None:
+async def test_zero_samples_are_refused(engine: WorkerEngine) -> None:
     with pytest.raises(EngineError, match="n is 0"):
         await engine.generate(CONTEXT, n=0, max_tokens=3, stop=NO_STOP, sampling=SAMPLING)
 
 
-async def test_ids_and_settings_that_cannot_work_are_refused(engine: WorkerEngine) -> None:
+async def test_invalid_ids_and_sampling_settings_are_refused(engine: WorkerEngine) -> None:
     options: Any = {"max_tokens": 3, "stop": NO_STOP, "sampling": SAMPLING}
     with pytest.raises(EngineError, match="vocabulary of 61"):
         await engine.generate([1, 61], **options)
@@ -231,7 +231,7 @@ async def test_ids_and_settings_that_cannot_work_are_refused(engine: WorkerEngin
         await engine.generate(CONTEXT, **options | {"sampling": Sampling(0.5, 0.0)})
 
 
-async def test_what_an_engine_cannot_do_is_refused(subject: Subject) -> None:
+async def test_missing_capabilities_are_refused(subject: Subject) -> None:
     can = subject.engine.info.capabilities
     pair = Stop(pair_first=frozenset({1}), pair_second=frozenset({2}))
     for asked, able in (({"distributions": True}, can.distributions), ({"stop": pair}, can.pair_stops)):

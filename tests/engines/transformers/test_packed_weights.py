@@ -1,4 +1,4 @@
-"""Weights laid out for the matrix library: the same numbers, and never where they would not be."""
+"""Packed weights give the same numbers, or are not used."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ def test_packed_weights_give_the_same_numbers(rows: int) -> None:
     )
 
 
-def test_other_dtypes_stay_as_they_are() -> None:
+def test_other_dtypes_are_not_packed() -> None:
     model = tiny(torch.float32)
     assert pack_weights(model) == packed(model) == 0
 
 
 @pytest.mark.parametrize("mistake", ["other numbers", "no operator"])
-def test_a_torch_that_cannot_is_left_alone(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_packed_if_torch_does_not_support_it(
+    mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forward(self: PackedLinear, states: torch.Tensor) -> torch.Tensor:
         if mistake == "no operator":
             raise AttributeError("no such operator")

@@ -1,7 +1,6 @@
-"""The bundled pair through llama.cpp: GGUF files made of it, mixed pairs, and the probes' verdicts.
+"""The bundled pair on llama.cpp: exported files, pairs of two engines, and probe verdicts.
 
-Tolerance: with keys and values in float32 the same weights give the same sums in another order, 1e-4 in p; the
-verdicts of the whole measurement are in docs/reference/engines.md.
+Tolerance of p: 1e-4 with a KV cache in float32 (sums in another order). Full measurement: docs/reference/engines.md.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from semanticspec.training.data.storage import Collection
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None,
-    reason="llama-cpp-python is not installed: pip install semanticspec[llama-cpp]",
+    reason="llama-cpp-python is not installed (extra llama-cpp)",
 )
 PROMPT = "Mia has 14 pens. Mia buys 23 more. How many pens does Mia have?"
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Segments recorded with transformers."""
+    """Segments recorded with the transformers engine."""
     path = tmp_path_factory.mktemp("recorded") / "segments.jsonl"
     pair = load_pair(device="cpu")
     listed = [ProblemText(problem.text, problem.text) for problem in problems("test", 40)]
@@ -50,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_pair(tmp_path_factory.mktemp("pair"))
 
 
-def test_the_file_holds_the_tokenizer(files: tuple[Path, Path]) -> None:
+def test_the_file_embeds_the_tokenizer(files: tuple[Path, Path]) -> None:
     found, wanted = Vocabulary.load(str(files[0])), Vocabulary.load(str(demo.target_path()))
     assert found.fingerprint == wanted.fingerprint
     assert (found.end_ids, found.end_id, found.think_end_id) == (
@@ -63,7 +62,9 @@ def test_the_file_holds_the_tokenizer(files: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("engines", [("llama-cpp", "llama-cpp"), ("transformers", "llama-cpp")])
-def test_any_mix_of_engines_writes_the_same(engines: tuple[str, str], files: tuple[Path, Path]) -> None:
+def test_all_combinations_of_engines_give_the_same_text(
+    engines: tuple[str, str], files: tuple[Path, Path]
+) -> None:
     def answer(target_engine: str, draft_engine: str) -> tuple[int, ...]:
         pair = load_pair(
             *map(str, files),
@@ -78,7 +79,7 @@ def test_any_mix_of_engines_writes_the_same(engines: tuple[str, str], files: tup
     assert answer(*engines) == answer("transformers", "transformers")
 
 
-def test_assisted_generation_with_a_draft_of_llama_cpp_loads_the_same_weights(
+def test_assisted_generation_loads_the_weights_of_a_gguf_draft(
     files: tuple[Path, Path],
 ) -> None:
     def answer(draft_engine: str) -> tuple[int, ...]:
@@ -118,8 +119,8 @@ def test_probes_give_the_same_verdicts(
 
 
 @pytest.mark.slow
-def test_probes_are_collected_through_llama_cpp(files: tuple[Path, Path], tmp_path: Path) -> None:
-    """The contexts and segments of transformers, token for token, with their states."""
+def test_training_data_equals_that_of_transformers(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Contexts and segments are equal token for token, and states are close."""
 
     def collected(name: str, *arguments: str) -> Collection:
         out = tmp_path / name

@@ -1,4 +1,4 @@
-"""The nucleus of large vocabularies is that of transformers."""
+"""Top-p truncation of large vocabularies equals that of transformers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from semanticspec.records import Sampling
 )  # nearly flat: the nucleus is larger than the candidates
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95, 0.999])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_is_the_one_of_transformers(scale: float, top_p: float, rows: int) -> None:
+def test_the_nucleus_equals_that_of_transformers(scale: float, top_p: float, rows: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = scale * torch.randn(rows, 10000, generator=generator)
     expected = TopPLogitsWarper(top_p)(logits, logits)
     found = Nucleus(top_p)(logits, logits)
     same = found == expected
-    # Where the sum meets top_p to the last digits, rounding may decide about one token.
+    # Where the sum is within rounding of top_p, one token may differ.
     assert int((~same).sum()) <= rows
     torch.testing.assert_close(found.softmax(-1), expected.softmax(-1), atol=1e-3, rtol=0)
 
@@ -41,7 +41,7 @@ def test_rows_with_different_nuclei() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 3.0])
-def test_draws_among_candidates_as_from_the_whole_vocabulary(scale: float) -> None:
+def test_drawing_from_candidates_equals_drawing_from_the_whole_vocabulary(scale: float) -> None:
     generator = torch.Generator().manual_seed(1)
     sampler = Sampler(Sampling(temperature=0.6, top_p=0.95))
     logits = scale * torch.randn(1, 10000, generator=generator).expand(400, -1)
