@@ -63,6 +63,7 @@ def opened(browser: Browser, url: str, **options) -> Iterator[Page]:
 
 
 def click(page: Page, button: str = "Generate") -> None:
+    expect(page.get_by_label("Prompt")).not_to_have_value("")  # filled in when the model is known
     page.get_by_role("button", name=button, exact=True).click()
 
 
