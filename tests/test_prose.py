@@ -17,14 +17,19 @@ DOCS = [
 SOURCES = [*ROOT.glob("src/**/*.py"), *ROOT.glob("experiments/**/*.py"), ROOT / "Makefile"]
 BANNED = {
     r"\bforeign methods?\b": "baselines",
+    r"(?<!joined )(?<!separated )\bby commas\b": "comma-separated",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\b(forget|forgotten)\b": "reset_cache, evict, drop",
+    r"\bgo(es)? on\b": "continue, resume",
+    r"\bcounts? for nobody\b": "untimed warm-up",
+    r"\bif need be\b": "if necessary",
+    r"\bparted (into|from)\b": "split",
     r"\bread plainly\b": "(say it)",
-    r"\bwritten by itself\b": "generated, decoded",
+    r"\bat work\b": "running",
+    r"\banew\b": "again",
 }
 BANNED_IN_DOCS = {
-    r"\bby commas\b": "comma-separated",
-    r"\bmend(s|ed|ing)?\b": "fix",
-    r"\bforg(et|ets|etting|otten)\b": "reset_cache, evict, drop",
-    r"\bcounts? for nobody\b": "untimed warm-up",
+    r"\blevers?\b": "optimizations",
 }
 
 

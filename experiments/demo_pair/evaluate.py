@@ -26,7 +26,7 @@ _Z = 1.959963984540054  # two-sided 95 %
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a model did on a set of problems.
+    """Results of a model on a set of problems.
 
     Attributes:
         num_problems: Problems tried.
@@ -138,7 +138,7 @@ def decode_ms(
         started = time.perf_counter()
         for _ in range(num_tokens):
             token = model(token, **kept).logits[:, -1:].argmax(-1)
-        if repeat:  # the first one only warms up
+        if repeat:  # the first one is a warm-up
             times.append((time.perf_counter() - started) / num_tokens * 1e3)
     return sorted(times)[len(times) // 2]
 

@@ -2,7 +2,7 @@
 
 The target begins with half of its layers and doubles them on the way: new layers start as identities, so nothing
 learned is lost and the cheap first part sees more text. The clock, not a step count, drives the learning rate.
-Training can be stopped and called again with the same folder: it goes on from its last checkpoint.
+Interrupted training resumes from its last checkpoint: rerun the same command.
 
 On a few cores, one process per core learns faster than one process with many threads:
 `torchrun --nproc-per-node 2 -m experiments.demo_pair.train target --threads 1 ...` shares each batch among processes.
@@ -85,7 +85,7 @@ class Run:
         self.set_model(build_model(recipe, recipe.first_layers, self.tokenizer))
 
     def set_model(self, model: LlamaForCausalLM) -> None:
-        """Takes a model and gives it fresh optimizers."""
+        """Creates optimizers for a model."""
         self.model = model
         self.optimizers = build_optimizers(model, self.recipe)
 
@@ -95,7 +95,7 @@ class Run:
         return min(1.0, self.elapsed_s / self.total_s)
 
     def step(self, group: list[Sequence]) -> float:
-        """Learns from one batch and returns its loss in nats per weighted token."""
+        """Trains on one batch; returns its loss in nats per weighted token."""
         started = time.monotonic()
         rate = min(1.0, self.progress / WARM_UP) * (1.0 - self.progress)
         loss = batch_loss(self.model, _share(group), self.weights)
@@ -134,7 +134,7 @@ class Run:
         partial.replace(self.out / "checkpoint.pt")
 
     def resume(self) -> None:
-        """Goes on from the checkpoint in the output folder, if there is one."""
+        """Loads the checkpoint in the output folder, if there is one."""
         path = self.out / "checkpoint.pt"
         if not path.exists():
             return
@@ -147,7 +147,7 @@ class Run:
 
 
 def build_model(recipe: Recipe, num_layers: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Makes an untrained model, its vocabulary padded to a multiple of 32."""
+    """Creates an untrained model, its vocabulary padded to a multiple of 32."""
     config = LlamaConfig(
         vocab_size=-(-len(tokenizer) // 32) * 32,
         hidden_size=recipe.hidden_size,
@@ -219,7 +219,7 @@ def _is_first() -> bool:
 
 
 def _share(group: list[Sequence]) -> list[Sequence]:
-    """This process's part of a batch; all of it where there is one process."""
+    """Returns this process's part of a batch; all of it with a single process."""
     return group[dist.get_rank() :: dist.get_world_size()] if dist.is_initialized() else group
 
 
@@ -235,7 +235,7 @@ def _average(gradients: list[torch.Tensor]) -> None:
 
 
 def _latest(elapsed_s: float) -> float:
-    """The time of the slowest process, so that all keep one learning rate and stop together."""
+    """Returns the time of the slowest process, so that all have the same learning rate and stop together."""
     if not dist.is_initialized():
         return elapsed_s
     slowest = torch.tensor(elapsed_s, dtype=torch.float64)
@@ -257,7 +257,7 @@ def export(run: Run) -> None:
         pad_token_id=run.tokenizer.pad_token_id,
     )
     run.model.save_pretrained(partial)
-    for name in ("is_local", "local_files_only"):  # how it was loaded here is nothing to ship
+    for name in ("is_local", "local_files_only"):  # describe this machine, not the model
         run.tokenizer.init_kwargs.pop(name, None)
     run.tokenizer.save_pretrained(partial)
     (partial / "training.json").write_text(json.dumps(_history(run), indent=2) + "\n")

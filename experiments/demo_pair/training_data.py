@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 IGNORED = -100
 _SUMS_PER_DRILL = 14
 _CHUNK = 1200
-# Share of one-person problems that are drawn anew: two people are what is hard to learn.
+# Share of one-person problems that are replaced by a new draw: two people are what is hard to learn.
 _REDRAWN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Token ids and, for each, the label it is learned as (`IGNORED` for what only is context)."""
+    """Token ids and, for each, the label it is learned as (`IGNORED` for context)."""
 
     ids: list[int]
     labels: list[int]
@@ -100,7 +100,7 @@ def sequences(
     tokenizer: PreTrainedTokenizerFast,
     count: int = _CHUNK,
 ) -> list[Sequence]:
-    """Makes `count` fresh training sequences; a share of them drills."""
+    """Generates `count` training sequences; a share of them are drills."""
     texts = []
     for _ in range(count):
         if rng.random() < drill_share:

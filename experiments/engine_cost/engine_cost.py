@@ -1,10 +1,10 @@
-"""What the transformers engine adds to a model's own passes: CPU seconds a token of `generate`, beside bare passes of
-the same model over the same tokens (transformers alone, its dynamic cache, nothing sampled).
+"""Measures the overhead of the transformers engine: CPU seconds per token of `generate`, compared with bare forward
+passes of the same model over the same tokens (transformers alone, its dynamic cache, nothing sampled).
 
-    python tests/integration/engine_cost.py                      # the bundled pair
-    python tests/integration/engine_cost.py --model FOLDER --dtype bfloat16
+    python experiments/engine_cost/engine_cost.py                      # the bundled pair
+    python experiments/engine_cost/engine_cost.py --model FOLDER --dtype bfloat16
 
-CPU seconds, and the two by turns: other work on the machine does little to them.
+Both are measured alternately in CPU seconds, so that other work on the machine hardly matters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 
 
 def bare_passes(context: list[int], written: list[int]) -> Callable[[Any], float]:
-    """CPU seconds of reading a context and then all but the last of the tokens that follow, one by one."""
+    """Returns a function that measures the CPU seconds of prefilling a context and decoding given tokens."""
 
     def seconds(model: Any) -> float:
         kept = {cache_argument(type(model).forward): DynamicCache(config=model.config), "use_cache": True}
@@ -59,7 +59,7 @@ async def measure(name: str, dtype: str, num_tokens: int, trials: int) -> None:
     shares = sorted(100 * (ours / bare - 1) for ours, bare in pairs)
     milliseconds = [1000 * statistics.median(column) / num_tokens for column in zip(*pairs, strict=True)]
     print(
-        f"{name}: {milliseconds[0]:.2f} ms a token, bare passes {milliseconds[1]:.2f} ms; the engine adds "
+        f"{name}: {milliseconds[0]:.2f} ms per token, bare passes {milliseconds[1]:.2f} ms; the engine adds "
         f"{statistics.median(shares):.1f} % (median of {trials}; half of them {shares[trials // 4]:.1f} to "
         f"{shares[-1 - trials // 4]:.1f} %)"
     )

@@ -89,7 +89,7 @@ class ScoringPrompt:
 
     Attributes:
         token_ids: the end of the unfinished answer's turn, the instruction, and the start of the reply.
-        digit_values: score by token id, for the ten tokens that can go on from there.
+        digit_values: score by token id, for the ten tokens that can follow.
     """
 
     token_ids: tuple[int, ...]
