@@ -43,11 +43,13 @@ def accept_tokens(token_ids: tuple[int, ...], target: Tensor, draft: Tensor, ran
     Args:
         token_ids: the drafted tokens, in the target's vocabulary.
         target: `[tokens + 1, vocabulary]`, under the sampling settings in force.
-        draft: what the draft sampled from, `[tokens, vocabulary]`; a further row means that the draft continued
-            with a token that the target does not have.
+        draft: what the draft sampled from, `[tokens, vocabulary]`, possibly on another device; a further row means
+            that the draft continued with a token that the target does not have.
     """
-    for i, token_id in enumerate(token_ids):
-        p_target, p_draft = float(target[i, token_id]), float(draft[i, token_id])
+    places, columns = list(range(len(token_ids))), list(token_ids)
+    # One copy from each device, instead of one per token.
+    p_targets, p_drafts = target[places, columns].tolist(), draft[places, columns].tolist()
+    for i, (p_target, p_draft) in enumerate(zip(p_targets, p_drafts, strict=True)):
         if random.random() * p_draft >= p_target:
             return Verdict(False, i, "token", draw_residual(target[i], draft[i], random), "draft")
     num_tokens = len(token_ids)
@@ -58,12 +60,17 @@ def accept_tokens(token_ids: tuple[int, ...], target: Tensor, draft: Tensor, ran
 
 
 def draw_residual(target: Tensor, draft: Tensor, random: Random) -> int:
-    """Draws from max(0, target - draft), normalised; `[vocabulary]` each, widths may differ by padding."""
-    residual = target.double().clone()
+    """Draws from max(0, target - draft), normalised; `[vocabulary]` each, widths may differ by padding.
+
+    This is the only place where tensors of both models meet. It runs on the CPU: the models may be on two devices, and
+    MPS has no float64.
+    """
+    target, draft = target.cpu().double(), draft.cpu().double()
+    residual = target.clone()
     shared = min(len(target), len(draft))
     residual[:shared] = (residual[:shared] - draft[:shared]).clamp(min=0)
     if float(residual.sum()) <= 0:  # equal up to rounding: every token passes with probability 1
-        residual = target.double()
+        residual = target
     cumulative = residual.cumsum(0)
     index = int((cumulative <= random.random() * float(cumulative[-1])).sum())
     while index >= len(residual) or float(residual[index]) == 0:  # rounding at the upper end
