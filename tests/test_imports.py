@@ -15,7 +15,7 @@ LAYERS = (
     ("text",),
     ("engines.base",),
     ("decoding",),
-    ("engines", "probes", "demo"),
+    ("engines", "probes", "demo", "problems"),
     ("loading",),
     ("training", "benchmark", "server"),
     ("commands",),

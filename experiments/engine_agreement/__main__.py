@@ -15,7 +15,7 @@ from semanticspec.commands.options import PairOptions, SamplingOptions, output_o
 from semanticspec.commands.probe.collect import PROBLEMS_HELP
 from semanticspec.errors import ProbeError
 from semanticspec.output.progress import progress_bar, say
-from semanticspec.training.data.problems import ProblemText, read_problems
+from semanticspec.problems.sources import ProblemText, read_problems
 
 if TYPE_CHECKING:
     from experiments.engine_agreement.agreement import Agreement

@@ -14,7 +14,7 @@ from semanticspec.decoding.pair import Pair
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ProbeError
 from semanticspec.output.journal import Journal
-from semanticspec.training.data.problems import ProblemText
+from semanticspec.problems.sources import ProblemText
 
 _FORMAT = 1
 

@@ -19,8 +19,8 @@ from semanticspec.decoding.pair import Pair
 from semanticspec.demo.grammar import problems
 from semanticspec.errors import ProbeError
 from semanticspec.loading import load_pair
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Reading
-from semanticspec.training.data.problems import ProblemText
 
 PROBLEMS = [ProblemText(problem.text, problem.text) for problem in problems("test", 6)]
 CONFIG = DecodingConfig()

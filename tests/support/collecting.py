@@ -20,12 +20,12 @@ from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import network_of
 from semanticspec.probes.states import Ragged
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Reading, Sampling
 from semanticspec.text.vocabulary import Vocabulary
 from semanticspec.training.data.collect import collect
 from semanticspec.training.data.examples import Examples
 from semanticspec.training.data.manifest import CollectedModel, Manifest
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, SegmentRecord
 

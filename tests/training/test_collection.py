@@ -34,10 +34,10 @@ from semanticspec.probes.features import (
     named_features,
     signals_of,
 )
+from semanticspec.problems.sources import ProblemText, read_problems
 from semanticspec.records import Reading
 from semanticspec.training.data import contexts
 from semanticspec.training.data.collect import collect
-from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.training.labels.label import label

@@ -16,10 +16,10 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.pages import check_report_libraries
 from semanticspec.probes import Probe
 from semanticspec.probes.features import TokenSignals
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author
 from semanticspec.training.ablations import NUM_VARIANTS, Retraining, config_of, num_variants
 from semanticspec.training.data.examples import split_of
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
 from semanticspec.training.labels.label import label

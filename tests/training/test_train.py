@@ -20,8 +20,8 @@ from semanticspec.loading import load_pair
 from semanticspec.probes import Probe
 from semanticspec.probes.card import ProbePooling
 from semanticspec.probes.features import FEATURES, TokenSignals
+from semanticspec.problems.sources import ProblemText
 from semanticspec.training.data.examples import gather
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import judge_rows
 from semanticspec.training.labels.label import label, meanings_of, read_meanings

@@ -16,8 +16,8 @@ from semanticspec.benchmark.grading import Grader, MathVerifyGrader, check_math_
 from semanticspec.benchmark.grading_worker import LETTERS
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError
-from semanticspec.training.data.hub_problems import HubName, hub_name, hub_rows
-from semanticspec.training.data.problems import read_jsonl
+from semanticspec.problems.hub import HubName, hub_name, hub_rows
+from semanticspec.problems.sources import read_jsonl
 
 PILOT_PROBLEMS = 20
 

@@ -14,7 +14,7 @@ from semanticspec.benchmark.tasks import (
     register_task,
 )
 from semanticspec.demo.problems import demo_problems
-from semanticspec.training.data.problems import DEMO_PROBLEMS, ProblemText, register_problem_source
+from semanticspec.problems.sources import DEMO_PROBLEMS, ProblemText, register_problem_source
 from semanticspec.training.labels.judges import Judge, JudgeConfig, register_judge
 
 DEMO_TASKS = {"demo": "test", "demo-validation": "validation"}

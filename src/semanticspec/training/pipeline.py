@@ -22,10 +22,10 @@ from semanticspec.output.pages import check_report_libraries
 from semanticspec.output.progress import say
 from semanticspec.probes.card import CARD_FILE
 from semanticspec.probes.probe import Probe
+from semanticspec.problems.sources import ProblemText, read_problems
 from semanticspec.records import Author
 from semanticspec.training import stages
 from semanticspec.training.calibrate import check_choice
-from semanticspec.training.data.problems import ProblemText, read_problems
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import EVALUATION_FILE
 from semanticspec.training.publish import README_FILE, publish

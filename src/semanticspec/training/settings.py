@@ -16,9 +16,9 @@ from semanticspec.engines.registry import DEFAULT_ENGINE
 from semanticspec.errors import ConfigError
 from semanticspec.output.validation import STRICT, parse_json
 from semanticspec.probes.features import named_features
+from semanticspec.problems.hub import hub_name
+from semanticspec.problems.sources import DEMO_PROBLEMS
 from semanticspec.records import Author
-from semanticspec.training.data.hub_problems import hub_name
-from semanticspec.training.data.problems import DEMO_PROBLEMS
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.labels.judges import JudgeConfig
 from semanticspec.training.train import TrainConfig

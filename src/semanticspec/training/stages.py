@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ProbeError
 from semanticspec.output.progress import progress_bar, say
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.labels.judges import JudgeConfig
 
 if TYPE_CHECKING:

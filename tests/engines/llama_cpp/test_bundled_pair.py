@@ -22,8 +22,8 @@ from semanticspec.decoding.generate import generate
 from semanticspec.demo.gguf import write_pair
 from semanticspec.demo.stories import problems
 from semanticspec.loading import load_pair
+from semanticspec.problems.sources import ProblemText
 from semanticspec.text.vocabulary import Vocabulary
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection
 
 pytestmark = pytest.mark.skipif(

@@ -16,8 +16,8 @@ import torch
 from semanticspec.demo.judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.states import Ragged
+from semanticspec.problems.sources import ProblemText
 from semanticspec.training.data.collect import collect
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.storage import Collection, Shard
 from semanticspec.training.labels.label import label
 from tests.support.collecting import (

@@ -10,9 +10,9 @@ from semanticspec.commands.options import PairOptions, decoding_option, model_op
 from semanticspec.config import RuleConfig
 from semanticspec.engines.base import Pooling, StateSpec
 from semanticspec.output.progress import say
+from semanticspec.problems.sources import read_problems
 from semanticspec.records import Author, Sampling
 from semanticspec.training import stages
-from semanticspec.training.data.problems import read_problems
 from semanticspec.training.data.settings import CollectConfig
 
 PROBLEMS_HELP = (

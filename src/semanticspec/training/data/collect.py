@@ -24,10 +24,10 @@ from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import EngineInfo, derived_seed
 from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
 from semanticspec.probes.states import Ragged, States
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author, Generation, Score, Stop
 from semanticspec.training.data.contexts import ContextFinder, check_trace, loop_config
 from semanticspec.training.data.manifest import CollectedModel, Manifest
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 

@@ -17,9 +17,9 @@ from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import derived_seed, position_uniform
 from semanticspec.errors import ConfigError
+from semanticspec.problems.sources import ProblemText
 from semanticspec.records import TextWritten, ThinkingEnded
 from semanticspec.text.chat import THINK_START
-from semanticspec.training.data.problems import ProblemText
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Origin
 

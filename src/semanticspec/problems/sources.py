@@ -1,4 +1,4 @@
-"""Reads the problems to collect on: from a registered source, a JSONL file, or the Hugging Face hub.
+"""Reads problems: from a registered source, a JSONL file, or the Hugging Face hub.
 
 To add a source, register a function under the name that `--problems` takes:
 `register_problem_source("my-problems", make_my_problems)`.
@@ -44,11 +44,6 @@ def register_problem_source(name: str, source: ProblemSource) -> None:
     _SOURCES[name] = source
 
 
-def problem_source_names() -> tuple[str, ...]:
-    """Returns the names of all registered sources."""
-    return tuple(_SOURCES)
-
-
 def read_problems(
     source: str, count: int | None = None, trace_field: str | None = None, config: str | None = None
 ) -> list[ProblemText]:
@@ -65,7 +60,7 @@ def read_problems(
     Raises:
         ConfigError: the source cannot be read or is empty, or a row has no prompt or no trace.
     """
-    from semanticspec.training.data.hub_problems import hub_name, hub_rows
+    from semanticspec.problems.hub import hub_name, hub_rows
 
     if source in _SOURCES:
         if trace_field:

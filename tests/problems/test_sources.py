@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semanticspec.errors import ConfigError
-from semanticspec.training.data.problems import read_problems
+from semanticspec.problems.sources import read_problems
 
 
 def test_problem_files(tmp_path: Path) -> None:
