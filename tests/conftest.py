@@ -7,6 +7,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_configure() -> None:
-    from semanticspec.commands.bundled import register_bundled
+    from semanticspec.commands.demo_registration import register_demo
 
-    register_bundled()
+    register_demo()

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from semanticspec.demo.meanings import Meaning, Problem
-from semanticspec.demo.reading import answer_of, read_step
+from semanticspec.demo.parsing import answer_of, read_step
 from semanticspec.demo.stories import Split, problems
 from semanticspec.engines.transformers.model_runner import cache_argument
 

@@ -10,7 +10,7 @@ from semanticspec.benchmark.methods import make_method
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, run, schedule
 from semanticspec.benchmark.tasks import BenchProblem
-from semanticspec.commands.bundled import DemoGrader
+from semanticspec.commands.demo_registration import DemoGrader
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import BenchmarkError

@@ -15,7 +15,7 @@ from semanticspec.benchmark.tasks import (
     find_task,
     register_task,
 )
-from semanticspec.commands.bundled import DemoGrader
+from semanticspec.commands.demo_registration import DemoGrader
 from semanticspec.errors import ConfigError
 from tests.support.benchmarks import CHOICE, MATH_ROWS, write_rows
 

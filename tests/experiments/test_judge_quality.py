@@ -19,7 +19,7 @@ from experiments.judge_quality.quality import (
     measure,
     read_pairs,
 )
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 from semanticspec.training.labels.judges.numeric import NumericJudge

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.training.data.collect import collect
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.labels.label import label

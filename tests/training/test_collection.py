@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
 from semanticspec.decoding.generate import decode
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.features import (
     FEATURES,

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.pages import check_report_libraries
 from semanticspec.probes import Probe

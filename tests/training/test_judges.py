@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.errors import ConfigError
 from semanticspec.training.labels.judges import (
     Clustering,

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.loading import load_pair

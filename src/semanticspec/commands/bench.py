@@ -11,7 +11,7 @@ import typer
 from semanticspec.benchmark.methods import known_methods, split_name
 from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.tasks import TASKS
-from semanticspec.commands.bundled import DEMO_TASKS
+from semanticspec.commands.demo_registration import DEMO_TASKS
 from semanticspec.commands.option_groups import expand_options, option, option_in
 from semanticspec.commands.options import (
     PairOptions,

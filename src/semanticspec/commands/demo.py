@@ -12,7 +12,7 @@ from typing import Annotated
 from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.runner import Setting, run, run_pilot
-from semanticspec.commands.bundled import DemoGrader, demo_task_problems
+from semanticspec.commands.demo_registration import DemoGrader, demo_task_problems
 from semanticspec.commands.option_groups import expand_options, option
 from semanticspec.commands.options import SamplingOptions, comma_separated, output_option
 from semanticspec.config import DecodingConfig

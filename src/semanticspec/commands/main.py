@@ -11,8 +11,8 @@ import typer
 
 import semanticspec
 from semanticspec.commands.bench import bench_app
-from semanticspec.commands.bundled import register_bundled
 from semanticspec.commands.demo import demo_command
+from semanticspec.commands.demo_registration import register_demo
 from semanticspec.commands.generate import generate_command
 from semanticspec.commands.option_groups import option
 from semanticspec.commands.probe import probe_app
@@ -50,7 +50,7 @@ def main() -> None:
 def run(command: typer.Typer | Callable[..., None]) -> None:
     """Runs a command. Expected errors end in one line and exit code 2, Ctrl-C in exit code 130."""
     _show_warnings_as_lines()
-    register_bundled()
+    register_demo()
     try:
         command() if isinstance(command, typer.Typer) else typer.run(command)
     except SemanticSpecError as error:

@@ -7,7 +7,7 @@ words" is decided exactly, without a second model.
 from __future__ import annotations
 
 from semanticspec.demo.meanings import Meaning, Operation, Problem, StyleName, same_meaning
-from semanticspec.demo.reading import answer_of, read_problem, read_step
+from semanticspec.demo.parsing import answer_of, read_problem, read_step
 from semanticspec.demo.stories import Split, make_problem, problems, split_of
 from semanticspec.demo.traces import Piece, write_step, write_trace
 

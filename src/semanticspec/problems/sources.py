@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from semanticspec.errors import ConfigError
 
 DEMO_PROBLEMS = "demo"
-"""The source of the bundled demo's problems, registered by `semanticspec.commands.bundled`."""
+"""The source of the bundled demo's problems, registered by `semanticspec.commands.demo_registration`."""
 PROMPT_FIELDS = ("prompt", "problem", "question")
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from semanticspec.demo.judge import ExactJudge
+from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.states import Ragged
 from semanticspec.problems.sources import ProblemText

@@ -21,7 +21,7 @@ DEMO_TASKS = {"demo": "test", "demo-validation": "validation"}
 """Benchmark tasks of the demo, and the split that their problems come from."""
 
 
-def register_bundled() -> None:
+def register_demo() -> None:
     """Registers the demo's judge, problem source and benchmark tasks; calling it again changes nothing."""
     register_judge("exact", _exact_judge)
     register_problem_source(DEMO_PROBLEMS, _demo_problems)
@@ -56,7 +56,7 @@ def _task_problems(split: str, count: int | None) -> TaskProblems:
 
 
 def _exact_judge(config: JudgeConfig, folder: Path | None) -> Judge:  # noqa: ARG001
-    from semanticspec.demo.judge import ExactJudge
+    from semanticspec.demo.exact_judge import ExactJudge
 
     return ExactJudge()
 
