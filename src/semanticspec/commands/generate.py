@@ -31,7 +31,7 @@ def generate_command(
 ) -> None:
     """Answer a prompt.
 
-    In a terminal, text by the draft is green, text by the target cyan, and rejected text is struck out.
+    In a terminal, text by the draft is green, text by the target cyan, and rejected text is struck through.
 
     Accepting drafted segments by their meaning is lossy: the output can differ from the target's own. The rule token
     is lossless.
