@@ -215,7 +215,8 @@ def messages() -> Iterator[list[str | None]]:
             for argument in node.args if isinstance(node, ast.Call) else ():
                 if isinstance(argument, ast.JoinedStr):
                     yield [
-                        str(part.value) if isinstance(part, ast.Constant) else None for part in argument.values
+                        str(part.value) if isinstance(part, ast.Constant) else None
+                        for part in argument.values
                     ]
                 elif isinstance(argument, ast.Constant):
                     yield [str(argument.value)]
