@@ -15,6 +15,7 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from semanticspec.engines.base import EngineInfo
+from semanticspec.engines.runtime.threads import cpu_threads_for
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
@@ -50,10 +51,12 @@ class Probe:
         self.card = card
         self.calibration = calibration
         self.network = network.eval().requires_grad_(False)
+        self._num_parameters = sum(parameter.numel() for parameter in network.parameters())
 
     def estimate(self, reading: Reading) -> float:
         """Estimates one segment; see `estimate_many`."""
-        return self.estimate_many([reading])[0]
+        with cpu_threads_for(self._num_parameters):
+            return self.estimate_many([reading])[0]
 
     @torch.inference_mode()
     def estimate_many(self, readings: Sequence[Reading]) -> list[float]:

@@ -11,7 +11,7 @@ from semanticspec.engines.llama_cpp.model_runner import ModelRunner
 from semanticspec.engines.llama_cpp.options import LlamaOptions
 from semanticspec.engines.llama_cpp.scoring import score
 from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
-from semanticspec.engines.runtime.worker import Steps, WorkerEngine
+from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.records import Generation, Score
 
 
@@ -19,7 +19,7 @@ class LlamaCppEngine(WorkerEngine):
     """Implements `Engine` and `ResettableCache`. Use `load` to make one."""
 
     def __init__(self, runner: ModelRunner, info: EngineInfo) -> None:
-        super().__init__(info, runner.threads)
+        super().__init__(info, Worker(runner.threads))
         self._runner = runner
         self._space = KVCacheSpace(runner)
         self._batch = SharedBatch(runner, self._space)

@@ -10,7 +10,7 @@ from semanticspec.engines.base import LAST_LAYER, StateSpec
 from semanticspec.engines.llama_cpp.library import LOG, import_llama_cpp
 from semanticspec.engines.llama_cpp.model_runner import ModelRunner
 from semanticspec.engines.llama_cpp.options import DEFAULT_CONTEXT_TOKENS, LlamaOptions, LlamaSettings
-from semanticspec.engines.runtime.worker import num_threads_for
+from semanticspec.engines.runtime.threads import num_threads_for
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.text.gguf_files import gguf_digest
 

@@ -22,15 +22,6 @@ ResultT = TypeVar("ResultT")
 Steps = Generator[tuple[int, ...], None, ResultT]
 """A call as the worker runs it: each step takes some milliseconds and yields the tokens generated in it."""
 
-SMALL_MODEL_PARAMETERS = 10_000_000
-"""Smaller models run fastest on one CPU thread: see docs/experiments.md."""
-
-
-def num_threads_for(num_parameters: int, requested: int | None, default: int) -> int:
-    """Returns the CPU threads per operation: as requested, else 1 for small models and `default` for others."""
-    return requested or (1 if num_parameters < SMALL_MODEL_PARAMETERS else default)
-
-
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[ResultT]):
     """The end of a job: a result or an error."""
@@ -75,6 +66,14 @@ class Worker:
             1, thread_name_prefix="engine", initializer=lambda: torch.set_num_threads(num_threads)
         )
         self._closed = False
+
+    def run_at_start(self, function: Callable[[], ResultT]) -> ResultT:
+        """Runs a function on the thread and waits for it, before there are calls. Ends the thread if it fails."""
+        try:
+            return self._executor.submit(function).result()
+        except BaseException:
+            self._executor.shutdown(wait=False)
+            raise
 
     async def run(self, steps: Steps[ResultT]) -> ResultT:
         """Runs a call to its end. Cancelling this stops the call after its current step."""
@@ -134,9 +133,9 @@ class Worker:
 class WorkerEngine(BaseEngine):
     """An engine that runs its model on a worker thread, with a prefix cache of its own."""
 
-    def __init__(self, info: EngineInfo, num_threads: int) -> None:
+    def __init__(self, info: EngineInfo, worker: Worker) -> None:
         super().__init__(info)
-        self._worker = Worker(num_threads)
+        self._worker = worker
 
     @abstractmethod
     def _generate_steps(self, request: GenerateRequest) -> Steps[list[Generation]]:

@@ -10,7 +10,8 @@ import torch
 from semanticspec.engines.base import ALL_CAPABILITIES, EngineInfo, StateSpec
 from semanticspec.engines.runtime.prefix_cache import PrefixCache
 from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
-from semanticspec.engines.runtime.worker import Steps, WorkerEngine, num_threads_for
+from semanticspec.engines.runtime.threads import num_threads_for
+from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.engines.transformers.batching import DecodeBatch
 from semanticspec.engines.transformers.generation import generate
 from semanticspec.engines.transformers.kv_cache import TransformersSequence
@@ -28,8 +29,8 @@ MAX_IDLE_SEQUENCES = 64
 class TransformersEngine(WorkerEngine):
     """Implements `Engine` and `ResettableCache`. Use `load` or `of` to make one."""
 
-    def __init__(self, runner: ModelRunner, info: EngineInfo, cache_bytes: int, num_threads: int) -> None:
-        super().__init__(info, num_threads)
+    def __init__(self, runner: ModelRunner, info: EngineInfo, cache_bytes: int, worker: Worker) -> None:
+        super().__init__(info, worker)
         self._runner = runner
         self._batch = DecodeBatch(runner)
         self._prefix_cache = PrefixCache(
@@ -81,8 +82,13 @@ class TransformersEngine(WorkerEngine):
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Makes an engine of a loaded model, whose layers it may replace (`pack_weights`). Arguments: see `load`."""
-        pack_weights(loaded.model)
-        runner = ModelRunner(loaded.model, states)
+        worker = Worker(num_threads_for(loaded.model.num_parameters(), threads, torch.get_num_threads()))
+
+        def prepare() -> ModelRunner:  # on more threads, this takes seconds where another process uses a core
+            pack_weights(loaded.model)
+            return ModelRunner(loaded.model, states)
+
+        runner = worker.run_at_start(prepare)
         info = EngineInfo(
             model_id=name,
             revision=loaded.revision,
@@ -95,8 +101,7 @@ class TransformersEngine(WorkerEngine):
             layer=states.layer,
             pooling=states.pooling,
         )
-        num_threads = num_threads_for(loaded.model.num_parameters(), threads, torch.get_num_threads())
-        return cls(runner, info, cache_bytes, num_threads)
+        return cls(runner, info, cache_bytes, worker)
 
     async def run_with_model(self, function: Callable[[Any], T]) -> T:
         """Runs `function(model)` with the transformers model on the engine's thread, in inference mode.
