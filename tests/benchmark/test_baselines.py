@@ -269,14 +269,18 @@ async def test_specreason_asks_about_the_last_step_over_its_context():
     assert segment_texts(result.segments) == result.text
 
 
-async def test_specreason_reads_favourite_or_average():
+async def test_specreason_scores_by_greedy_or_average():
     def score(_: tuple[int, ...]) -> list[float]:  # the mean of the digits is 6.75
         return [0.44 * (i == ZERO + 9) + 0.36 * (i == ZERO + 4) + 0.2 * (i == C) for i in range(SIZE)]
 
-    for threshold, reading, accepts in ((7, "greedy", True), (7, "average", False), (6.7, "average", True)):
-        method = SpecReason(scored_pair(score), greedy(), threshold=threshold, reading=reading)
+    for threshold, score_method, accepts in (
+        (7, "greedy", True),
+        (7, "average", False),
+        (6.7, "average", True),
+    ):
+        method = SpecReason(scored_pair(score), greedy(), threshold=threshold, score_method=score_method)
         assert bool((await method.solve("a", 0)).stats.segments_accepted) == accepts
-    method = SpecReason(scored_pair(lambda _: certainly(C)), greedy(), reading="average")
+    method = SpecReason(scored_pair(lambda _: certainly(C)), greedy(), score_method="average")
     assert (await method.solve("a", 0)).stats.segments_accepted == 0
 
 
@@ -301,8 +305,8 @@ def test_specreason_refuses_what_cannot_work():
     pair = scored_pair(lambda _: certainly(ZERO))
     with pytest.raises(ConfigError, match="threshold is 10"):
         SpecReason(pair, greedy(), threshold=10)
-    with pytest.raises(ConfigError, match="reading is 'best'"):
-        SpecReason(pair, greedy(), reading="best")
+    with pytest.raises(ConfigError, match="score_method is 'best'"):
+        SpecReason(pair, greedy(), score_method="best")
     model = Model(pair.target.engine, make_vocabulary())
     with pytest.raises(ConfigError, match="each digit as one token"):
         SpecReason(Pair(model, model), greedy())
@@ -326,7 +330,7 @@ def test_scoring_prompt_ends_the_turn_in_the_models_own_template(bundled):
 WORDS = ["a", "wait", "yes", "check"]
 WAIT, YES, CHECK = 1, 2, 3
 BREAK, END = 5, 6
-SHORT = Takeovers(probe_tokens=2, verification_tokens=3, negatives=9, recap_words="a", recap_tokens=2)
+SHORT = Takeovers(inspected_tokens=2, verification_tokens=3, negatives=9, recap_words="a", recap_tokens=2)
 
 
 def watched(ids: tuple[int, ...]) -> list[float]:
@@ -363,7 +367,7 @@ async def test_target_takes_over_where_the_draft_reflects():
 
 
 async def test_neutral_text_is_kept_up_to_its_first_blank_line():
-    result = await SpeculativeThinking(thinking_pair(), greedy(), replace(SHORT, probe_tokens=6)).solve(
+    result = await SpeculativeThinking(thinking_pair(), greedy(), replace(SHORT, inspected_tokens=6)).solve(
         "a", 0
     )
     kept = [(s.text, s.num_tokens) for s in result.segments if s.accepted]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from semanticspec import DecodingConfig, RuleConfig, generate
 from semanticspec.benchmark.replay import NOTE, session
-from semanticspec.benchmark.replay.costs import Terms, measured_terms, predicted_s
+from semanticspec.benchmark.replay.costs import TokenCosts, measured_costs, predicted_s
 from semanticspec.benchmark.replay.plan import Counts, loop_plan, target_plan
 from semanticspec.benchmark.replay.play import PHASES, Play, play
 from semanticspec.benchmark.replay.shapes import SHAPES, Shape, build_model, count_parameters, find_shape
@@ -166,7 +166,7 @@ def test_with_everything_accepted_nothing_is_written(optimizations, engines):
 
 
 def test_the_model_of_cost_gives_back_what_it_was_measured_on():
-    terms = Terms(
+    costs = TokenCosts(
         drafted_token_s=0.002,
         verified_token_s=0.001,
         verified_pass_s=0.02,
@@ -176,21 +176,21 @@ def test_the_model_of_cost_gives_back_what_it_was_measured_on():
     )
     trace = synthetic(Synthetic(num_tokens=500, kept_share=0.25), "s", 0)
     alone, plain = target_plan(trace), loop_plan(trace, (), None, 0)
-    assert predicted_s(alone, terms) == pytest.approx(0.1 + 500 * 0.025)
+    assert predicted_s(alone, costs) == pytest.approx(0.1 + 500 * 0.025)
     drafted, written = plain.counts().drafted_tokens, plain.counts().streamed_tokens
-    verify_s = sum(terms.reading_s(turn.drafted) for turn in plain.turns)
-    assert predicted_s(plain, terms) == pytest.approx(0.15 + drafted * 0.002 + verify_s + written * 0.025)
-    verified = tuple((turn.drafted, terms.reading_s(turn.drafted)) for turn in plain.turns)
+    verify_s = sum(costs.verify_s(turn.drafted) for turn in plain.turns)
+    assert predicted_s(plain, costs) == pytest.approx(0.15 + drafted * 0.002 + verify_s + written * 0.025)
+    verified = tuple((turn.drafted, costs.verify_s(turn.drafted)) for turn in plain.turns)
     target_play = Play(12.6, 0.1, 0.0, 0.0, 500 * 0.025, alone.counts(), ())
     plain_play = Play(9.0, 0.15, drafted * 0.002, verify_s, written * 0.025, plain.counts(), verified)
-    found = measured_terms([target_play], [plain_play])
-    assert found.to_json() == pytest.approx(terms.to_json())
+    found = measured_costs([target_play], [plain_play])
+    assert found.to_json() == pytest.approx(costs.to_json())
     faster = loop_plan(trace, ("partial-acceptance", "token-speculation"), 0.9, 0)
-    assert predicted_s(faster, terms) < predicted_s(plain, terms)
+    assert predicted_s(faster, costs) < predicted_s(plain, costs)
     overlapped = replace(plain, config=replace(plain.config, overlap=True))
-    saved = predicted_s(plain, terms) - predicted_s(overlapped, terms)
+    saved = predicted_s(plain, costs) - predicted_s(overlapped, costs)
     assert 0 < saved <= min(verify_s, drafted * 0.002)
-    assert terms.limit_speedup(35) == pytest.approx(0.025 / (0.002 + 0.001 + 0.02 / 35))
+    assert costs.limit_speedup(35) == pytest.approx(0.025 / (0.002 + 0.001 + 0.02 / 35))
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What others offer instead: methods that are not ours, by name. See docs/reference/baselines.md."""
+"""The baselines by name: methods of other systems. See docs/reference/baselines.md."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`specreason`: the target gives each drafted step a score from 0 to 9 with one token.
 
 Source: SpecReason (Pan et al., arXiv 2504.07891, section 4) and its script `spec_reason.py`
-(github.com/ruipeterpan/specreason): the words of the scoring prompt, the threshold 7 and both ways to read the score
-are theirs. Everything else is our loop: segment ends, caches, and the target writes the answer. What differs from the
-original is in docs/reference/baselines.md.
+(github.com/ruipeterpan/specreason): the scoring prompt, the threshold 7 and both score methods are theirs. Segment
+ends, caches and the answer, which the target writes, are those of this package's loop. Differences from the original
+are listed in docs/reference/baselines.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from semanticspec.records import GREEDY, Generation, Result, Sampling, Stop, Ver
 from semanticspec.text.chat import THINK_START
 from semanticspec.text.vocabulary import Vocabulary
 
-Reading = Literal["greedy", "average"]
+ScoreMethod = Literal["greedy", "average"]
 THRESHOLD = 7.0
 INSTRUCTION = (
     "Evaluate the last reasoning step solely based on factual correctness and logical validity. Ignore style, "
@@ -32,7 +32,7 @@ INSTRUCTION = (
 )
 ANSWER_START = "I think the quality score is: "
 _DIGITS = "0123456789"
-_FAVOURITES = 10  # how many of the next token's candidates the original's "average" looks at
+_NUM_CANDIDATES = 10  # Source: the script averages over the digits among the ten most probable tokens
 _RAW = Sampling(temperature=1.0, top_p=1.0)
 
 
@@ -45,15 +45,16 @@ class SpecReason:
         config: DecodingConfig,
         *,
         threshold: float = THRESHOLD,
-        reading: Reading = "greedy",
+        score_method: ScoreMethod = "greedy",
     ) -> None:
         """Prepares the scoring prompt.
 
         Args:
-            config: its rule is put aside; all else holds.
+            config: its rule, optimizations and bonus token are ignored; everything else applies.
             threshold: lowest score that is accepted, 0 to 9 (0 accepts everything). Source: 7 in the script.
-            reading: `greedy` takes the target's favourite token, 0 if that is no digit; `average` the mean of the
-                digits among its ten favourites, weighted by probability. Source: greedy by default in the script.
+            score_method: `greedy` takes the target's most probable token, 0 if that is no digit; `average` the mean
+                of the digits among the ten most probable tokens, weighted by probability. Source: greedy by default
+                in the script.
 
         Raises:
             ConfigError: an option is out of range, or digits are not single tokens of the target.
@@ -61,10 +62,14 @@ class SpecReason:
         """
         if not 0 <= threshold <= 9:
             raise ConfigError(f"threshold is {threshold!r}; expected a score from 0 to 9")
-        if reading not in get_args(Reading):
-            raise ConfigError(f"reading is {reading!r}; expected one of {', '.join(get_args(Reading))}")
-        if reading == "average" and not pair.target.engine.info.capabilities.distributions:
-            raise EngineError("specreason's reading 'average' needs full distributions; use 'greedy' here")
+        if score_method not in get_args(ScoreMethod):
+            expected = ", ".join(get_args(ScoreMethod))
+            raise ConfigError(f"score_method is {score_method!r}; expected one of {expected}")
+        if score_method == "average" and not pair.target.engine.info.capabilities.distributions:
+            raise EngineError(
+                "specreason's score method 'average' needs full distributions, which the target's engine does not "
+                "return; use 'greedy'"
+            )
         self.name = "specreason"
         self.lossy = True
         self._pair = pair
@@ -72,24 +77,24 @@ class SpecReason:
         self._config = replace(plain, rule=RuleConfig(name="always"), bonus_token=False, speculate=True)
         pair.check(self._config)
         prompt = ScoringPrompt.of(pair.target.vocabulary)
-        self._scoring = _Scoring(prompt, threshold, reading)
+        self._scoring = _Scoring(prompt, threshold, score_method)
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
         config = replace(self._config, seed=seed)
         events = decode(
-            self._pair, prompt, config, verifier=lambda request: ScoreVerifier(request, self._scoring)
+            self._pair, prompt, config, verifier=lambda request: SpecReasonVerifier(request, self._scoring)
         )
         return await result_of(events)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringPrompt:
-    """What stands between a drafted step and its score.
+    """The tokens between a drafted step and its score.
 
     Attributes:
         token_ids: the end of the unfinished answer's turn, the instruction, and the start of the reply.
-        digit_values: score by token id, for the ten tokens that can follow.
+        digit_values: score by token id, for the ten digit tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -97,10 +102,10 @@ class ScoringPrompt:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> ScoringPrompt:
-        """The prompt in a model's own chat template, with the digits as its tokenizer writes them there.
+        """Makes the prompt with a model's own chat template, and finds its tokenizer's digits after it.
 
         Raises:
-            ConfigError: the digits are not ten different single tokens, or the template takes no second question.
+            ConfigError: the digits are not ten different single tokens, or the template rejects a second question.
         """
         text = _scoring_text(vocabulary)
         written = [vocabulary.encode(text + digit) for digit in _DIGITS]
@@ -121,29 +126,29 @@ class ScoringPrompt:
 class _Scoring:
     prompt: ScoringPrompt
     threshold: float
-    reading: Reading
+    method: ScoreMethod
 
     def score_of(self, reply: Generation) -> float:
-        """The score, 0 to 9, from the token that the target decodes after the scoring prompt."""
+        """Returns the score, 0 to 9, from the token that the target decodes after the scoring prompt."""
         values = self.prompt.digit_values
-        if self.reading == "greedy":
+        if self.method == "greedy":
             return values.get(reply.token_ids[0], 0)
         assert reply.distributions is not None
         row = reply.distributions[0]
-        favourites = row.topk(min(_FAVOURITES, len(row))).indices.tolist()
-        weights = {values[i]: float(row[i]) for i in favourites if i in values}
+        candidates = row.topk(min(_NUM_CANDIDATES, len(row))).indices.tolist()
+        weights = {values[i]: float(row[i]) for i in candidates if i in values}
         total = sum(weights.values())
         return sum(value * weight for value, weight in weights.items()) / total if total else 0.0
 
 
-class ScoreVerifier:
-    """Asks the target for a score of each drafted step."""
+class SpecReasonVerifier:
+    """Asks the target to score each drafted step."""
 
     def __init__(self, request: RequestContext, scoring: _Scoring) -> None:
         self._request, self._scoring = request, scoring
 
     async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
-        """The target prefills step and scoring prompt after its cached context in one pass, and decodes one token.
+        """Prefills step and scoring prompt after the cached context in one pass of the target, and decodes one token.
 
         A step that leaves no room for the scoring prompt in the target's context is not scored but rejected.
         """
@@ -151,7 +156,7 @@ class ScoreVerifier:
         context = [*transcript.target_ids, *self._step(draft), *self._scoring.prompt.token_ids]
         if len(context) >= engine.info.max_context_tokens:
             return Verdict(False, 0, "no room")
-        average = self._scoring.reading == "average"
+        average = self._scoring.method == "average"
         (reply,) = await engine.generate(
             context,
             max_tokens=1,
@@ -165,13 +170,13 @@ class ScoreVerifier:
         return Verdict(accepted, len(draft.token_ids) if accepted else 0, f"score {score:g}")
 
     def _step(self, draft: Draft) -> Sequence[int]:
-        """The step without an end of text: the scoring prompt ends the turn itself."""
+        """Returns the step without an end-of-text token: the scoring prompt ends the turn itself."""
         ends = self._request.pair.target.vocabulary.end_ids
         return draft.token_ids[:-1] if draft.token_ids[-1] in ends else draft.token_ids
 
 
 def _scoring_text(vocabulary: Vocabulary) -> str:
-    """End of the answer's turn, instruction and start of the reply, as text."""
+    """Returns the end of the answer's turn, the instruction and the start of the reply, as text."""
     if not getattr(vocabulary.tokenizer, "chat_template", None):
         return f"\n\n{INSTRUCTION}\n\n{ANSWER_START}"
     mark = "STEPS-SO-FAR"

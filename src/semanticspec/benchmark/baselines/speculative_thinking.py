@@ -1,8 +1,8 @@
-"""`speculative-thinking`: the draft writes, and the target takes over where the draft reflects.
+"""`speculative-thinking`: the draft writes, and the target takes over where the draft reflects or verifies.
 
 Source: Speculative Thinking (Yang et al., arXiv 2504.12329, section 3) and its script `speculative_vllm.py` with the
 settings of `config/1b_32b.yml` (github.com/uservan/speculative_thinking): words, lengths and the order of the rules are
-theirs. What differs is in docs/reference/baselines.md.
+theirs. Differences are listed in docs/reference/baselines.md.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ VERIFICATION = ("verify", "think again", "recap", "check")
 
 @dataclass(frozen=True, slots=True)
 class Takeovers:
-    """How much the target writes, and when. All lengths in tokens. Source of the numbers: `config/1b_32b.yml`.
+    """When the target takes over, and for how long. Lengths are in tokens. Source: `config/1b_32b.yml`.
 
     Attributes:
-        probe_tokens: what the draft writes after a blank line to be looked at, and the target in its place.
-        verification_tokens: what the target adds where its words verify something.
-        negatives: so many reflections of the target later it is made to recap; `more_negatives` are added after each
-            recap, up to `most_negatives`.
-        recap_words: what a recap begins with.
-        recap_tokens: length of a recap; `more_recap_tokens` are added after each, up to `most_recap_tokens`.
+        inspected_tokens: length of the draft's text after a blank line that is inspected, and of the target's
+            replacement.
+        verification_tokens: further tokens that the target writes if its replacement contains a verification word.
+        negatives: number of negative replacements after which the target writes a recap; grows by `more_negatives`
+            after each recap, up to `most_negatives`.
+        recap_words: the start of a recap.
+        recap_tokens: length of a recap; grows by `more_recap_tokens` after each, up to `most_recap_tokens`.
     """
 
-    probe_tokens: int = 20
+    inspected_tokens: int = 20
     verification_tokens: int = 125
     negatives: int = 15
     more_negatives: int = 5
@@ -49,10 +50,10 @@ class Takeovers:
 
 
 class SpeculativeThinking:
-    """The draft's text with the target's at the places of the published rule. Lossy: mostly the draft's."""
+    """The draft writes; the target replaces parts by the published rule. Lossy: most of the text is the draft's."""
 
     def __init__(self, pair: Pair, config: DecodingConfig, takeovers: Takeovers = Takeovers()) -> None:
-        """The configuration's rule is put aside. Raises what `Pair.check` raises."""
+        """Prepares the configuration; its rule and bonus token are ignored. Raises what `Pair.check` raises."""
         self.name = "speculative-thinking"
         self.lossy = True
         self._pair, self._takeovers = pair, takeovers
@@ -63,13 +64,13 @@ class SpeculativeThinking:
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
         config = replace(self._config, seed=seed)
-        return await _Run(self._pair, config, prompt, self._takeovers).result()
+        return await _ThinkingRequest(self._pair, config, prompt, self._takeovers).result()
 
 
 def tone(text: str) -> int:
-    """1 where affirmation prevails, -1 for reflection and verification (and for a tie), 0 without such words.
+    """Returns 1 if most words are affirmations, -1 if not (also for a tie), 0 if there are none of either kind.
 
-    Counts words as parts of others too ("eyes" holds a "yes"), as the original does.
+    Counts parts of words too ("eyes" contains "yes"), as the original does.
     """
     lower = text.lower()
     positive = sum(lower.count(word) for word in AFFIRMATION)
@@ -79,17 +80,19 @@ def tone(text: str) -> int:
     return 1 if positive > negative else -1
 
 
-class _Run:
-    """One request: the draft writes up to a blank line; there it is inspected, and perhaps replaced."""
+class _ThinkingRequest:
+    """One request. After each blank line, the start of the draft's next text is inspected and perhaps replaced."""
 
     def __init__(self, pair: Pair, config: DecodingConfig, prompt: Prompt, takeovers: Takeovers) -> None:
         self._pair, self._config, self._takeovers = pair, config, takeovers
         self._transcript = Transcript(pair, prompt, config)
         self._request = RequestContext(pair, config)
         self._clock = self._request.clock
+        segmenter = pair.target.segmenter
+        self._blank_line = replace(segmenter.stop, ids=segmenter.boundary_ids)
 
     async def result(self) -> Result:
-        """The published loop; see `tone` for what decides."""
+        """Runs the published loop; `tone` decides."""
         takeovers, transcript = self._takeovers, self._transcript
         negatives, recap_after, recap_tokens = 0, takeovers.negatives, takeovers.recap_tokens
         at_blank_line = False
@@ -106,31 +109,35 @@ class _Run:
                 recap_tokens = min(recap_tokens + takeovers.more_recap_tokens, takeovers.most_recap_tokens)
                 recap_after = min(recap_after + takeovers.more_negatives, takeovers.most_negatives)
             else:
-                probe = await self._draft(takeovers.probe_tokens, self._pair.draft.segmenter.text_stop)
-                if tone(self._pair.draft.vocabulary.decode(probe.token_ids)) == 0:
-                    self._keep_neutral(probe)
+                inspected = await self._draft(
+                    takeovers.inspected_tokens, self._pair.draft.segmenter.text_stop
+                )
+                if tone(self._pair.draft.vocabulary.decode(inspected.token_ids)) == 0:
+                    self._keep_neutral(inspected)
                     at_blank_line = self._at_blank_line()
                 else:
-                    negatives += await self._replace(probe)
+                    negatives += await self._replace(inspected)
                     at_blank_line = False
         return transcript.result(self._clock, lossy=True)
 
-    async def _replace(self, probe: Generation) -> bool:
-        """The target writes in place of a probe, and more where it verifies. Returns whether its words are negative."""
+    async def _replace(self, inspected: Generation) -> bool:
+        """Lets the target replace inspected text, and write more if it verifies; returns if its tone is negative."""
         takeovers, transcript = self._takeovers, self._transcript
-        ids = tuple(self._pair.to_target.ids(probe.token_ids))
-        transcript.record_verdict(Draft(probe, ids), Verdict(False, 0, "reflects"), transcript.decode(ids))
+        ids = tuple(self._pair.to_target.ids(inspected.token_ids))
+        transcript.record_verdict(
+            Draft(inspected, ids), Verdict(False, 0, "reflects"), transcript.decode(ids)
+        )
         before = len(transcript.text)
-        await self._target(takeovers.probe_tokens)
+        await self._target(takeovers.inspected_tokens)
         written = transcript.text[before:]
         if not transcript.ended and any(word in written.lower() for word in VERIFICATION):
             await self._target(takeovers.verification_tokens)
         return tone(written) < 0
 
     async def _draft_up_to_blank_line(self) -> None:
-        """The draft writes uninspected: up to the next blank line, `</think>` or the end of the text."""
+        """Lets the draft write, without inspection, up to the next blank line, `</think>` or the end of the text."""
         generation = await self._draft(self._config.max_segment_tokens, self._pair.draft.segmenter.stop)
-        self._keep_draft(generation, inspected=False)
+        self._keep_draft(generation, verdict="")
 
     async def _draft(self, max_tokens: int, stop: Stop) -> Generation:
         with self._clock.phase("draft"):
@@ -146,33 +153,34 @@ class _Run:
         self._transcript.count_draft(Draft(generation, ids))
         return generation
 
-    def _keep_neutral(self, probe: Generation) -> None:
-        """Keeps what was inspected up to its first blank line, where the draft is inspected again."""
-        first = self._pair.draft.segmenter.split(probe.token_ids)[0]
-        self._keep_draft(replace(probe, token_ids=tuple(first)), inspected=True)
+    def _keep_neutral(self, inspected: Generation) -> None:
+        """Keeps inspected text up to its first blank line, after which the draft is inspected again."""
+        first = self._pair.draft.segmenter.split(inspected.token_ids)[0]
+        self._keep_draft(replace(inspected, token_ids=tuple(first)), verdict="neutral")
 
-    def _keep_draft(self, generation: Generation, *, inspected: bool) -> None:
+    def _keep_draft(self, generation: Generation, *, verdict: str) -> None:
+        """Appends the draft's tokens; `verdict` is the note of an inspection, or empty if there was none."""
         transcript = self._transcript
         ids = tuple(self._pair.to_target.ids(generation.token_ids)[: transcript.room])
-        if not ids:  # the draft has only a token that the target lacks
+        if not ids:  # the draft wrote only a token that the target's vocabulary lacks
             transcript.target_finishes = True
             return
-        if inspected:
-            verdict = Verdict(True, len(ids), "neutral")
-            transcript.record_verdict(Draft(generation, ids), verdict, transcript.decode(ids))
+        if verdict:
+            accepted = Verdict(True, len(ids), verdict)
+            transcript.record_verdict(Draft(generation, ids), accepted, transcript.decode(ids))
         else:
             transcript.record("draft", ids)
         transcript.append_draft(ids, generation.token_ids)
 
     async def _recap(self, num_tokens: int) -> None:
-        """Puts the words of a recap into the text; the target continues from there."""
+        """Appends the first words of a recap, which the target then continues."""
         vocabulary = self._pair.target.vocabulary
         self._keep_target(vocabulary.encode(self._takeovers.recap_words)[: self._transcript.room])
         if not self._transcript.ended:
             await self._target(num_tokens)
 
     async def _target(self, num_tokens: int) -> None:
-        """The target writes so many tokens, across blank lines."""
+        """Lets the target write up to `num_tokens`, across blank lines."""
         model = self._pair.target
         with self._clock.phase("rewrite"):
             (generation,) = await model.engine.generate(
@@ -190,15 +198,14 @@ class _Run:
         self._transcript.append_target(ids)
 
     def _at_blank_line(self) -> bool:
-        segmenter, ids = self._pair.target.segmenter, self._transcript.output_ids
+        ids = self._transcript.output_ids
         if not ids or self._transcript.ended:
             return False
-        stop = segmenter.stop
-        pair_end = len(ids) > 1 and ids[-1] in stop.pair_second and ids[-2] in stop.pair_first
-        return ids[-1] in segmenter.boundary_ids or pair_end
+        previous = ids[-2] if len(ids) > 1 else -1
+        return self._blank_line.ends(previous, ids[-1])
 
     def _draft_room(self) -> int:
-        """How many tokens the draft can still write; 0 leaves the rest to the target."""
+        """Returns how many tokens the draft can still write; 0 if the target writes the rest."""
         if self._transcript.target_finishes:
             return 0
         return self._pair.draft.engine.info.max_context_tokens - len(self._transcript.draft_ids)

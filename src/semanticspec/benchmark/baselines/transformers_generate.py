@@ -1,8 +1,8 @@
 """transformers' own generation on the same weights: `hf-target` (plain) and `hf-assisted` (with the draft).
 
 Both run on the target engine's thread, so with its number of CPU threads, and with transformers' default dynamic
-cache; our kept caches have no part in them. The models' own generation defaults (top-k, penalties) are put aside:
-only the sampling of the comparison is in force. See docs/reference/baselines.md.
+cache, not with the engine's prefix cache. The models' own generation defaults (top-k, penalties) are ignored: all
+methods of a comparison use the same sampling. See docs/reference/baselines.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class RunsTransformers(Protocol):
-    """An engine that lends its transformers model, see `TransformersEngine`."""
+    """An engine that can run a function with its transformers model, see `TransformersEngine`."""
 
     async def run_with_model(self, function: Callable[[Any], T]) -> T: ...
 
@@ -36,9 +36,9 @@ class RunsTransformers(Protocol):
 
 
 class HuggingFaceTarget:
-    """`hf-target`: the target's `model.generate`. Lossless: it is the target itself.
+    """`hf-target`: the target's `model.generate`. Lossless: only the target writes.
 
-    Result: one segment by the target; all of `generate` counts as `rewrite_s`.
+    The result has one segment, by the target; the time of `generate` counts as `rewrite_s`.
     """
 
     def __init__(self, pair: Pair, config: DecodingConfig) -> None:
@@ -50,29 +50,28 @@ class HuggingFaceTarget:
 
     async def solve(self, prompt: str, seed: int) -> Result:
         """Answers a prompt; the same seed gives the same text. See `decode` for what it raises."""
-        run = _Run(self._pair, replace(self._config, seed=seed), prompt)
-        return await run.result(self._engine, lambda model: run.write(_View.of(model, run.cancelled)))
+        run = _GenerateRequest(self._pair, replace(self._config, seed=seed), prompt)
+        return await run.result(self._engine, lambda model: run.write(_CountedModel.of(model, run.cancelled)))
 
 
 class HuggingFaceAssisted:
     """`hf-assisted`: `model.generate(assistant_model=...)` with transformers' defaults for the assistant.
 
-    Those are, as of transformers 5: at most 20 drafted tokens a round, fewer where the draft's probability of a token
-    falls below 0.4, a threshold that each call adapts if scikit-learn is there.
+    As of transformers 5, these are: at most 20 drafted tokens per round, fewer if the draft's probability of a token
+    falls below 0.4, a threshold that each call adapts if scikit-learn is installed.
 
-    Lossless: greedy compares favourites; with sampling, every drafted token is kept with min(1, target / draft)
-    probability and a rejected one redrawn from the residual (Leviathan et al. 2023), both under temperature and
-    top-p. transformers hands the target's warpers to the draft, which applies its own as well: the draft samples at
-    the square of a temperature below 1 (0.36 for 0.6). Its true distribution is what goes into the ratio, so that
-    costs or gains acceptance, not correctness.
+    Lossless: greedy decoding compares the most probable tokens; with sampling, each drafted token is kept with
+    probability min(1, target / draft), and a rejected one is redrawn from the residual (Leviathan et al. 2023), both
+    under temperature and top-p. transformers passes the target's logits processors to the draft, which applies its
+    own as well, so the draft samples at the square of the temperature (0.36 for 0.6). The ratio uses this actual
+    distribution, so acceptance changes, but not the output's distribution.
 
-    Result: on CPUs `draft_s` and `verify_s` are the seconds in the two models' forward passes, and what `generate`
-    does around them is the rest of `wall_s` (on GPUs, which work asynchronously, only `wall_s`). `draft_tokens` are
-    accepted drafted tokens; the last token of a round counts as the target's. The unit is tokens, so there is one
-    segment, listed as the target's.
+    In the result, on CPUs, `draft_s` and `verify_s` are the seconds in the two models' forward passes, and the rest of
+    `wall_s` is `generate`'s own work. GPUs run asynchronously, so there only `wall_s` is measured. `draft_tokens` are
+    accepted drafted tokens; the last token of a round counts as the target's. Tokens are not grouped into segments,
+    so there is one segment, listed as the target's.
 
-    A draft that another engine runs is loaded once more, with transformers, in the target's dtype: that is what its
-    users could run.
+    A draft that runs on another engine is loaded again with transformers, in the target's dtype.
     """
 
     def __init__(self, pair: Pair, config: DecodingConfig) -> None:
@@ -99,12 +98,12 @@ class HuggingFaceAssisted:
         draft_model = self._loaded_draft
         if isinstance(engine, RunsTransformers):
             draft_model = await engine.run_with_model(lambda model: model)
-        run = _Run(self._pair, replace(self._config, seed=seed), prompt)
+        run = _GenerateRequest(self._pair, replace(self._config, seed=seed), prompt)
 
         def write(model: Any) -> list[int]:
             width, options = self._for_assistant(_width(model), _width(draft_model))
-            target = _View.of(model, run.cancelled)
-            draft = _View.of(draft_model, run.cancelled, width)
+            target = _CountedModel.of(model, run.cancelled)
+            draft = _CountedModel.of(draft_model, run.cancelled, width)
             ids = run.write(target, assistant_model=draft.model, **options)
             run.count(draft, target, len(ids))
             return ids
@@ -112,10 +111,10 @@ class HuggingFaceAssisted:
         return await run.result(self._engine, write)
 
     def _for_assistant(self, width: int, draft_width: int) -> tuple[int, dict[str, Any]]:
-        """How many tokens the draft shall seem to have, and the further arguments of `generate`.
+        """Returns the vocabulary size to present for the draft, and the further arguments of `generate`.
 
         Raises:
-            ConfigError: transformers cannot assist this target with this draft, or not without changing its output.
+            ConfigError: transformers cannot assist this target with this draft, or would change its output.
         """
         if self._same_tokens or (width == draft_width and self._pair.same_vocabulary):
             return width, {}
@@ -136,8 +135,8 @@ class HuggingFaceAssisted:
         }
 
 
-class _Run:
-    """One request that `generate` of transformers answers in one call."""
+class _GenerateRequest:
+    """One request, answered by one call of transformers' `generate`."""
 
     def __init__(self, pair: Pair, config: DecodingConfig, prompt: str) -> None:
         self.cancelled = threading.Event()
@@ -146,7 +145,7 @@ class _Run:
         self._counted: dict[str, Any] = {}
 
     async def result(self, engine: RunsTransformers, write: Callable[[Any], list[int]]) -> Result:
-        """Has `write` produce the output's ids with the target, on its engine's thread."""
+        """Runs `write`, which returns the output's ids, on the target engine's thread."""
         try:
             with self._clock.phase("rewrite"):
                 ids = await engine.run_with_model(write)
@@ -159,8 +158,8 @@ class _Run:
         result = transcript.result(self._clock, lossy=False)
         return replace(result, stats=replace(result.stats, **self._counted))
 
-    def write(self, target: _View, **options: Any) -> list[int]:
-        """Returns the output's ids, end of text included. Runs on the engine's thread."""
+    def write(self, target: _CountedModel, **options: Any) -> list[int]:
+        """Returns the output's ids, including the end of text. Runs on the engine's thread."""
         import torch
 
         from semanticspec.output.quiet import quiet
@@ -182,11 +181,11 @@ class _Run:
         ids: list[int] = sequences[0, prompt.shape[1] :].tolist()
         return ids
 
-    def count(self, draft: _View, target: _View, num_tokens: int) -> None:
-        """Takes the figures of assisted generation from the two models' passes.
+    def count(self, draft: _CountedModel, target: _CountedModel, num_tokens: int) -> None:
+        """Derives the counts of assisted generation from the forward passes of both models.
 
-        Every round is one pass of the target over the drafted tokens and the one before them (the first: over the
-        prompt), and adds the drafted tokens it keeps and one of the target's.
+        Each round is one pass of the target over the drafted tokens and the token before them (in the first round,
+        over the prompt). It adds the drafted tokens that are kept and one token of the target.
         """
         rounds = target.num_passes
         drafted = target.num_tokens - len(self._transcript.prompt_ids) - (rounds - 1)
@@ -205,12 +204,12 @@ def _sampling_options(sampling: Sampling) -> dict[str, Any]:
 
 
 @dataclass(eq=False)
-class _View:
-    """A model as `generate` sees it: the same modules and weights, its own generation settings, passes counted.
+class _CountedModel:
+    """A shallow copy of a model for `generate`: same weights, own generation settings, forward passes counted.
 
     Attributes:
         model: to call `generate` on.
-        num_passes, num_tokens, seconds: forward passes so far, tokens read in them, and time spent in them.
+        num_passes, num_tokens, seconds: forward passes so far, their input tokens, and the time spent in them.
     """
 
     model: Any
@@ -220,33 +219,33 @@ class _View:
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, model: Any, cancelled: threading.Event, width: int | None = None) -> _View:
-        """A view of a model; the model itself is not touched.
+    def of(cls, model: Any, cancelled: threading.Event, width: int | None = None) -> _CountedModel:
+        """Makes the copy; the model itself is not changed.
 
         Args:
-            cancelled: once set, the next pass fails: nobody waits for the text any more.
-            width: how many tokens the model shall seem to have, where it has another number of unused ones behind
-                the same tokenizer (R1-Distill 1.5B: 151936, 32B: 152064). Without this, transformers 5 takes the
-                tokenizers for different and fails under sampling (AttributeError: assistant_overlap_token_ids).
+            cancelled: once set, the next pass fails, which ends a cancelled request.
+            width: vocabulary size to present, if the number of unused tokens differs from the other model's
+                (R1-Distill 1.5B: 151936, 32B: 152064). Without this, transformers 5 concludes that the tokenizers
+                differ, and fails with sampling (AttributeError: assistant_overlap_token_ids).
         """
         from transformers import GenerationConfig
 
-        view = cls(copy.copy(model), cancelled)
-        view.model.generation_config = GenerationConfig()
-        view.model.forward = view._counting(model.forward, width)
+        counted = cls(copy.copy(model), cancelled)
+        counted.model.generation_config = GenerationConfig()
+        counted.model.forward = counted._counting(model.forward, width)
         if width is not None:
-            view.model.config = copy.deepcopy(model.config)
-            view.model.config.get_text_config().vocab_size = width
-        return view
+            counted.model.config = copy.deepcopy(model.config)
+            counted.model.config.get_text_config().vocab_size = width
+        return counted
 
     def _counting(self, forward: Callable[..., Any], width: int | None) -> Callable[..., Any]:
         own_width = _width(self.model)
 
-        @functools.wraps(forward)  # generate looks at the arguments that forward takes
+        @functools.wraps(forward)  # generate inspects the signature of forward
         def counted(*, input_ids: Any, **named: Any) -> Any:
             if self.cancelled.is_set():
                 raise EngineError("the request was cancelled")
-            if width is not None:  # the draft has no row for unused tokens beyond its own number
+            if width is not None:  # the model has no embedding for ids beyond its own vocabulary size
                 input_ids = input_ids.clamp(max=own_width - 1)
             start = time.perf_counter()
             output = forward(input_ids=input_ids, **named)
@@ -261,7 +260,7 @@ class _View:
 
 
 def _fitted(logits: Any, width: int) -> Any:
-    """Logits `[..., width]`: unused tokens cut off, or added with probability 0."""
+    """Returns logits `[..., width]`: unused tokens are cut off, or added with probability 0."""
     import torch
 
     missing = max(0, width - logits.shape[-1])
@@ -269,7 +268,7 @@ def _fitted(logits: Any, width: int) -> Any:
 
 
 def _width(model: Any) -> int:
-    """How many tokens a model has, unused ones included."""
+    """Returns a model's vocabulary size, including unused tokens."""
     return int(model.config.get_text_config().vocab_size)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from semanticspec.benchmark.folder import BenchFolder
 from semanticspec.benchmark.replay.options import ReplayOptions
-from semanticspec.benchmark.replay.plan import Counts, Plan, loop_plan, optimization_names, target_plan
+from semanticspec.benchmark.replay.plan import Counts, Plan, loop_plan, parse_combination, target_plan
 from semanticspec.benchmark.replay.trace import Synthetic, Trace, recorded, synthetic, token_acceptance
 from semanticspec.errors import ConfigError
 
@@ -37,7 +37,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Decisions:
     """The decisions to replay and their origin.
 
     Attributes:
@@ -51,7 +51,7 @@ class Source:
     acceptance: float | None
 
 
-def read_source(options: ReplayOptions) -> Source:
+def read_decisions(options: ReplayOptions) -> Decisions:
     """Reads the decisions from the folder, or makes synthetic ones.
 
     Raises:
@@ -64,21 +64,21 @@ def read_source(options: ReplayOptions) -> Source:
     return _synthetic(options) if options.folder is None else _recorded(options)
 
 
-def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
+def make_cases(options: ReplayOptions, decisions: Decisions) -> list[Case]:
     """Makes the cases: the target alone, the plain loop, then the loop with each combination of optimizations.
 
     Raises:
         ConfigError: an optimization is unknown, or the acceptance of proposed tokens is needed and not known.
     """
-    least = next(iter(source.traces.values()))  # the output length does not depend on what is kept
-    cases = [Case(TARGET, tuple(map(target_plan, least))), Case(PLAIN, _loop(least, (), source, options))]
+    least = next(iter(decisions.traces.values()))  # the output length does not depend on what is kept
+    cases = [Case(TARGET, tuple(map(target_plan, least))), Case(PLAIN, _loop(least, (), decisions, options))]
     for text in options.optimizations:
-        optimizations = optimization_names(text)
-        for share, traces in source.traces.items():
+        optimizations = parse_combination(text)
+        for share, traces in decisions.traces.items():
             kept = (
                 f", {share:.0%} kept" if "partial-acceptance" in optimizations and share is not None else ""
             )
-            cases.append(Case(f"{PLAIN}+{text}{kept}", _loop(traces, optimizations, source, options)))
+            cases.append(Case(f"{PLAIN}+{text}{kept}", _loop(traces, optimizations, decisions, options)))
             if not kept:
                 break
     names = [case.name for case in cases]
@@ -88,12 +88,12 @@ def make_cases(options: ReplayOptions, source: Source) -> list[Case]:
 
 
 def _loop(
-    traces: Sequence[Trace], optimizations: Sequence[str], source: Source, options: ReplayOptions
+    traces: Sequence[Trace], optimizations: Sequence[str], decisions: Decisions, options: ReplayOptions
 ) -> tuple[Plan, ...]:
-    return tuple(loop_plan(trace, optimizations, source.acceptance, options.seed) for trace in traces)
+    return tuple(loop_plan(trace, optimizations, decisions.acceptance, options.seed) for trace in traces)
 
 
-def _recorded(options: ReplayOptions) -> Source:
+def _recorded(options: ReplayOptions) -> Decisions:
     assert options.folder is not None
     if options.synthetic:
         raise ConfigError(
@@ -108,10 +108,10 @@ def _recorded(options: ReplayOptions) -> Source:
     if acceptance is None:
         acceptance, origin = token_acceptance(traces), "recorded"
     described = {"decisions": "recorded", "folder": str(options.folder), "method": options.method}
-    return Source({None: traces}, described | _figures(traces, acceptance, origin), acceptance)
+    return Decisions({None: traces}, described | _figures(traces, acceptance, origin), acceptance)
 
 
-def _synthetic(options: ReplayOptions) -> Source:
+def _synthetic(options: ReplayOptions) -> Decisions:
     if options.method is not None:
         raise ConfigError("--method needs a benchmark folder; give the folder, or leave out --method")
     wanted = Synthetic(**options.synthetic)
@@ -125,7 +125,7 @@ def _synthetic(options: ReplayOptions) -> Source:
     origin = "assumed: the share of accepted segments" if given is None else "given"
     figures = _figures(next(iter(traces.values())), acceptance, origin)
     described = figures | {"decisions": "synthetic", "kept_share": list(options.kept_shares)}
-    return Source(traces, described, acceptance)
+    return Decisions(traces, described, acceptance)
 
 
 def _figures(traces: Sequence[Trace], acceptance: float | None, origin: str) -> dict[str, Any]:

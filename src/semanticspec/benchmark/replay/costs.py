@@ -13,8 +13,8 @@ from semanticspec.benchmark.replay.play import Play
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """Mean seconds, measured in plays of the target alone and of the plain loop.
+class TokenCosts:
+    """Mean seconds of each kind of token, measured in plays of the target alone and of the plain loop.
 
     Attributes:
         drafted_token_s: one drafted token.
@@ -33,21 +33,21 @@ class Terms:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def reading_s(self, tokens: float) -> float:
+    def verify_s(self, tokens: float) -> float:
         """Seconds of one pass of the target over drafted tokens."""
         return self.verified_pass_s + tokens * self.verified_token_s
 
     def limit_speedup(self, segment_tokens: float) -> float:
         """Speed-up if every drafted segment had this length and were accepted, without prompts."""
-        return self.target_token_s / (self.drafted_token_s + self.reading_s(segment_tokens) / segment_tokens)
+        return self.target_token_s / (self.drafted_token_s + self.verify_s(segment_tokens) / segment_tokens)
 
 
-def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
-    """Measures the terms in plays of the target alone and of the plain loop."""
+def measured_costs(target: Sequence[Play], plain: Sequence[Play]) -> TokenCosts:
+    """Measures the costs in plays of the target alone and of the plain loop."""
     verified = [one for play in plain for one in play.verified]
     tokens, seconds = zip(*verified, strict=True)
     per_pass, per_token = fit_segments([1.0] * len(verified), [float(n) for n in tokens], seconds)
-    return Terms(
+    return TokenCosts(
         drafted_token_s=sum(p.draft_s for p in plain) / sum(p.counts.drafted_tokens for p in plain),
         verified_token_s=per_token,
         verified_pass_s=per_pass,
@@ -57,20 +57,20 @@ def measured_terms(target: Sequence[Play], plain: Sequence[Play]) -> Terms:
     )
 
 
-def predicted_s(plan: Plan, terms: Terms) -> float:
+def predicted_s(plan: Plan, costs: TokenCosts) -> float:
     """Predicts the seconds of a plan. Overlap counts as if each model had its own device."""
-    seconds = terms.prompt_s if plan.config.speculate else terms.target_prompt_s
+    seconds = costs.prompt_s if plan.config.speculate else costs.target_prompt_s
     for turn, following in zip_longest(plan.turns, plan.turns[1:]):
-        seconds += _turn_s(turn, terms)
+        seconds += _turn_s(turn, costs)
         if plan.config.overlap and turn.judged and turn.accepted and following is not None:
-            seconds -= min(terms.reading_s(turn.drafted), following.drafted * terms.drafted_token_s)
+            seconds -= min(costs.verify_s(turn.drafted), following.drafted * costs.drafted_token_s)
     return seconds
 
 
-def _turn_s(turn: Turn, terms: Terms) -> float:
+def _turn_s(turn: Turn, costs: TokenCosts) -> float:
     proposed = [number for number, _ in turn.proposals if number]
     alone = turn.streamed + len(turn.proposals) - len(proposed)
     drafted = turn.drafted + sum(proposed)
-    read = [turn.drafted] * turn.judged + proposed
-    read_s = sum(map(terms.reading_s, read))
-    return drafted * terms.drafted_token_s + read_s + alone * terms.target_token_s
+    verified = [turn.drafted] * turn.judged + proposed
+    verify_s = sum(map(costs.verify_s, verified))
+    return drafted * costs.drafted_token_s + verify_s + alone * costs.target_token_s

@@ -1,4 +1,4 @@
-"""From decisions to engine calls, given the optimizations that are on."""
+"""Turns decisions into a plan of engine calls, for given optimizations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from random import Random
 
 from semanticspec.benchmark.replay.options import REPLAYED_OPTIMIZATIONS
 from semanticspec.benchmark.replay.trace import Proposals, Step, Trace
-from semanticspec.config import DecodingConfig, RuleConfig, target_alone, with_optimizations
-from semanticspec.config import optimization_names as known_names
+from semanticspec.config import (
+    DecodingConfig,
+    RuleConfig,
+    optimization_names,
+    target_alone,
+    with_optimizations,
+)
 from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.errors import ConfigError
 
@@ -22,11 +27,11 @@ class Turn:
         drafted: length of the drafted segment; 0 = none.
         judged: the segment is verified.
         accepted: the verdict.
-        checked: partial acceptance looks at the segment.
+        checked: partial acceptance scores the segment's tokens.
         kept: drafted tokens that are kept.
         free: 1 if the verification adds a token of the target.
         streamed: tokens that the target then decodes by itself.
-        proposals: what it writes by token-level speculation instead, a pair per proposal: proposed, kept.
+        proposals: what the target writes by token-level speculation instead; a pair (proposed, kept) per proposal.
         proposed_out: output tokens that come from the proposals.
     """
 
@@ -49,7 +54,7 @@ class Counts:
         num_tokens: output tokens; draft_tokens: those from drafted segments.
         drafted_tokens, proposed_tokens: tokens the draft wrote for segments and for proposals.
         verify_passes: verifications of segments.
-        checks: segments and proposals that the token rule looked at.
+        checks: segments and proposals that the token rule verified.
         streamed_tokens: tokens the target decoded by itself.
     """
 
@@ -91,13 +96,13 @@ class Plan:
         )
 
 
-def optimization_names(text: str) -> tuple[str, ...]:
-    """Splits a combination such as `partial-acceptance+overlap`.
+def parse_combination(text: str) -> tuple[str, ...]:
+    """Returns the optimizations of a combination such as `partial-acceptance+overlap`.
 
     Raises:
         ConfigError: a name is unknown, cannot be replayed or is given twice.
     """
-    names = known_names(text.split("+"))
+    names = optimization_names(text.split("+"))
     if not set(names) <= set(REPLAYED_OPTIMIZATIONS) or len(set(names)) < len(names):
         raise ConfigError(
             f"{text!r} cannot be replayed; expected any of {', '.join(REPLAYED_OPTIMIZATIONS)}, joined by +"
@@ -168,7 +173,7 @@ class _Proposer:
         self._random = random
 
     def proposals(self, num_tokens: int, recorded: Proposals) -> Iterator[tuple[int, int]]:
-        """Yields proposals for so many tokens: each gives the tokens kept of it and, if there is room, one more."""
+        """Yields proposals for `num_tokens`; each gives the tokens kept of it and, if there is room, one more."""
         left, known = num_tokens, iter(recorded)
         while left > 0:
             proposed, kept = next(known, None) or self._drawn(left)

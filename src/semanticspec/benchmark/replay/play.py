@@ -1,8 +1,8 @@
 """Plays a plan: the real decoding loop on two engines, with the plan's decisions in place of its own.
 
 The models have random weights, so their text means nothing. Engines are wrapped so that each call is as long as the
-plan says and segments end where it says; verifiers do their work and then return the planned verdict. Probes are left
-out (two small perceptrons).
+plan says and segments end where it says; verifiers do their work and then return the planned verdict. Probes, which
+are two small perceptrons, are left out.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PHASES = ("prompt_s", "draft_s", "verify_s", "rewrite_s")
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What one plan took.
+    """The measurements of one played plan.
 
     Attributes:
         prompt_s: both models' prefill of the prompt. draft_s: waiting for drafted segments. verify_s: verification,
             partial acceptance included. rewrite_s: everything the target writes, token-level speculation included.
-        counts: what was really done, counted from the engines' answers.
+        counts: what was done, counted from the engines' outputs.
         verified: tokens and seconds of every verification.
     """
 
@@ -118,13 +118,13 @@ class Proposal:
 
 @dataclass
 class Script:
-    """A plan by position in the output, and what was done of it.
+    """A plan by position in the output, and the progress through it.
 
     Attributes:
         turns: turns with a drafted segment, by the position where it starts.
         proposals, streams: what the target writes, by position; streams in tokens.
         num_tokens: length of the output, whose last token ends the text.
-        propose_seed: the seed by which a proposal is told from a segment.
+        propose_seed: the seed that identifies calls for a proposal, as opposed to a segment.
     """
 
     num_tokens: int
@@ -157,11 +157,11 @@ class Script:
         return script
 
     def end_id(self, position: int) -> int:
-        """The token that ends a segment before this position, and with it the text if nothing follows."""
+        """Returns the token that ends a segment before this position, or the text if this is its end."""
         return END if position == self.num_tokens else BOUNDARY
 
     def segment_tokens(self, position: int) -> int:
-        """Length of the segment to draft at a position; 0 where the target writes unasked."""
+        """Returns the length of the segment to draft at a position; 0 where the target writes without a draft."""
         if position in self.turns:
             return self.turns[position].drafted
         if not self.overlap or position in self.streams or position in self.proposals:
@@ -172,7 +172,7 @@ class Script:
         return self.turns[starts[place]].drafted if place < len(starts) else 0
 
     def counts(self, result: Result) -> Counts:
-        """What was really done."""
+        """Returns the counts of what was done."""
         sizes = [proposed for segment in result.segments for proposed, _ in segment.proposals]
         return Counts(
             num_tokens=result.stats.num_tokens,
@@ -218,7 +218,7 @@ class PlannedEngine:
         return [replace(generation, token_ids=tuple(ids))]
 
     def _planned(self, position: int, seed: int) -> tuple[int, int | None]:
-        """How many tokens to generate, and the id of the last one where it must be a certain one."""
+        """Returns how many tokens to generate, and the required id of the last one, if any."""
         script = self._script
         proposal = script.proposals.get(position)
         if seed == script.propose_seed:
@@ -266,7 +266,7 @@ class PlannedEngine:
         await self._engine.aclose()
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
-        """Ids that both models have and that end nothing."""
+        """Maps ids to ids that both models have and that end nothing."""
         return [max(i % self._size, PLAIN) for i in ids]
 
 

@@ -15,13 +15,13 @@ from rich.console import Console
 from semanticspec.benchmark.folder import SUMMARY_FILE
 from semanticspec.benchmark.provenance import describe_machine, describe_versions
 from semanticspec.benchmark.replay import NOTE
-from semanticspec.benchmark.replay.cases import Case, make_cases, read_source
+from semanticspec.benchmark.replay.cases import Case, make_cases, read_decisions
 from semanticspec.benchmark.replay.folder import Key, Record, ReplayFolder
 from semanticspec.benchmark.replay.options import ReplayOptions
 from semanticspec.benchmark.replay.plan import Plan
 from semanticspec.benchmark.replay.play import play
 from semanticspec.benchmark.replay.shapes import Shape, build_model, check_place, count_parameters, find_shape
-from semanticspec.benchmark.replay.summary import replay_table, summarize, terms_text, whole_trials
+from semanticspec.benchmark.replay.summary import costs_text, replay_table, summarize, whole_trials
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError
 from semanticspec.output.console import print_table
@@ -50,8 +50,8 @@ class _Session:
         self.options, self.folder = options, ReplayFolder(options.out)
         check_place(options.device, options.dtype)
         self.shapes = {"target": find_shape(options.target), "draft": find_shape(options.draft)}
-        self.source = read_source(options)
-        self.cases = make_cases(options, self.source)
+        self.decisions = read_decisions(options)
+        self.cases = make_cases(options, self.decisions)
         self._check_length()
         self.shared: dict[str, Any] = {
             "format": FORMAT,
@@ -73,7 +73,7 @@ class _Session:
         self.folder.save_config(
             self.shared,
             self.described,
-            source=self.source.described,
+            source=self.decisions.described,
             trials=options.trials,
             command=shlex.join(["semanticspec", *sys.argv[1:]]),
         )
@@ -129,10 +129,10 @@ class _Session:
             say("no trial is complete yet")
             return
         described = {name: self.shared[name] for name in ("target", "draft", "dtype", "device", "machine")}
-        summary = summarize(self.plays, self.cases, trials, self.source) | described
+        summary = summarize(self.plays, self.cases, trials, self.decisions) | described
         self.folder.write_summary(summary)
         print_table(replay_table(summary))
-        Console(soft_wrap=True, highlight=False).print(terms_text(summary))
+        Console(soft_wrap=True, highlight=False).print(costs_text(summary))
         say(f"summary: {self.folder.path / SUMMARY_FILE}")
 
     def _check_length(self) -> None:

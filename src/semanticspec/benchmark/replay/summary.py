@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from semanticspec.benchmark.replay import NOTE
-from semanticspec.benchmark.replay.cases import PLAIN, TARGET, Case, Source
-from semanticspec.benchmark.replay.costs import Terms, measured_terms, predicted_s
+from semanticspec.benchmark.replay.cases import PLAIN, TARGET, Case, Decisions
+from semanticspec.benchmark.replay.costs import TokenCosts, measured_costs, predicted_s
 from semanticspec.benchmark.replay.folder import Key, Record
 from semanticspec.benchmark.replay.play import PHASES, Play
 
@@ -26,7 +26,7 @@ def whole_trials(plays: Iterable[Key], cases: Sequence[Case], trials: int) -> li
 
 
 def summarize(
-    plays: Mapping[Key, Record], cases: Sequence[Case], trials: Sequence[int], source: Source
+    plays: Mapping[Key, Record], cases: Sequence[Case], trials: Sequence[int], decisions: Decisions
 ) -> dict[str, Any]:
     """Returns the figures over complete trials (at least one)."""
     by_case = {
@@ -35,19 +35,19 @@ def summarize(
         ]
         for case in cases
     }
-    terms = measured_terms(_all(by_case[TARGET]), _all(by_case[PLAIN]))
+    costs = measured_costs(_all(by_case[TARGET]), _all(by_case[PLAIN]))
     seconds = {name: [sum(play.wall_s for play in trial) for trial in own] for name, own in by_case.items()}
-    segment_tokens = source.described["segment_tokens"]
+    segment_tokens = decisions.described["segment_tokens"]
     return {
         "note": NOTE,
-        "source": source.described,
+        "source": decisions.described,
         "trials": len(trials),
-        "terms": terms.to_json(),
-        "limit_speedup": terms.limit_speedup(segment_tokens),
+        "terms": costs.to_json(),
+        "limit_speedup": costs.limit_speedup(segment_tokens),
         "cases": {
             case.name: _figures(case, _all(by_case[case.name]), len(trials))
             | _speed(seconds[TARGET], seconds[case.name])
-            | _predicted(case, cases[0], terms)
+            | _predicted(case, cases[0], costs)
             for case in cases
         },
     }
@@ -77,9 +77,9 @@ def _speed(baseline: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
     return {"speedup": sum(baseline) / sum(own), "speedup_range": (min(each), max(each))}
 
 
-def _predicted(case: Case, baseline: Case, terms: Terms) -> dict[str, Any]:
-    own = sum(predicted_s(plan, terms) for plan in case.plans)
-    base = sum(predicted_s(plan, terms) for plan in baseline.plans)
+def _predicted(case: Case, baseline: Case, costs: TokenCosts) -> dict[str, Any]:
+    own = sum(predicted_s(plan, costs) for plan in case.plans)
+    base = sum(predicted_s(plan, costs) for plan in baseline.plans)
     return {"predicted_seconds_per_token": own / case.counts().num_tokens, "predicted_speedup": base / own}
 
 
@@ -125,9 +125,9 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def terms_text(summary: Mapping[str, Any]) -> str:
+def costs_text(summary: Mapping[str, Any]) -> str:
     """The cost model in a few sentences."""
-    terms, source = Terms(**summary["terms"]), summary["source"]
+    costs, source = TokenCosts(**summary["terms"]), summary["source"]
     acceptance = source["token_acceptance"]
     proposed = (
         ""
@@ -136,8 +136,8 @@ def terms_text(summary: Mapping[str, Any]) -> str:
     )
     return (
         "Cost model, measured in the target alone and the plain loop: a token takes "
-        f"{1000 * terms.drafted_token_s:.2f} ms to draft, {1000 * terms.verified_token_s:.2f} ms to verify plus "
-        f"{1000 * terms.verified_pass_s:.2f} ms per pass, {1000 * terms.target_token_s:.2f} ms to decode with the "
+        f"{1000 * costs.drafted_token_s:.2f} ms to draft, {1000 * costs.verified_token_s:.2f} ms to verify plus "
+        f"{1000 * costs.verified_pass_s:.2f} ms per pass, {1000 * costs.target_token_s:.2f} ms to decode with the "
         f"target. If every drafted segment ({source['segment_tokens']:.1f} tokens) were accepted, the speed-up would "
         f"be {summary['limit_speedup']:.2f}x. Overlap is predicted as if each model had its own device.{proposed} "
         "Probes are left out."

@@ -62,8 +62,9 @@ def recorded(
     """Returns the decisions of a method in a benchmark folder, one trace per sample of a problem.
 
     Args:
-        rows: all rows of the folder. methods: the methods' descriptions in `config.json`.
-        limit: use the first so many requests; None = all.
+        rows: all rows of the folder.
+        methods: the methods' descriptions in `config.json`.
+        limit: use only the first `limit` requests; None = all.
 
     Raises:
         ConfigError: the folder has no rows, none of this method, or none with verdicts.

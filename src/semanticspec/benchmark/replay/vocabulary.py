@@ -14,7 +14,7 @@ PLAIN = 3
 
 @lru_cache(maxsize=2)
 def synthetic_vocabulary(size: int) -> Vocabulary:
-    """Makes a vocabulary of so many ids; words are separated by spaces."""
+    """Makes a vocabulary of `size` ids; words are separated by spaces."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
