@@ -85,8 +85,9 @@ class DecodingConfig:
         rule: which drafted segments are kept.
         sampling: of both models.
         max_new_tokens: longest output in target tokens, >= 1. Source: 14000 in the authors' script.
-        max_segment_tokens: longest drafted segment in tokens, >= 1. Source: 500 in the paper.
-        max_answer_tokens: longest text after `</think>` in tokens; None = no separate limit. Source: 2000 in the
+        max_segment_tokens: longest segment in tokens, of either model, >= 1. Source: 500 in the paper.
+        max_answer_tokens: most tokens that the target writes to the end once the answer is left to it (see
+            `speculate_answer`); None = no separate limit. Source: 2000 in the
             authors' script, used by the preset `paper`.
         first_segment: who writes the first segment. Source: the target in the paper.
         bonus_token: after an accepted segment, append a token that the target samples at `bonus_temperature`.
@@ -170,7 +171,12 @@ class DecodingConfig:
     @property
     def needs_distributions(self) -> bool:
         """Whether both engines must return full distributions."""
-        return self.rule.needs_distributions or self.partial_acceptance or self.num_speculative_tokens > 0
+        return self.rule.needs_distributions or self.needs_token_level
+
+    @property
+    def needs_token_level(self) -> bool:
+        """Whether partial acceptance or token-level speculation is on."""
+        return self.partial_acceptance or self.num_speculative_tokens > 0
 
     @property
     def why_distributions(self) -> str:

@@ -99,7 +99,7 @@ class Score(Reading):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier decided on a draft.
+    """What a verifier decided on a draft. If nothing is kept and no token follows, the target writes the segment.
 
     Attributes:
         accepted: the whole draft is kept.

@@ -1,6 +1,8 @@
 """Empirical acceptance of every rule against its closed form, and losslessness of the token rule."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -8,15 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec import decode, generate
+from semanticspec.config import DecodingConfig, RuleConfig, target_alone
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
-from semanticspec.decoding.verifiers import RULES
+from semanticspec.decoding.generate import result_of, run_blocking
+from semanticspec.decoding.transcript import Transcript
+from semanticspec.decoding.verifiers import RULES, make_verifier
 from semanticspec.decoding.verifiers.controls import accept_rate
 from semanticspec.decoding.verifiers.semantic import acceptance_probability
 from semanticspec.decoding.verifiers.token import accept_tokens
-from semanticspec.records import Generation, Score, Verdict
-from tests.support.scripted_pairs import make_pair
+from semanticspec.records import Generation, Score, SegmentDecided, SegmentDrafted, Verdict
+from tests.support.scripted_pairs import collect, config, make_pair
 
 TRIALS = 20_000
 
@@ -117,3 +122,67 @@ def test_token_rule_replaces_a_token_the_target_does_not_have():
     target, draft = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.6, 0.0]])
     verdict = accept_tokens((0,), target, draft, Random(0))
     assert (verdict.accepted, verdict.num_kept, verdict.next_id) == (False, 1, 1)
+
+
+class KeepsNothing:
+    """A verifier whose verdicts make no progress."""
+
+    needs_distributions = False
+
+    def __init__(self, request: RequestContext, *, accepted: bool, lossy: bool = True) -> None:
+        self._accepted, self.lossy = accepted, lossy
+
+    async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
+        return Verdict(self._accepted, 0, "nothing", next_author="draft")
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_verdict_that_keeps_nothing_lets_the_target_write(accepted: bool) -> None:
+    pair, decoding = make_pair(), config("never", max_new_tokens=20)
+    verifier = partial(KeepsNothing, accepted=accepted)
+    if accepted:  # an accepted draft is kept whole, whatever the verdict counts
+        result = run_blocking(result_of(decode(pair, "a", decoding, verifier=verifier)))
+        assert result.stats.draft_tokens > 0
+    else:
+        result = run_blocking(result_of(decode(pair, "a", decoding, verifier=verifier)))
+        alone = generate(make_pair(), "a", target_alone(decoding))
+        assert result.token_ids == alone.token_ids
+
+
+@pytest.mark.parametrize("lossy", [True, False])
+def test_a_verifier_of_ones_own_says_itself_what_it_needs(lossy: bool) -> None:
+    pair = replace(make_pair(), target_probe=None, draft_probe=None)
+    verifier = partial(KeepsNothing, accepted=False, lossy=lossy)
+    result = run_blocking(
+        result_of(decode(pair, "a", config("semantic", max_new_tokens=20), verifier=verifier))
+    )
+    assert result.lossy is lossy
+
+
+class NeedsRows:
+    """A rule that looks at distributions."""
+
+    lossy, needs_distributions = True, True
+
+    def __init__(self, request: RequestContext) -> None: ...
+
+    def decide(self, draft: Draft, score: Score) -> Verdict:
+        assert score.distributions is not None
+        assert draft.generation.distributions is not None
+        return Verdict(True, len(draft.token_ids), "rows")
+
+
+@pytest.mark.parametrize("bonus_token", [False, True])
+def test_a_rule_of_ones_own_gets_the_distributions_it_needs(bonus_token: bool) -> None:
+    decoding = config("always", max_new_tokens=20, bonus_token=bonus_token)
+    events = decode(
+        make_pair(), "a", decoding, verifier=lambda request: make_verifier(request, NeedsRows(request))
+    )
+    assert run_blocking(result_of(events)).stats.draft_tokens > 0
+
+
+def test_every_drafted_event_has_a_decision() -> None:
+    for judge_think_end in (True, False):
+        decoding = config("always", judge_think_end=judge_think_end)
+        kinds = [type(event) for event in run_blocking(collect(make_pair(), decoding))]
+        assert kinds.count(SegmentDrafted) == kinds.count(SegmentDecided) > 0

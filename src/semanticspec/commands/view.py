@@ -26,14 +26,20 @@ class RequestView:
         """
         self._out = Console(highlight=False, soft_wrap=True)
         self._stream = stream
+        self._rejected = ""  # a rejected segment whose kept prefix is still to come
 
     def show(self, event: Event) -> None:
         """Prints the text that an event adds. Rejected segments are shown in a terminal only."""
         if isinstance(event, TextWritten) and self._stream:
             self._print(event.text, AUTHOR_STYLE[event.author])
+            if self._rejected.startswith(event.text):
+                self._print(self._rejected.removeprefix(event.text), REJECTED_STYLE)
+            self._rejected = ""
         elif isinstance(event, SegmentDecided) and self._stream and self._out.is_terminal:
             if event.segment.accepted is False and event.num_kept == 0:
                 self._print(event.segment.text, REJECTED_STYLE)
+            elif event.segment.accepted is False:
+                self._rejected = event.segment.text
         elif isinstance(event, Finished):
             if not self._stream:
                 for segment in event.result.segments:
@@ -53,7 +59,12 @@ def closing_line(result: Result) -> str:
     parts = [f"{stats.num_tokens} tokens in {stats.wall_s:.2f} s"]
     if judged:
         parts.append(f"{stats.draft_token_share:.0%} by the draft")
-        parts.append(f"{stats.segments_accepted} of {judged} segments accepted")
+        # Under the rule `token` the draft writes short proposals instead of segments.
+        by_token = {segment.reason for segment in result.segments if segment.accepted is not None} == {
+            "token"
+        }
+        noun = "proposals" if by_token else "segments"
+        parts.append(f"{stats.segments_accepted} of {judged} {noun} accepted")
         parts.append(
             f"draft {stats.draft_s:.2f} s, verify {stats.verify_s:.2f} s, "
             f"target decoding {stats.rewrite_s:.2f} s, probes {stats.probe_s:.2f} s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.decoding.context import RequestContext
@@ -16,8 +15,11 @@ from semanticspec.records import Generation, Stop
 class Drafter:
     """Drafts the segments and proposals of one request."""
 
-    def __init__(self, request: RequestContext) -> None:
-        self._request = request
+    def __init__(self, request: RequestContext, *, distributions: bool) -> None:
+        """Args:
+        distributions: segments hold full distributions; proposals always do.
+        """
+        self._request, self._distributions = request, distributions
         config = request.config
         self._size = ProposalSize(config.num_speculative_tokens) if config.drafts_proposals else None
         self._ahead: asyncio.Task[Draft | None] | None = None
@@ -94,10 +96,11 @@ class Drafter:
         max_tokens = min(limits)
         if max_tokens < 1:
             return None
-        distributions = config.rule.needs_distributions or config.accepts_partially
         seed = derived_seed(config.seed, "draft", num_rejected)
         stop = model.segmenter.stop
-        generation = await self._generate(context_ids, max_tokens, stop, seed, distributions=distributions)
+        generation = await self._generate(
+            context_ids, max_tokens, stop, seed, distributions=self._distributions
+        )
         generation = await self._cut_after_thinking(context_ids, generation)
         return self._draft(generation, left)
 
@@ -111,11 +114,10 @@ class Drafter:
         self, context_ids: list[int], max_tokens: int, stop: Stop, seed: int, *, distributions: bool
     ) -> Generation:
         """Generates up to a stop, up to a token that the target does not have, or up to one that ends its text."""
-        to_target = self._request.pair.to_target
         (generation,) = await self._request.pair.draft.engine.generate(
             context_ids,
             max_tokens=max_tokens,
-            stop=replace(stop, ids=stop.ids | to_target.unmapped | to_target.ends),
+            stop=self._request.pair.draft_stop(stop),
             sampling=self._request.config.sampling,
             seed=seed,
             distributions=distributions,

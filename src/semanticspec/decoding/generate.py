@@ -41,7 +41,7 @@ def decode(
         prompt: a user's text, or chat messages (`role`, `content`).
         config: None = the defaults, with the optimizations of `Pair.with_default_optimizations`.
         verifier, proposal_verifier: make the verifiers of the request; by default those of `config.rule` and of
-            token-level speculation.
+            token-level speculation. A verifier of your own replaces `config.rule` and what it needs.
         listener: watches the verdicts.
         request_id: a caching hint for the engines; made up if not given.
 
@@ -50,10 +50,12 @@ def decode(
         SemanticSpecError: the pair cannot run this configuration; see `Pair.check`.
     """
     config = config or pair.with_default_optimizations(DecodingConfig())
-    pair.check(config)
-    transcript = Transcript(pair, prompt, config)
     request = RequestContext(pair, config, request_id)
-    return run_loop(request, transcript, verifier(request), proposal_verifier(request), listener)
+    made = verifier(request)
+    own_rule = verifier is make_verifier
+    pair.check(config, verifier_distributions=None if own_rule else made.needs_distributions)
+    transcript = Transcript(pair, prompt, config)
+    return run_loop(request, transcript, made, proposal_verifier(request), listener)
 
 
 async def generate_async(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:

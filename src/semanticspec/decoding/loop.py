@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from semanticspec.decoding.context import RequestContext
@@ -40,11 +41,10 @@ async def run_loop(
         verifier: decides on drafted segments.
         proposal_verifier: decides on the short proposals by which the target writes with token-level speculation.
     """
-    config = request.config
-    drafter = Drafter(request)
+    drafter = Drafter(request, distributions=verifier.needs_distributions)
     writer = Writer(request, drafter, proposal_verifier)
-    num_drafts = 0
-    target_is_next = config.first_segment == "target"
+    index = 0
+    target_is_next = request.config.first_segment == "target"
     try:
         while not transcript.ended:
             draft = None
@@ -56,43 +56,49 @@ async def run_loop(
                     async for event in events:
                         yield event
                 continue
-            text = transcript.decode(draft.token_ids)
-            yield SegmentDrafted(num_drafts, text, len(draft.token_ids))
-            num_drafts += 1
-            if _target_ends_thinking(request, transcript, draft):
-                transcript.target_finishes = True
+            if not request.config.judge_think_end and verifier.lossy and _ends_thinking(transcript, draft):
+                transcript.target_finishes = (
+                    True  # the draft is dropped; a lossless verifier must see every draft
+                )
                 continue
+            text, start = transcript.decode(draft.token_ids), transcript.num_output_tokens
+            yield SegmentDrafted(index, text, len(draft.token_ids))
             drafter.draft_ahead(transcript, draft)
             with request.clock.phase("verify"):
                 verdict = await verifier.verify(transcript, draft)
+            if verdict.accepted:
+                verdict = replace(verdict, num_kept=len(draft.token_ids))
             if listener is not None:
                 listener.on_verdict(transcript, draft, verdict)
             request.report_segment(len(draft.token_ids), verdict.num_kept)
             drafter.report(accepted=verdict.accepted)
             segment = transcript.record_verdict(draft, verdict, text)
-            yield SegmentDecided(num_drafts - 1, segment, verdict.num_kept)
+            yield SegmentDecided(index, segment, verdict.num_kept)
+            index += 1
             for event in transcript.keep(draft, verdict):
                 yield event
-            target_is_next = _target_continues(transcript, verdict)
+            target_is_next = _target_continues(transcript, verdict, start)
             if not verdict.accepted or transcript.ended or transcript.target_finishes:
                 await drafter.cancel()
     finally:
         await drafter.cancel()
-    yield Finished(transcript.result(request.clock, lossy=config.lossy))
+    lossy = request.config.speculate and verifier.lossy
+    yield Finished(transcript.result(request.clock, lossy=lossy))
 
 
-def _target_ends_thinking(request: RequestContext, transcript: Transcript, draft: Draft) -> bool:
-    """Whether a draft ends the thinking and the configuration leaves that to the target."""
-    config = request.config
-    # A lossless rule must verify every draft: to drop one for its content would bias the output.
-    if config.judge_think_end or not config.lossy or transcript.thinking_ended:
-        return False
-    return request.pair.target.segmenter.think_end(draft.token_ids) is not None
+def _ends_thinking(transcript: Transcript, draft: Draft) -> bool:
+    """Whether a draft ends the thinking."""
+    return not transcript.thinking_ended and transcript.think_end(draft.token_ids) is not None
 
 
-def _target_continues(transcript: Transcript, verdict: Verdict) -> bool:
-    """Whether the target writes the rest of a segment, or all of a rejected one."""
-    if verdict.accepted or verdict.next_author == "draft":
-        return False
-    kept_something = verdict.num_kept > 0 or verdict.next_id is not None
-    return not (kept_something and transcript.at_segment_end)
+def _target_continues(transcript: Transcript, verdict: Verdict, start: int) -> bool:
+    """Whether the target writes the rest of a segment, or all of it.
+
+    Args:
+        start: number of output tokens before the segment.
+    """
+    if (
+        transcript.num_output_tokens == start
+    ):  # nothing was kept: whatever the verdict says, somebody has to write
+        return True
+    return not verdict.accepted and verdict.next_author == "target" and not transcript.at_segment_end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -10,7 +11,7 @@ from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_opti
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
-from semanticspec.records import Reading
+from semanticspec.records import Reading, Stop
 from semanticspec.text.segments import Segmenter
 from semanticspec.text.translation import Translation
 from semanticspec.text.vocabulary import Vocabulary
@@ -59,6 +60,9 @@ class Pair:
     _policies: dict[DecodingConfig, AdaptivePolicy] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _policies_lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def to_target(self) -> Translation:
@@ -75,8 +79,16 @@ class Pair:
         """Whether target and draft exchange token ids; otherwise text is re-encoded segment by segment."""
         return self.to_target.by_ids
 
-    def check(self, config: DecodingConfig) -> None:
+    def draft_stop(self, stop: Stop) -> Stop:
+        """Returns a stop of the draft that also stops at tokens that the target lacks, or that end its text."""
+        return replace(stop, ids=stop.ids | self.to_target.unmapped | self.to_target.ends)
+
+    def check(self, config: DecodingConfig, *, verifier_distributions: bool | None = None) -> None:
         """Checks that this pair can run a configuration.
+
+        Args:
+            verifier_distributions: whether a verifier that decides in place of `config.rule` needs distributions;
+                None if `config.rule` decides.
 
         Raises:
             ProbeError: the rule needs probes, and the pair has none.
@@ -85,8 +97,8 @@ class Pair:
         """
         if not config.speculate:
             return
-        rule = config.rule
-        if rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
+        own_rule = verifier_distributions is None
+        if own_rule and config.rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
             missing = "target" if self.target_probe is None else "draft"
             known = "".join(
                 f"--target-probe {name} --draft-probe {name} come with the package and fit; "
@@ -96,16 +108,22 @@ class Pair:
                 f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
                 "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
             )
-        if config.needs_distributions and not self.same_vocabulary:
+        why = config.why_distributions
+        if own_rule:
+            needs_distributions = config.needs_distributions
+        else:
+            needs_distributions = config.needs_token_level or bool(verifier_distributions)
+            why = why if config.needs_token_level else "the verifier"
+        if needs_distributions and not self.same_vocabulary:
             raise ConfigError(
-                f"{config.why_distributions} needs a target and a draft with the same tokens, and these differ; "
+                f"{why} needs a target and a draft with the same tokens, and these differ; "
                 "use --rule top-k or semantic without it, or another draft"
             )
         for role, model in (("target", self.target), ("draft", self.draft)):
             can = model.engine.info.capabilities
-            if config.needs_distributions and not can.distributions:
+            if needs_distributions and not can.distributions:
                 raise EngineError(
-                    f"{config.why_distributions} needs full distributions, and the {role}'s engine does not return them"
+                    f"{why} needs full distributions, which the {role}'s engine does not return"
                 )
             if model.segmenter.needs_pair_stops and not can.pair_stops:
                 raise EngineError(
@@ -126,10 +144,11 @@ class Pair:
         """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""
         if not config.adaptive:
             return AlwaysSpeculate()
-        key = replace(config, seed=0)
-        if key not in self._policies and len(self._policies) == _MAX_POLICIES:
-            del self._policies[next(iter(self._policies))]
-        return self._policies.setdefault(key, AdaptivePolicy())
+        key = replace(config, seed=0, max_new_tokens=1)  # neither changes what speculation costs
+        with self._policies_lock:
+            if key not in self._policies and len(self._policies) == _MAX_POLICIES:
+                del self._policies[next(iter(self._policies))]
+            return self._policies.setdefault(key, AdaptivePolicy())
 
     async def aclose(self) -> None:
         """Frees both models."""

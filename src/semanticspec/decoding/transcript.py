@@ -99,6 +99,10 @@ class Transcript:
         """Counts a drafted segment, whatever becomes of it."""
         self.drafted_tokens += len(draft.token_ids)
 
+    def think_end(self, ids: Sequence[int]) -> int | None:
+        """Returns how many of these ids of the target it takes to complete `</think>`; None if it does not occur."""
+        return self._pair.target.segmenter.think_end(ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids of the target."""
         return self._pair.target.vocabulary.decode(ids)

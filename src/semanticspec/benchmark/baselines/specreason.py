@@ -144,6 +144,9 @@ class _Scoring:
 class SpecReasonVerifier:
     """Asks the target to score each drafted step."""
 
+    lossy = True
+    needs_distributions = False
+
     def __init__(self, request: RequestContext, scoring: _Scoring) -> None:
         self._request, self._scoring = request, scoring
 

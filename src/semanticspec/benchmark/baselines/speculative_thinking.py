@@ -144,7 +144,7 @@ class _ThinkingRequest:
             (generation,) = await self._pair.draft.engine.generate(
                 self._transcript.draft_ids,
                 max_tokens=min(max_tokens, self._transcript.room, self._draft_room()),
-                stop=replace(stop, ids=stop.ids | self._pair.to_target.unmapped),
+                stop=self._pair.draft_stop(stop),
                 sampling=self._config.sampling,
                 seed=derived_seed(self._config.seed, "draft", self._transcript.num_rejected),
                 request_id=self._request.request_id,

@@ -273,8 +273,11 @@ class PlannedEngine:
 class PlannedVerifier:
     """Verifies a segment as the loop does, then returns the planned verdict."""
 
+    lossy = True
+
     def __init__(self, request: RequestContext, script: Script) -> None:
         self._script = script
+        self.needs_distributions = request.config.partial_acceptance
         self._by_verdict: dict[bool, Verifier] = {
             accepted: make_verifier(request, RULES["always" if accepted else "never"](request))
             for accepted in (True, False)
@@ -296,6 +299,8 @@ class PlannedVerifier:
 
 class PlannedProposalVerifier:
     """Verifies a proposal as the loop does, then returns the planned verdict."""
+
+    lossy = needs_distributions = True
 
     def __init__(self, request: RequestContext, script: Script) -> None:
         self._script, self._verifier = script, make_proposal_verifier(request)

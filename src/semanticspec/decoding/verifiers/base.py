@@ -10,7 +10,18 @@ from semanticspec.records import Score, Verdict
 
 
 class Verifier(Protocol):
-    """Decides what is kept of a draft and who writes next."""
+    """Decides what is kept of a draft and who writes next.
+
+    Attributes:
+        lossy: whether its verdicts can change the distribution of the target's output.
+        needs_distributions: drafts must hold full distributions.
+    """
+
+    @property
+    def lossy(self) -> bool: ...
+
+    @property
+    def needs_distributions(self) -> bool: ...
 
     async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
         """Decides on a draft that would follow the transcript. Changes neither."""
@@ -18,12 +29,14 @@ class Verifier(Protocol):
 
 
 class Rule(Protocol):
-    """Decides on a draft from the target's score of it.
+    """Decides on a draft from the target's score of it. `make_verifier(request, rule)` makes a verifier of it.
 
     Attributes:
+        lossy: whether its verdicts can change the distribution of the target's output.
         needs_distributions: the score and the draft must hold full distributions.
     """
 
+    lossy: bool
     needs_distributions: bool
 
     def decide(self, draft: Draft, score: Score) -> Verdict:

@@ -11,6 +11,7 @@ from semanticspec.records import Score, Verdict
 class RandomRule:
     """Accepts at random at the configured rate. Lossy: what a method must beat at the same share of drafted text."""
 
+    lossy = True
     needs_distributions = False
 
     def __init__(self, request: RequestContext) -> None:
@@ -25,6 +26,7 @@ class RandomRule:
 class AlwaysRule:
     """Accepts everything: the draft alone, at the cost of verification. Lossy."""
 
+    lossy = True
     needs_distributions = False
 
     def __init__(self, request: RequestContext) -> None: ...
@@ -36,6 +38,7 @@ class AlwaysRule:
 class NeverRule:
     """Rejects everything: the target alone, at the cost of drafts and verification. Lossless."""
 
+    lossy = False
     needs_distributions = False
 
     def __init__(self, request: RequestContext) -> None: ...

@@ -32,19 +32,23 @@ class ScoringVerifier:
         self._request, self._rule = request, rule
         self._token_rule = TokenRule(request) if partial_acceptance else None
         self._next_token = next_token
-        self._distributions = rule.needs_distributions or partial_acceptance
+        self.needs_distributions = rule.needs_distributions or partial_acceptance
+        self.lossy = rule.lossy or next_token not in (None, request.config.sampling)
 
     async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
         if not draft.token_ids:
             return await self._replace_first(transcript, draft)
-        sampling = self._request.config.sampling
-        pass_sampling = self._next_token or (sampling if self._distributions else None)
+        sampling, next_token = self._request.config.sampling, self._next_token
+        pass_sampling = next_token if next_token is not None and not self._rule.needs_distributions else None
+        if pass_sampling is None and self.needs_distributions:
+            pass_sampling = sampling
         # Distributions under the request's sampling and an added token under another one need two passes.
-        score = await self._score(
-            transcript, draft, pass_sampling, self._distributions and pass_sampling == sampling
-        )
+        distributions = self.needs_distributions and pass_sampling == sampling
+        score = await self._score(transcript, draft, pass_sampling, distributions=distributions)
         verdict = self._rule.decide(draft, score)
-        if verdict.accepted and self._next_token is not None:
+        if verdict.accepted and next_token is not None:
+            if pass_sampling != next_token:
+                score = await self._score(transcript, draft, next_token, distributions=False)
             return replace(verdict, next_id=score.next_token_id)
         if verdict.accepted or self._token_rule is None:
             return verdict
@@ -69,7 +73,7 @@ class ScoringVerifier:
         return verdict if self._rule.needs_distributions else replace(verdict, next_author="target")
 
     async def _score(
-        self, transcript: Transcript, draft: Draft, sampling: Sampling | None, distributions: bool
+        self, transcript: Transcript, draft: Draft, sampling: Sampling | None, *, distributions: bool
     ) -> Score:
         (score,) = await self._request.pair.target.engine.score(
             transcript.target_ids,

@@ -15,6 +15,7 @@ class SemanticRule:
     Source: SemanticSpec (arXiv 2602.03708), acceptance rule.
     """
 
+    lossy = True
     needs_distributions = False
 
     def __init__(self, request: RequestContext) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class TokenRule:
     """Keeps the prefix that speculative sampling accepts; a token of the residual distribution follows it."""
 
+    lossy = False
     needs_distributions = True
 
     def __init__(self, request: RequestContext) -> None:

@@ -10,6 +10,7 @@ from semanticspec.records import Score, Verdict
 class TopKRule:
     """Accepts if every token is among the target's `config.rule.top_k` most probable tokens."""
 
+    lossy = True
     needs_distributions = False
 
     def __init__(self, request: RequestContext) -> None:

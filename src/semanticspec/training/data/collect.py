@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,9 +131,7 @@ class _Collector:
     async def _rows(self, context_id: str, target_ids: list[int], draft_ids: list[int]) -> list[_Row]:
         """Samples both models in one context; returns segments with their target and draft states."""
         pair = self.pair
-        draft_stop = pair.draft.segmenter.stop
-        # The draft also stops at tokens that the target's vocabulary lacks.
-        draft_stop = replace(draft_stop, ids=draft_stop.ids | pair.to_target.unmapped)
+        draft_stop = pair.draft_stop(pair.draft.segmenter.stop)
         by_target, by_draft = await asyncio.gather(
             self._sample(pair.target, target_ids, pair.target.segmenter.stop, f"target {context_id}"),
             self._sample(pair.draft, draft_ids, draft_stop, f"draft {context_id}"),
