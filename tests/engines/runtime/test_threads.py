@@ -54,7 +54,7 @@ async def test_the_load_time_check_runs_on_the_engines_own_threads(
 def test_a_failed_check_raises_its_error_and_leaves_no_thread(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: ModelRunner) -> None:
+    def fails(_: ModelRunner) -> None:
         raise ModelError("this model cannot continue from a KV cache")
 
     monkeypatch.setattr(ModelRunner, "_self_test", fails)
