@@ -56,24 +56,15 @@ async def run_loop(
                     async for event in events:
                         yield event
                 continue
-            if not request.config.judge_think_end and verifier.lossy and _ends_thinking(transcript, draft):
-                transcript.target_finishes = (
-                    True  # the draft is dropped; a lossless verifier must see every draft
-                )
+            if _is_left_to_target(request, transcript, verifier, draft):
+                transcript.target_finishes = True
                 continue
             text, start = transcript.decode(draft.token_ids), transcript.num_output_tokens
             yield SegmentDrafted(index, text, len(draft.token_ids))
             drafter.draft_ahead(transcript, draft)
-            with request.clock.phase("verify"):
-                verdict = await verifier.verify(transcript, draft)
-            if verdict.accepted:
-                verdict = replace(verdict, num_kept=len(draft.token_ids))
-            if listener is not None:
-                listener.on_verdict(transcript, draft, verdict)
-            request.report_segment(len(draft.token_ids), verdict.num_kept)
+            verdict = await _verify(request, transcript, verifier, draft, listener)
             drafter.report(accepted=verdict.accepted)
-            segment = transcript.record_verdict(draft, verdict, text)
-            yield SegmentDecided(index, segment, verdict.num_kept)
+            yield SegmentDecided(index, transcript.record_verdict(draft, verdict, text), verdict.num_kept)
             index += 1
             for event in transcript.keep(draft, verdict):
                 yield event
@@ -86,9 +77,31 @@ async def run_loop(
     yield Finished(transcript.result(request.clock, lossy=lossy))
 
 
-def _ends_thinking(transcript: Transcript, draft: Draft) -> bool:
-    """Whether a draft ends the thinking."""
-    return not transcript.thinking_ended and transcript.think_end(draft.token_ids) is not None
+async def _verify(
+    request: RequestContext,
+    transcript: Transcript,
+    verifier: Verifier,
+    draft: Draft,
+    listener: Listener | None,
+) -> Verdict:
+    """Asks the verifier; tells the listener, and the speculation policy what it cost."""
+    with request.clock.phase("verify"):
+        verdict = await verifier.verify(transcript, draft)
+    if verdict.accepted:
+        verdict = replace(verdict, num_kept=len(draft.token_ids))
+    if listener is not None:
+        listener.on_verdict(transcript, draft, verdict)
+    request.report_segment(len(draft.token_ids), verdict.num_kept)
+    return verdict
+
+
+def _is_left_to_target(
+    request: RequestContext, transcript: Transcript, verifier: Verifier, draft: Draft
+) -> bool:
+    """Whether a draft is dropped because it ends the thinking. A lossless verifier must see every draft."""
+    if request.config.judge_think_end or not verifier.lossy or transcript.thinking_ended:
+        return False
+    return transcript.think_end(draft.token_ids) is not None
 
 
 def _target_continues(transcript: Transcript, verdict: Verdict, start: int) -> bool:
@@ -97,8 +110,7 @@ def _target_continues(transcript: Transcript, verdict: Verdict, start: int) -> b
     Args:
         start: number of output tokens before the segment.
     """
-    if (
-        transcript.num_output_tokens == start
-    ):  # nothing was kept: whatever the verdict says, somebody has to write
-        return True
-    return not verdict.accepted and verdict.next_author == "target" and not transcript.at_segment_end
+    nothing_kept = transcript.num_output_tokens == start  # whatever the verdict says, the target has to write
+    return nothing_kept or (
+        not verdict.accepted and verdict.next_author == "target" and not transcript.at_segment_end
+    )

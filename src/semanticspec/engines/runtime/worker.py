@@ -22,6 +22,7 @@ ResultT = TypeVar("ResultT")
 Steps = Generator[tuple[int, ...], None, ResultT]
 """A call as the worker runs it: each step takes some milliseconds and yields the tokens generated in it."""
 
+
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[ResultT]):
     """The end of a job: a result or an error."""
