@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import cast
 import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from semanticspec.benchmark.statistics import share
 from semanticspec.demo.meanings import Meaning, Problem
 from semanticspec.demo.parsing import answer_of, read_step
 from semanticspec.demo.stories import Split, problems
 from semanticspec.engines.transformers.model_runner import cache_argument
 
 MAX_NEW_TOKENS = 400
-_Z = 1.959963984540054  # two-sided 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,6 @@ class Score:
     def accuracy(self) -> float:
         """Share of problems solved."""
         return self.num_solved / self.num_problems
-
-
-def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a share. Source: Wilson 1927; Brown, Cai, DasGupta 2001."""
-    share, spread = num_hits / num_trials, _Z**2 / num_trials
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return middle - half, middle + half
 
 
 def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -145,7 +136,8 @@ def decode_ms(
 
 def describe(name: str, result: Score) -> str:
     """Formats a score as one line."""
-    low, high = wilson_interval(result.num_solved, result.num_problems)
+    num_failed = result.num_problems - result.num_solved
+    _, (low, high) = share([1.0] * result.num_solved + [0.0] * num_failed)
     return (
         f"{name}: solved {result.num_solved}/{result.num_problems} = {result.accuracy:.1%} "
         f"(95 % Wilson interval {low:.1%} to {high:.1%}); ended {result.num_ended}; steps {result.num_steps}: "

@@ -1,4 +1,4 @@
-"""Do probes say the same through another engine? `python -m experiments.engine_agreement record|compare`."""
+"""Compares probe decisions between engines: `python -m experiments.engine_agreement record|compare`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether probes say the same through another engine: segments recorded once, judged through each engine.
+"""Compares probe decisions between engines: segments are recorded once and judged with each engine.
 
-The recorded segments are those that a pair drafts while it answers; every engine then reads the same ids in the same
-contexts. A verdict's random number belongs to the segment, so that verdicts differ only where estimates do.
+The recorded segments are those that a pair drafts while it answers. Every engine scores the same ids in the same
+contexts. Each segment has its own random number, so verdicts differ only where estimates do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RecordedSegment:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is made of a segment through one engine."""
+    """The estimates and the verdict on a segment, with one engine."""
 
     p_target: float
     p_draft: float
@@ -45,7 +45,7 @@ class Agreement:
     """Two engines on the same segments.
 
     Attributes:
-        same: verdicts that are equal.
+        same: number of equal verdicts.
         target, draft: absolute differences of the probes' estimates: median, 95th percentile and maximum.
     """
 
@@ -56,7 +56,7 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of equal verdicts."""
+        """The share of equal verdicts."""
         return self.same / self.num_segments
 
 
@@ -96,7 +96,7 @@ async def judge(pair: Pair, segment: RecordedSegment, rule: RuleConfig, seed: in
 
 
 def compare(first: Sequence[Judged], second: Sequence[Judged]) -> Agreement:
-    """How far two engines agree on the same segments, two or more."""
+    """Compares the judgements of two engines on the same segments, two or more."""
     pairs = list(zip(first, second, strict=True))
     return Agreement(
         len(pairs),

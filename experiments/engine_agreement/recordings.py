@@ -1,4 +1,4 @@
-"""Recorded segments in a file, with what the recording pair's probes made of them; see `agreement`."""
+"""A file of recorded segments, with the recording pair's estimates and verdicts; see `agreement`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FORMAT = 1
 
 
 class Recordings:
-    """A JSONL file: a line that says what was recorded and how, then a line for each problem.
+    """A JSONL file: a header with the settings of the recording, then one line per problem.
 
     Raises:
-        ProbeError: the file is there and is no such file.
+        ProbeError: the file exists and is not a recording.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,12 +36,12 @@ class Recordings:
             raise ProbeError(f"{path} holds no recorded segments; name another file")
 
     def __len__(self) -> int:
-        """How many segments there are."""
+        """Returns the number of segments."""
         return sum(len(problem["segments"]) for problem in self._problems)
 
     @property
     def segments(self) -> list[tuple[RecordedSegment, Judged]]:
-        """All of them, with what the recording pair made of each."""
+        """All segments, each with the recording pair's judgement."""
         return [
             (
                 RecordedSegment(*(tuple(entry["segment"][name]) for name in RecordedSegment.__slots__)),
@@ -53,7 +53,7 @@ class Recordings:
 
     @property
     def rule(self) -> RuleConfig:
-        """That the segments were judged by."""
+        """The rule that the segments were judged by."""
         return RuleConfig(**self.header["rule"])
 
     async def extend(
@@ -64,13 +64,13 @@ class Recordings:
         num_segments: int,
         on_segment: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Records problem by problem until there are enough segments; problems that are there are left out.
+        """Records problem by problem until there are enough segments; recorded problems are skipped.
 
         Args:
-            on_segment: called for each, once its problem is written down.
+            on_segment: called for each segment, once its problem is saved.
 
         Raises:
-            ProbeError: the file was recorded otherwise, or the problems bring too few segments.
+            ProbeError: the file was recorded with other settings, or the problems give too few segments.
         """
         header = _header(pair, config)
         if not self.header:
@@ -81,12 +81,12 @@ class Recordings:
             raise ProbeError(
                 f"{self.path} was recorded with another {differing}; name another file, or delete it"
             )
-        there = {problem["problem"] for problem in self._problems}
+        recorded_ids = {problem["problem"] for problem in self._problems}
         for problem in problems:
             start = len(self)
             if start >= num_segments:
                 return
-            if problem.problem_id in there:
+            if problem.problem_id in recorded_ids:
                 continue
             recorded = await record(pair, problem.prompt, config)
             judged = [
@@ -104,20 +104,20 @@ class Recordings:
                 on_segment("")
         if len(self) < num_segments:
             raise ProbeError(
-                f"{len(problems)} problems brought {len(self)} segments, fewer than {num_segments}; they "
-                f"are in {self.path}; give more problems, or ask for fewer segments"
+                f"{len(problems)} problems gave {len(self)} segments, expected {num_segments}; they "
+                f"are kept in {self.path}; give more problems, or ask for fewer segments"
             )
 
     async def compare(
         self, pair: Pair, num_segments: int | None = None, on_segment: Callable[[str], None] = lambda _: None
     ) -> Agreement:
-        """Judges the recorded segments through the engines of another pair.
+        """Judges the recorded segments with the engines of another pair.
 
         Args:
-            num_segments: the first so many; None = all.
+            num_segments: only the first `num_segments`; None = all.
 
         Raises:
-            ProbeError: they are in other tokens than the pair's, or there are fewer than two.
+            ProbeError: the segments were recorded with other tokenizers, or there are fewer than two.
         """
         if self.header["vocabularies"] != _vocabularies(pair):
             raise ProbeError(
@@ -136,7 +136,7 @@ class Recordings:
 
 
 def table(name: str, agreement: Agreement) -> str:
-    """The figures in Markdown."""
+    """Returns the figures as a Markdown table."""
     lines = [
         "| engine | segments | same verdict | p of the target: median difference | 95th percentile | max "
         "| p of the draft: median difference | 95th percentile | max |",
@@ -148,7 +148,7 @@ def table(name: str, agreement: Agreement) -> str:
 
 
 def figures(name: str, recordings: Recordings, agreement: Agreement) -> dict[str, Any]:
-    """The same for `--json`."""
+    """Returns the figures for `--json`."""
     return {
         "engine": name,
         "recorded": {key: recordings.header[key] for key in ("pair", "rule")},
@@ -159,7 +159,7 @@ def figures(name: str, recordings: Recordings, agreement: Agreement) -> dict[str
 
 def _header(pair: Pair, config: DecodingConfig) -> dict[str, Any]:
     rule = asdict(config.rule)
-    del rule["accept_rate_by_length"]  # not the semantic rule's, and JSON has no tuples
+    del rule["accept_rate_by_length"]  # unused by the semantic rule, and JSON has no tuples
     return {
         "format": _FORMAT,
         "pair": pair.name,
@@ -176,5 +176,5 @@ def _vocabularies(pair: Pair) -> list[str]:
 
 
 def _seed(index: int) -> int:
-    """A segment's own, whatever was done with others before."""
+    """Returns the seed of a segment, which does not depend on other segments."""
     return derived_seed(0, "recorded segment", index)

@@ -8,7 +8,7 @@ import pytest
 
 from semanticspec.benchmark.methods import make_method
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.runner import Setting, run, schedule
+from semanticspec.benchmark.runner import RunContext, run, schedule
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.commands.demo_registration import DemoGrader
 from semanticspec.config import DecodingConfig
@@ -23,7 +23,9 @@ def test_methods_take_turns_problem_by_problem_and_sample_by_sample():
     methods = [Fake(name, {}) for name in ("one", "two", "three")]
     blocks = list(schedule(problems, methods, 2))
     order = [
-        (problem.problem_id, sample, block.method.name) for block in blocks for problem, sample in block.cells
+        (problem.problem_id, sample, block.method.name)
+        for block in blocks
+        for problem, sample in block.requests
     ]
     assert order[:6] == [
         ("p", 0, "one"),
@@ -41,8 +43,8 @@ def test_a_failed_request_is_a_row_and_three_in_a_row_end_the_run(pair):
     problems = [BenchProblem(str(i), f"problem {i}", "1") for i in range(6)]
     good = Fake("good", {problem.prompt: "\\boxed{1}" for problem in problems})
     some = Fake("some", {problem.prompt: "\\boxed{2}" for problem in problems[::2]})
-    setting = Setting("demo", pair, DemoGrader())
-    rows = list(run(setting, problems, [good, some]))
+    context = RunContext("demo", pair, DemoGrader())
+    rows = list(run(context, problems, [good, some]))
     assert len(rows) == 12
     failed = [row for row in rows if row.failed]
     assert [row.problem_id for row in failed] == ["1", "3", "5"]
@@ -56,7 +58,7 @@ def test_a_failed_request_is_a_row_and_three_in_a_row_end_the_run(pair):
     with pytest.raises(
         BenchmarkError, match="none failed 3 times in a row, last with: PromptError: too long"
     ):
-        kept.extend(run(setting, problems, [good, none]))
+        kept.extend(run(context, problems, [good, none]))
     assert len([row for row in kept if row.method == "none"]) == 3
 
 
@@ -70,7 +72,7 @@ def test_a_request_starts_with_empty_caches(pair):
             return await make_method("always", pair, DecodingConfig(max_new_tokens=8)).solve(prompt, seed)
 
     problems = [BenchProblem("p", "Mia has 14 pens. How many pens does Mia have?", "14")]
-    list(run(Setting("demo", pair, DemoGrader()), problems, [Looks("a", {}), Looks("b", {})]))
+    list(run(RunContext("demo", pair, DemoGrader()), problems, [Looks("a", {}), Looks("b", {})]))
     assert seen == [(0, 0), (0, 0)]
     assert len(engine._prefix_cache) > 0
 
@@ -79,7 +81,7 @@ async def test_concurrent_requests_come_in_blocks_and_no_more_than_so_many(pair:
     problems = [BenchProblem(str(i), f"problem {i}", "1") for i in range(11)]
     methods = [Fake(name, {}) for name in ("one", "two")]
     blocks = list(schedule(problems, methods, 1, concurrency=2))
-    assert [(block.number, block.method.name, len(block.cells)) for block in blocks] == [
+    assert [(block.number, block.method.name, len(block.requests)) for block in blocks] == [
         (0, "one", 8),
         (0, "two", 8),
         (1, "two", 3),
@@ -97,8 +99,8 @@ async def test_concurrent_requests_come_in_blocks_and_no_more_than_so_many(pair:
             return await super().solve(prompt, seed)
 
     waits = Waits("target", {problem.prompt: "\\boxed{1}" for problem in problems})
-    setting = Setting("demo", pair, DemoGrader())
-    rows = await asyncio.to_thread(lambda: list(run(setting, problems, [waits], concurrency=2)))
+    context = RunContext("demo", pair, DemoGrader())
+    rows = await asyncio.to_thread(lambda: list(run(context, problems, [waits], concurrency=2)))
     assert most == 2
     assert [row.problem_id for row in rows] == [problem.problem_id for problem in problems]
     assert all(row.right and row.wall_s >= 0.05 for row in rows)

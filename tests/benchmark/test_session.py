@@ -191,7 +191,7 @@ def test_a_sweep_has_a_control_and_a_pilot_for_each_strictness(tmp_path, monkeyp
     assert set(config["pilots"]) == {"random@0.5", "random@4"}
     assert (out / "sweep.png").is_file()
     # The pilots are not run again.
-    monkeypatch.setattr(session, "run_pilot", lambda *_: pytest.fail("the pilot is run again"))
+    monkeypatch.setattr(runner, "run_pilot", lambda *_: pytest.fail("the pilot is run again"))
     bench(out, "--methods", "target", "--sweep", "strictness=0.5,4", "-n", "3")
     assert json.loads((out / "summary.json").read_text())["problems"] == 3
 

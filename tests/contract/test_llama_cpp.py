@@ -36,7 +36,7 @@ def check_all_released(engine: LlamaCppEngine) -> None:
     """Checks that only idle cached sequences are left."""
     space, context = engine._space, engine._runner
     assert (space._running, space._waiting, engine._batch._waiting) == ([], [], [])
-    assert context.num_unused_sequences == model_runner.MAX_SEQUENCES - len(space.prefix_cache)
+    assert len(context._unused_sequences) == model_runner.MAX_SEQUENCES - len(space.prefix_cache)
     assert all(sequence.is_consistent() and not sequence.busy for sequence in space.prefix_cache._sequences)
 
 

@@ -82,7 +82,7 @@ def test_a_recording_of_other_settings_is_not_continued(pair: Pair, tmp_path: Pa
 
 
 def test_too_few_problems_say_so_and_keep_what_there_is(pair: Pair, tmp_path: Path) -> None:
-    with pytest.raises(ProbeError, match="6 problems brought"):
+    with pytest.raises(ProbeError, match="6 problems gave"):
         _recorded(tmp_path / "segments", pair, 1000)
     assert len(Recordings(tmp_path / "segments").segments) > 6
 

@@ -16,7 +16,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes import Probe
 from semanticspec.training import pipeline as run_module
 from semanticspec.training.data.storage import Collection
-from semanticspec.training.pipeline import _Run, run
+from semanticspec.training.pipeline import _Pipeline, run
 from semanticspec.training.settings import parse_settings, read_settings
 from semanticspec.training.train import (
     train,
@@ -133,9 +133,11 @@ def test_a_full_disk_is_told_in_one_line_and_earlier_work_is_kept(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_Run, "_collect", lambda _: None)
-    monkeypatch.setattr(_Run, "_label", lambda _: None)
-    monkeypatch.setattr(_Run, "_train", lambda *_: monkeypatch.setattr(run_module, "write_atomically", full))
+    monkeypatch.setattr(_Pipeline, "_collect", lambda _: None)
+    monkeypatch.setattr(_Pipeline, "_label", lambda _: None)
+    monkeypatch.setattr(
+        _Pipeline, "_train", lambda *_: monkeypatch.setattr(run_module, "write_atomically", full)
+    )
     with pytest.raises(ProbeError, match="No space left on device") as caught:
         run(settings, out)
     assert "\n" not in str(caught.value)

@@ -161,7 +161,7 @@ def _time(comparison: Comparison) -> Painter:
     """Mean seconds per request, one stacked bar of phases per method."""
 
     def paint(axes: Any, colours: Mapping[str, str]) -> None:
-        names, count = list(comparison.rows)[::-1], len(comparison.cells)
+        names, count = list(comparison.rows)[::-1], len(comparison.requests)
         walls = [comparison.total(name, "wall_s") / count for name in names]
         longest, left = max(walls), [0.0] * len(names)
         for (phase, label), colour in zip(PHASE_NAMES.items(), _PHASE_COLOURS, strict=True):
@@ -234,7 +234,7 @@ def _lengths(comparison: Comparison) -> Painter:
         longest = max(1, *(max(values) for values in lengths))
         text = {"va": "center", "color": colours["ink"], "fontsize": 8}
         for place, name in enumerate(names, start=1):
-            truncated = comparison.total(name, "truncated") / len(comparison.cells)
+            truncated = comparison.total(name, "truncated") / len(comparison.requests)
             axes.text(1.03 * longest, place, f"{truncated:.0%} truncated", **text)
         axes.set_xlim(0, 1.22 * longest)
         axes.grid(axis="y", visible=False)

@@ -22,8 +22,9 @@ class BenchOptions:
         methods: names, including those of a sweep.
         load_pair: loads the models; called after all checks.
         pair_name, engines, dtype, devices: describe the pair in `config.json`.
-        num_problems: the first so many of each task; None for all (or the default of a task that generates them).
-        skip: leaves out the first so many of these.
+        num_problems: use only the first `num_problems` of each task; None for all, or for the default number of a task
+            that generates its problems.
+        skip: number of these to leave out, from the start.
         concurrency: numbers of concurrent requests; each is measured in a folder of its own.
     """
 

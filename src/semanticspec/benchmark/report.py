@@ -49,7 +49,7 @@ def write_report(
         The path of the page; None if no problem is finished by every method.
     """
     comparison = Comparison(rows, methods)
-    if not comparison.cells:
+    if not comparison.requests:
         return None
     run = config["run"]
     summary = {
@@ -136,7 +136,7 @@ def costs_text(summary: Mapping[str, Any]) -> str:
 
 
 def _lead(comparison: Comparison) -> str:
-    requests, problems = len(comparison.cells), comparison.num_problems
+    requests, problems = len(comparison.requests), comparison.num_problems
     samples = f" ({requests} requests)" if requests != problems else ""
     return f"{problems} problems{samples}, each solved by every method: {', '.join(comparison.rows)}."
 
@@ -207,7 +207,7 @@ def _cost_sections(comparison: Comparison, costs: Costs, summary: Mapping[str, A
             "Seconds per request. The limit allows for accepted drafts and the answer; the rest is lost to rejections "
             "and overhead. Methods with optimizations are left out: their target does not decode token by token."
         )
-        requests = len(comparison.cells)
+        requests = len(comparison.requests)
         rows = {name: [f"{value / requests:.3f}" for value in parts.values()] for name, parts in lost.items()}
         sections.append(TableSection("Where time is lost", caption, list(next(iter(lost.values()))), rows))
     return sections

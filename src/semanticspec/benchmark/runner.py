@@ -10,17 +10,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from semanticspec.benchmark.grading import Grader
-from semanticspec.benchmark.methods import LoopMethod, Method, make_method, random_control
+from semanticspec.benchmark.methods import (
+    LoopMethod,
+    Method,
+    make_method,
+    random_control,
+    split_name,
+    with_strictness,
+)
 from semanticspec.benchmark.rows import FAILED, Row, RowKey, measurements
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.config import DecodingConfig, RuleConfig
 from semanticspec.decoding.pair import Pair
 from semanticspec.engines.base import ResettableCache, derived_seed
 from semanticspec.errors import BenchmarkError, SemanticSpecError, first_line
+from semanticspec.output.progress import progress_bar
 from semanticspec.records import Result
 
+Request = tuple[BenchProblem, int]
+"""A problem and a sample number."""
+
 MAX_FAILURES = 3
-"""A run stops after so many failed requests of one method in a row."""
+"""A run stops after this many failed requests of one method in a row."""
 
 _WARM_UP_TOKENS = 16
 _ROUNDS = 4  # concurrent requests per slot in a block: fewer run at its end
@@ -32,17 +43,17 @@ class Block:
 
     Attributes:
         number: from 0, the same for all methods.
-        cells: problems and sample numbers.
+        requests: pairs of a problem and a sample number.
     """
 
     number: int
     method: Method
-    cells: tuple[tuple[BenchProblem, int], ...]
+    requests: tuple[Request, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What all requests share. `seed` fixes the seeds of the requests, which are the same for all methods."""
+class RunContext:
+    """What the requests of a run share. `seed` decides the seed of each request, the same for all methods."""
 
     task: str
     pair: Pair
@@ -60,16 +71,16 @@ def schedule(
 
     A block is one request per method, or several rounds of concurrent requests.
     """
-    cells = [(problem, sample) for problem in problems for sample in range(samples)]
+    requests = [(problem, sample) for problem in problems for sample in range(samples)]
     size = 1 if concurrency == 1 else _ROUNDS * concurrency
-    for number, start in enumerate(range(0, len(cells), size)):
+    for number, start in enumerate(range(0, len(requests), size)):
         first = number % len(methods)
         for method in (*methods[first:], *methods[:first]):
-            yield Block(number, method, tuple(cells[start : start + size]))
+            yield Block(number, method, tuple(requests[start : start + size]))
 
 
 def run(
-    setting: Setting,
+    context: RunContext,
     problems: Sequence[BenchProblem],
     methods: Sequence[Method],
     *,
@@ -93,19 +104,21 @@ def run(
         warm = False
         for block in schedule(problems, methods, samples, concurrency):
             name = block.method.name
-            cells = [
-                cell for cell in block.cells if (setting.task, cell[0].problem_id, cell[1], name) not in done
+            requests = [
+                (problem, sample)
+                for problem, sample in block.requests
+                if (context.task, problem.problem_id, sample, name) not in done
             ]
-            if not cells:
+            if not requests:
                 continue
             if not warm:
-                runner.run(_warm_up(setting.pair, cells[0][0].prompt))
+                runner.run(_warm_up(context.pair, requests[0][0].prompt))
                 warm = True
-            attempts, wall_s = runner.run(_solve_block(setting, block.method, cells, concurrency))
-            for (problem, sample), attempt in zip(cells, attempts, strict=True):
-                row = _grade(setting, name, problem, sample, attempt)
+            attempts, wall_s = runner.run(_solve_block(context, block.method, requests, concurrency))
+            for (problem, sample), attempt in zip(requests, attempts, strict=True):
+                row = _grade(context, name, problem, sample, attempt)
                 failures[name] = failures[name] + 1 if row.failed else 0
-                yield replace(row, block=block.number, share_s=wall_s / len(cells))
+                yield replace(row, block=block.number, share_s=wall_s / len(requests))
             if failures[name] >= MAX_FAILURES:
                 raise BenchmarkError(
                     f"{name} failed {MAX_FAILURES} times in a row, last with: {row.note}; fix it or leave the method "
@@ -113,23 +126,42 @@ def run(
                 )
 
 
-def run_pilot(
-    setting: Setting,
+def make_calibrated_method(
+    name: str,
+    context: RunContext,
     config: DecodingConfig,
-    problems: Sequence[BenchProblem],
-    on_solved: Callable[[], None] = lambda: None,
-) -> RuleConfig:
-    """Runs the semantic rule on problems that are not compared, and returns the rule of its random control."""
-    semantic = make_method("semantic", setting.pair, config)
+    pilot: Sequence[BenchProblem],
+    known_rule: RuleConfig | None = None,
+) -> Method:
+    """Creates a method. A random control gets the acceptance rates of the semantic rule on the pilot's problems.
 
-    async def solve_all() -> list[Result]:
+    Args:
+        pilot: problems that are not compared.
+        known_rule: the rule of a random control whose pilot has run before.
+    """
+    base, strictness = split_name(name)
+    if base == "random":
+        config = with_strictness(config, strictness)
+        config = replace(config, rule=known_rule or run_pilot(name, context, config, pilot))
+    return make_method(name, context.pair, config)
+
+
+def run_pilot(
+    name: str, context: RunContext, config: DecodingConfig, problems: Sequence[BenchProblem]
+) -> RuleConfig:
+    """Runs the semantic rule on problems that are not compared, and returns the rule of its random control `name`."""
+    semantic = make_method("semantic", context.pair, config)
+
+    async def solve_all(on_solved: Callable[[str], None]) -> list[Result]:
         results = []
         for problem in problems:
-            results.append(await semantic.solve(problem.prompt, setting.seed_of(problem.problem_id, 0)))
-            on_solved()
+            results.append(await semantic.solve(problem.prompt, context.seed_of(problem.problem_id, 0)))
+            on_solved("")
         return results
 
-    return random_control(asyncio.run(solve_all()), config.rule)
+    with progress_bar(f"pilot of {name}") as (progress, on_total):
+        on_total(len(problems))
+        return random_control(asyncio.run(solve_all(progress)), config.rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +175,19 @@ class _Attempt:
 
 
 async def _solve_block(
-    setting: Setting, method: Method, cells: Sequence[tuple[BenchProblem, int]], concurrency: int
+    context: RunContext, method: Method, requests: Sequence[Request], concurrency: int
 ) -> tuple[list[_Attempt], float]:
     """Solves requests with empty caches, `concurrency` at a time; returns outcomes and seconds in total."""
-    await _reset_caches(setting.pair)
+    await _reset_caches(context.pair)
     slots = asyncio.Semaphore(concurrency)
 
     async def solve(problem: BenchProblem, sample: int) -> _Attempt:
         async with slots:
-            return await _solve(method, problem.prompt, setting.seed_of(problem.problem_id, sample))
+            return await _solve(method, problem.prompt, context.seed_of(problem.problem_id, sample))
 
     start = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(solve(*cell)) for cell in cells]
+        tasks = [group.create_task(solve(*request)) for request in requests]
     return [task.result() for task in tasks], time.perf_counter() - start
 
 
@@ -170,20 +202,20 @@ async def _solve(method: Method, prompt: str, seed: int) -> _Attempt:
     return _Attempt(result, note, time.perf_counter() - start, started_at)
 
 
-def _grade(setting: Setting, method: str, problem: BenchProblem, sample: int, attempt: _Attempt) -> Row:
+def _grade(context: RunContext, method: str, problem: BenchProblem, sample: int, attempt: _Attempt) -> Row:
     """Returns the row of a request. Grading is not timed."""
     result, note = attempt.result, attempt.note
     answer, right, fields = "", False, dict[str, Any](finish_reason=FAILED)
     if result is not None:
         fields = measurements(result)
-        grade = setting.grader.grade(result.text, problem.gold, truncated=result.finish_reason == "length")
+        grade = context.grader.grade(result.text, problem.gold, truncated=result.finish_reason == "length")
         answer, right, note = grade.answer, grade.right, grade.note
     return Row(
-        task=setting.task,
+        task=context.task,
         problem_id=problem.problem_id,
         method=method,
         sample=sample,
-        seed=setting.seed_of(problem.problem_id, sample),
+        seed=context.seed_of(problem.problem_id, sample),
         digest=problem.digest,
         gold=problem.gold,
         answer=answer,

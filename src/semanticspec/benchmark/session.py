@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from semanticspec.benchmark.costs import TARGETS
 from semanticspec.benchmark.folder import CONFIG_FILE, FORMAT, BenchConfig, BenchFolder
 from semanticspec.benchmark.grading import Grader
-from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
+from semanticspec.benchmark.methods import Method, check_names, split_name
 from semanticspec.benchmark.options import BenchOptions
 from semanticspec.benchmark.provenance import (
     describe_machine,
@@ -25,9 +25,9 @@ from semanticspec.benchmark.provenance import (
 )
 from semanticspec.benchmark.report import check_libraries, print_summary, write_report, write_throughput
 from semanticspec.benchmark.rows import RowKey
-from semanticspec.benchmark.runner import Setting, run, run_pilot
+from semanticspec.benchmark.runner import RunContext, make_calibrated_method, run
 from semanticspec.benchmark.tasks import PILOT_PROBLEMS, BenchProblem, Task, find_task
-from semanticspec.config import DecodingConfig, RuleConfig
+from semanticspec.config import RuleConfig
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import BenchmarkError, ConfigError
 from semanticspec.output.progress import progress_bar, say
@@ -137,10 +137,13 @@ class _TaskRun:
         grader = self.task.start_grader()
         try:
             self._check_golds(grader)
-            setting = Setting(self.task.name, pair, grader, self.options.config.seed)
-            methods = [self._make_method(name, setting) for name in self.options.methods]
+            context = RunContext(self.task.name, pair, grader, self.options.config.seed)
+            methods = [
+                make_calibrated_method(name, context, self.options.config, self.pilot, self._saved_rule(name))
+                for name in self.options.methods
+            ]
             self._save_config(methods)
-            self._measure(setting, methods)
+            self._measure(context, methods)
         except KeyboardInterrupt:
             say("interrupted; rows are kept, rerun the same command to resume")
             if self.folder.exists:
@@ -164,7 +167,7 @@ class _TaskRun:
             command=shlex.join(["semanticspec", *sys.argv[1:]]),
         )
 
-    def _measure(self, setting: Setting, methods: Sequence[Method]) -> None:
+    def _measure(self, context: RunContext, methods: Sequence[Method]) -> None:
         def keys(problems: Sequence[BenchProblem]) -> set[RowKey]:
             return {
                 (self.task.name, problem.problem_id, sample, method.name)
@@ -181,29 +184,20 @@ class _TaskRun:
         with progress_bar(self.task.name, quiet=self.options.quiet) as (progress, on_total):
             on_total(len(wanted) - num_done)
             extent = {"samples": self.options.samples, "concurrency": self.concurrency}
-            for row in run(setting, self.problems, methods, **extent, done=done | skipped):
+            for row in run(context, self.problems, methods, **extent, done=done | skipped):
                 self.folder.append(row)
                 state = "failed" if row.failed else "right" if row.right else "wrong"
                 progress(
                     f"{row.problem_id} {row.method} {state}, {row.num_tokens} tokens in {row.wall_s:.1f} s"
                 )
 
-    def _make_method(self, name: str, setting: Setting) -> Method:
-        """Creates a method. A random control takes its rates from the saved configuration or else from a pilot."""
-        base, strictness = split_name(name)
-        config = self.options.config
-        if base == "random":
-            config = with_strictness(config, strictness)
-            config = replace(config, rule=self._saved_rule(name) or self._run_pilot(name, setting, config))
-        return make_method(name, setting.pair, config)
-
     def _saved_rule(self, name: str) -> RuleConfig | None:
-        """Returns the rule of a random control of an earlier run in this folder.
+        """Returns the rule of a random control from an earlier run in this folder; None for other methods.
 
         Raises:
             BenchmarkError: it comes from a pilot on other problems.
         """
-        if self.saved is None or name not in self.saved["methods"]:
+        if split_name(name)[0] != "random" or self.saved is None or name not in self.saved["methods"]:
             return None
         if self.saved["pilots"].get(name) != [problem.problem_id for problem in self.pilot]:
             raise BenchmarkError(
@@ -211,11 +205,6 @@ class _TaskRun:
                 "--out (existing rows are kept)"
             )
         return _RULE.validate_python(self.saved["methods"][name]["config"]["rule"])
-
-    def _run_pilot(self, name: str, setting: Setting, config: DecodingConfig) -> RuleConfig:
-        with progress_bar(f"pilot of {name}") as (progress, on_total):
-            on_total(len(self.pilot))
-            return run_pilot(setting, config, self.pilot, lambda: progress(""))
 
     def _check_pilot(self) -> None:
         """Removes compared problems from the pilot; raises ConfigError if it has too few others."""

@@ -12,7 +12,7 @@ from semanticspec.benchmark.statistics import difference, percentiles, ratio_of_
 
 PROPOSED = "semantic"
 PHASES = ("draft_s", "verify_s", "probe_s", "rewrite_s")
-Cell = tuple[str, str, int]
+RequestKey = tuple[str, str, int]
 """Task, problem and sample of a request."""
 
 
@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         rows: by method, with the requests in the same order for all methods.
-        cells: these requests.
+        requests: the keys of these requests.
         baseline: the faster of `target` and `hf-target`; None if neither is there.
     """
 
@@ -31,20 +31,22 @@ class Comparison:
         Args:
             methods: the methods to compare, in this order; None for all, in the order of their first rows.
         """
-        by_method: dict[str, dict[Cell, Row]] = {name: {} for name in methods or ()}
+        by_method: dict[str, dict[RequestKey, Row]] = {name: {} for name in methods or ()}
         for row in rows:
             if methods is None or row.method in by_method:
                 by_method.setdefault(row.method, {})[row.key[:3]] = row
         solved = list(by_method.values())
-        cells = sorted(set(solved[0]).intersection(*solved[1:])) if solved else []
-        self.rows = {name: [own[cell] for cell in cells] for name, own in by_method.items()} if cells else {}
-        self.cells = cells
+        requests = sorted(set(solved[0]).intersection(*solved[1:])) if solved else []
+        self.rows = (
+            {name: [own[key] for key in requests] for name, own in by_method.items()} if requests else {}
+        )
+        self.requests = requests
         present = [name for name in TARGETS if name in self.rows]
         self.baseline = min(present, key=lambda name: self.total(name, "wall_s"), default=None)
 
     @property
     def num_problems(self) -> int:
-        return len({cell[:2] for cell in self.cells})
+        return len({key[:2] for key in self.requests})
 
     @property
     def concurrent(self) -> bool:
@@ -96,8 +98,8 @@ class Comparison:
     def _by_problem(self, values: Sequence[float]) -> list[list[float]]:
         """Groups one value per request by problem."""
         groups: dict[tuple[str, str], list[float]] = {}
-        for cell, value in zip(self.cells, values, strict=True):
-            groups.setdefault(cell[:2], []).append(value)
+        for key, value in zip(self.requests, values, strict=True):
+            groups.setdefault(key[:2], []).append(value)
         return list(groups.values())
 
 
@@ -124,7 +126,7 @@ def summary_json(comparison: Comparison) -> dict[str, Any]:
     costs = comparison.costs()
     return {
         "problems": comparison.num_problems,
-        "requests": len(comparison.cells),
+        "requests": len(comparison.requests),
         "baseline": comparison.baseline,
         "costs": None if costs is None else asdict(costs),
         "methods": summarize(comparison),

@@ -20,6 +20,7 @@ from semanticspec.problems.hub import HubName, hub_name, hub_rows
 from semanticspec.problems.sources import read_jsonl
 
 PILOT_PROBLEMS = 20
+"""Problems of the random control's pilot."""
 
 MATH_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 """Source: the model cards of DeepSeek-R1-Distill and QwQ-32B; no system prompt."""
@@ -70,8 +71,8 @@ class Task:
         source: a data set on the hub; None if `--data` is required.
         multiple_choice: answers are letters, and the options are shuffled by a seed.
         make_grader: creates the grader; None for math-verify.
-        generate: generates the problems instead of reading them: the first so many (None: a default number), and
-            those of the pilot.
+        generate: generates the problems instead of reading them: takes their number (None: a default one), and
+            returns them and those of the pilot.
         generated_by: what generates them, for `config.json`.
     """
 

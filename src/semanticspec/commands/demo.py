@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from semanticspec.benchmark.methods import Method, check_names, make_method, split_name, with_strictness
+from semanticspec.benchmark.methods import check_names
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.runner import Setting, run, run_pilot
+from semanticspec.benchmark.runner import RunContext, make_calibrated_method, run
 from semanticspec.commands.demo_registration import DemoGrader, demo_task_problems
 from semanticspec.commands.option_groups import expand_options, option
 from semanticspec.commands.options import SamplingOptions, comma_separated, output_option
@@ -23,7 +22,8 @@ from semanticspec.output.files import write_atomically
 from semanticspec.output.progress import progress_bar
 
 SPLITS = ("test", "validation")
-PILOT_PROBLEMS = 60
+DEMO_PILOT_PROBLEMS = 60
+"""Problems of the random control's pilot; more than in a benchmark, since they take little time."""
 
 
 @expand_options(without=["rule", "optimizations", "levers"])
@@ -53,13 +53,14 @@ def _solve(
 ) -> list[Row]:
     """Solves every problem by every method. Ctrl-C returns what is done so far."""
     pair = load_pair()
-    setting = Setting("demo", pair, DemoGrader(), config.seed)
+    context = RunContext("demo", pair, DemoGrader(), config.seed)
     rows: list[Row] = []
     try:
-        methods = [_make_method(name, setting, config) for name in names]
+        pilot = demo_task_problems("validation", DEMO_PILOT_PROBLEMS, seed=1)
+        methods = [make_calibrated_method(name, context, config, pilot) for name in names]
         with progress_bar("solving") as (progress, on_total):
             on_total(num_problems * len(methods))
-            for row in run(setting, demo_task_problems(split, num_problems), methods):
+            for row in run(context, demo_task_problems(split, num_problems), methods):
                 rows.append(row)
                 progress("")
                 if not quiet:
@@ -87,19 +88,6 @@ def _report(rows: Sequence[Row], split: str, out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         content = {"pair": BUNDLED, "split": split, "methods": summary}
         write_atomically(out, json.dumps(content, indent=2).encode())
-
-
-def _make_method(name: str, setting: Setting, config: DecodingConfig) -> Method:
-    """Returns a method; the random control takes its acceptance rate from a pilot on validation problems."""
-    base, strictness = split_name(name)
-    if base != "random":
-        return make_method(name, setting.pair, config)
-    config = with_strictness(config, strictness)
-    with progress_bar(f"pilot of {name}") as (progress, on_total):
-        on_total(PILOT_PROBLEMS)
-        problems = demo_task_problems("validation", PILOT_PROBLEMS, seed=1)
-        rule = run_pilot(setting, config, problems, lambda: progress(""))
-    return make_method(name, setting.pair, replace(config, rule=rule))
 
 
 def _line(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""The frozen values of the demo's problem grammar: what a step means, what a problem is."""
+"""The data classes of the demo's problem grammar: the meaning of a step, and a problem."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Meaning:
     Attributes:
         operation: What is computed.
         operands: The numbers the computation starts from, in canonical order (`(14, 23)` for `14 + 23`).
-        result: The stated outcome.
-        who: The person whose count is spoken of (the first one for `total` and `difference`).
+        result: The stated result.
+        who: The person whose count is stated (the first one for `total` and `difference`).
         item: The plural noun that is counted.
         other: The second person of `more`, `fewer`, `twice`, `total` and `difference`, else empty.
-        unit: Of a `product`, what there are several of, "bags" or "friends": the first are bought, the others given
-            to, so a step with the wrong one leads astray. Else empty.
-        corrects: True for a step that takes back the one before it ("Wait, ...").
+        unit: For a `product`, the noun that is multiplied: "bags" are bought, "friends" are given to, so a step with
+            the wrong one is wrong. Else empty.
+        corrects: True for a step that corrects the one before it ("Wait, ...").
     """
 
     operation: Operation
@@ -53,7 +53,7 @@ class Meaning:
     corrects: bool = False
 
     def expected_result(self) -> int:
-        """Returns what the operands really give, for checking a stated result."""
+        """Returns the right result of the operands, for checking a stated one."""
         first = self.operands[0]
         match self.operation:
             case "start" | "final":
@@ -76,8 +76,8 @@ class Problem:
         text: Story and question.
         answer: The number asked for.
         steps: Meanings of the reasoning steps in the order of the story.
-        verbs: For each step the verb the story used, empty where there is none; wordings repeat it, meanings do
-            not hold it.
+        verbs: For each step the verb that the story uses, empty if there is none. Wordings repeat it; it is not part
+            of the meaning.
     """
 
     text: str
@@ -87,5 +87,5 @@ class Problem:
 
 
 def same_meaning(first: Meaning | None, second: Meaning | None) -> bool:
-    """Says whether two read steps mean the same; a step that could not be read equals nothing."""
+    """Returns whether two parsed steps mean the same; None, a step that could not be parsed, equals nothing."""
     return first is not None and first == second

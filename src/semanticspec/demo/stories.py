@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from semanticspec.demo.meanings import Meaning, Operation, Problem
+from semanticspec.demo.meanings import LARGEST_NUMBER, Meaning, Operation, Problem
 from semanticspec.demo.wordings import (
     COMPARISONS,
     CONTAINERS,
@@ -219,7 +219,12 @@ def solve(story: Story) -> Problem | None:
     meanings = tuple(step for step, _ in steps)
     odd = any(step.operation == "halve" and step.operands[0] % 2 for step in meanings)
     numbers = [number for step in meanings for number in (*step.operands, step.result)]
-    if odd or not MIN_STEPS <= len(steps) < MAX_STEPS or min(numbers) < SMALLEST_COUNT or max(numbers) > 999:
+    if (
+        odd
+        or not MIN_STEPS <= len(steps) < MAX_STEPS
+        or min(numbers) < SMALLEST_COUNT
+        or max(numbers) > LARGEST_NUMBER
+    ):
         return None
     return Problem("", meanings[-1].result, meanings, tuple(verb for _, verb in steps))
 

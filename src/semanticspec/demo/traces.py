@@ -1,4 +1,4 @@
-"""Writes solutions: a problem's steps in a style's words, at times with a slip that is then corrected."""
+"""Writes solutions: a problem's steps in one style's wordings, some with a mistake that is then corrected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 
-from semanticspec.demo.meanings import Meaning, Problem, StyleName
+from semanticspec.demo.meanings import LARGEST_NUMBER, Meaning, Problem, StyleName
 from semanticspec.demo.patterns import VERBS
 from semanticspec.demo.stories import closing_step
 from semanticspec.demo.wordings import (
@@ -21,13 +21,13 @@ from semanticspec.demo.wordings import (
 
 THINK_END = "</think>"
 STEP_END = "\n\n"
-# Share of solutions with a slip; one in eight teaches both models what a mistake looks like.
+# Share of solutions with a mistake; one in eight teaches both models what a mistake looks like.
 SLIP_SHARE = 0.125
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a solution; `learn` is False where a slip stands, which no model shall imitate."""
+    """Part of a solution. `learn` is False for a mistake, which the training loss leaves out."""
 
     text: str
     learn: bool = True
@@ -39,7 +39,7 @@ def _cumulative(style: StyleName) -> tuple[int, ...]:
 
 
 def write_step(meaning: Meaning, verb: str, wording: int) -> str:
-    """Words one step with the given wording, without what ends it."""
+    """Writes one step in the given wording, without the blank line after it."""
     values = (*meaning.operands, 0)
     return STEP_WORDINGS[meaning.operation][wording].format(
         who=meaning.who,
@@ -55,14 +55,14 @@ def write_step(meaning: Meaning, verb: str, wording: int) -> str:
 
 
 def pick_wording(style: StyleName, rng: random.Random) -> int:
-    """Draws the number of a wording as often as the style uses it."""
+    """Draws the number of a wording, as often as the style uses it."""
     weights = _cumulative(style)
     drawn = rng.random() * weights[-1]
     return next(index for index, bound in enumerate(weights) if drawn < bound)
 
 
 def steps_to_tell(problem: Problem, rng: random.Random) -> list[tuple[Meaning, str]]:
-    """Returns the problem's steps with their verbs, at times with a closing step that the question leaves free."""
+    """Returns the problem's steps with their verbs; sometimes with an optional closing step."""
     steps = list(zip(problem.steps, problem.verbs, strict=True))
     last = problem.steps[-1]
     if last.operation not in ("total", "difference") and rng.random() < CLOSING_SHARE:
@@ -78,12 +78,12 @@ def write_trace(
     Args:
         problem: What to solve.
         style: Whose words to use.
-        rng: Source of all choices.
-        slip_share: How often one step is first told wrong. The wrong stretch, from its first wrong character to
-            the end of that step, is a piece with `learn=False`; a correction follows.
+        rng: The generator of all random choices.
+        slip_share: Share of solutions in which one step is first written wrong. The wrong text, from its first
+            wrong character to the end of that step, is a piece with `learn=False`; a correction follows.
 
     Returns:
-        Pieces whose texts joined are the solution.
+        Pieces; their texts joined are the solution.
     """
     steps = steps_to_tell(problem, rng)
     slip_at = rng.randrange(len(steps)) if rng.random() < slip_share else -1
@@ -101,7 +101,7 @@ def write_trace(
 
 
 def _write_slip(problem: Problem, meaning: Meaning, verb: str, rng: random.Random) -> list[Piece]:
-    """Writes a step wrongly, in either style's words; all before the first wrong character may be learned."""
+    """Writes a step wrong, in either style; models learn only the text before the first wrong character."""
     wording = pick_wording(rng.choice(("target", "draft")), rng)
     right = write_step(meaning, verb, wording) + STEP_END
     wrong = right
@@ -122,12 +122,12 @@ def _spoil(meaning: Meaning, problem: Problem, rng: random.Random) -> Meaning:
         operands = list(meaning.operands)
         operands[place] = _near(operands[place], rng)
         copied = replace(meaning, operands=tuple(operands))
-        return replace(copied, result=min(999, max(0, copied.expected_result())))
+        return replace(copied, result=min(LARGEST_NUMBER, max(0, copied.expected_result())))
     return replace(meaning, result=_near(meaning.result, rng))
 
 
 def _near(number: int, rng: random.Random) -> int:
-    """Returns another number within 0..999: one or ten away, or with one digit changed."""
+    """Returns another number in 0..`LARGEST_NUMBER`: one or ten away, or with one digit changed."""
     drawn = rng.random()
     if drawn < 0.6:
         wrong = number + rng.choice((-10, -1, 1, 10))
@@ -135,4 +135,4 @@ def _near(number: int, rng: random.Random) -> int:
         digits = list(str(number))
         digits[rng.randrange(len(digits))] = rng.choice("123456789")
         wrong = int("".join(digits))
-    return wrong if 0 <= wrong <= 999 and wrong != number else number + 1
+    return wrong if 0 <= wrong <= LARGEST_NUMBER and wrong != number else number + 1

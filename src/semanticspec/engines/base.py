@@ -79,19 +79,17 @@ class Capabilities:
     Attributes:
         distributions: returns full distributions under the sampling settings.
         pair_stops: stops at pairs of ids (for tokenizers that encode a blank line as two tokens).
-        streaming: `stream` yields tokens as they are generated.
         entropies: scores contain the entropy of the raw distribution at every position.
         position_seeds: sampling is keyed by position, see the module docstring.
     """
 
     distributions: bool = False
     pair_stops: bool = False
-    streaming: bool = False
     entropies: bool = False
     position_seeds: bool = True
 
 
-ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, streaming=True, entropies=True)
+ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, entropies=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,11 +54,11 @@ def run(settings: RunSettings, out: Path) -> None:
     with stages.storing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
-    _Run(settings, out, problems).all()
+    _Pipeline(settings, out, problems).all()
 
 
-class _Run:
-    """One run: its stages, their inputs, and which of them are finished."""
+class _Pipeline:
+    """The stages of one run, their inputs, and which of them are finished."""
 
     def __init__(self, settings: RunSettings, out: Path, problems: list[ProblemText]) -> None:
         self.settings, self.out, self.problems = settings, out, problems

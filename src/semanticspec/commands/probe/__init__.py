@@ -1,4 +1,4 @@
-"""`semanticspec probe`: makes probes for a pair of models, one command a stage."""
+"""`semanticspec probe`: makes probes for a pair of models, one command per stage."""
 
 from __future__ import annotations
 

@@ -106,11 +106,6 @@ class ModelRunner:
             _view(states, count, self.hidden_size), _view(logits, count, self.vocabulary_size)
         )
 
-    @property
-    def num_unused_sequences(self) -> int:
-        """How many sequence numbers are left."""
-        return len(self._unused_sequences)
-
     def new_sequence(self) -> int:
         """Returns the number of an empty sequence."""
         return self._unused_sequences.pop()

@@ -31,7 +31,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundModel:
     """A model that exists, not loaded yet.
 
     Attributes:
@@ -66,7 +66,7 @@ def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loa
     return Loaded(loaded, found.revision, max_context(found.config))
 
 
-def find_model(model: str, revision: str | None = None) -> Found:
+def find_model(model: str, revision: str | None = None) -> FoundModel:
     """Finds a causal LM by hub name or local folder, without loading its weights.
 
     Raises:
@@ -76,9 +76,9 @@ def find_model(model: str, revision: str | None = None) -> Found:
     config = _load_config(model, name, revision)
     _check_causal(model, config)
     if not Path(name).is_dir():
-        return Found(name, config, str(getattr(config, "_commit_hash", None) or ""))
+        return FoundModel(name, config, str(getattr(config, "_commit_hash", None) or ""))
     _check_safetensors(Path(name))
-    return Found(name, config, _folder_digest(Path(name)))
+    return FoundModel(name, config, folder_digest(Path(name)))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -190,7 +190,7 @@ def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Lo
     return Loaded(loaded, digest, max_context(loaded.config))
 
 
-def _folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """Returns a digest of the config and of the names and sizes of weight files."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.iterdir()):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from semanticspec.engines.transformers.loading import Found
+from semanticspec.engines.transformers.loading import FoundModel
 from semanticspec.errors import ModelError
 
 _NAMES = ("norm", "final_layernorm", "ln_f")
@@ -27,7 +27,7 @@ class FinalNorm:
     epsilon: float
 
 
-def load_final_norm(found: Found) -> FinalNorm:
+def load_final_norm(found: FoundModel) -> FinalNorm:
     """Loads a model's final norm.
 
     Raises:

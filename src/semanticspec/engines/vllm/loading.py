@@ -9,7 +9,7 @@ from typing import Any
 
 from semanticspec.engines.base import LAST_LAYER, Capabilities, EngineInfo, StateSpec
 from semanticspec.engines.runtime.requests import ScoreRequest
-from semanticspec.engines.transformers.loading import Found, find_model
+from semanticspec.engines.transformers.loading import FoundModel, find_model
 from semanticspec.engines.vllm.client import VllmClient
 from semanticspec.engines.vllm.final_norm import load_final_norm
 from semanticspec.engines.vllm.mailbox import Mailbox
@@ -65,13 +65,13 @@ async def start_vllm(model: str, options: VllmOptions, states: StateSpec) -> tup
         vocabulary_size=config.get_vocab_size(),
         max_context_tokens=config.max_model_len,
         norm_state=states.norm_state,
-        capabilities=Capabilities(streaming=True, position_seeds=False),
+        capabilities=Capabilities(position_seeds=False),
         layer=states.layer,
         pooling=states.pooling,
     )
 
 
-def _start_engine(found: Found, options: VllmOptions, epsilon: float, address: str) -> Any:
+def _start_engine(found: FoundModel, options: VllmOptions, epsilon: float, address: str) -> Any:
     """Returns vLLM's `AsyncLLM` with our connector."""
     from vllm.config import KVTransferConfig
     from vllm.engine.arg_utils import AsyncEngineArgs

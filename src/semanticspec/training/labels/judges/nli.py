@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class EntailmentJudge:
         """
         from transformers import AutoConfig
 
-        from semanticspec.engines.transformers.loading import resolve_device
+        from semanticspec.engines.transformers.loading import folder_digest, resolve_device
 
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
@@ -65,7 +64,7 @@ class EntailmentJudge:
                 "with a config.json, or a hub name"
             ) from error
         self._entailment = entailment_label(model, config.id2label, config.label2id)
-        revision = _folder_digest(folder) if folder.is_dir() else getattr(config, "_commit_hash", None) or ""
+        revision = folder_digest(folder) if folder.is_dir() else getattr(config, "_commit_hash", None) or ""
         self.identity = f"{model}@{revision}"
 
     def same(self, questions: Sequence[Question]) -> list[bool]:
@@ -152,11 +151,3 @@ def entailment_label(model: str, id2label: Mapping[int, str], label2id: Mapping[
 def _means_entailment(label: str) -> bool:
     """Accepts `entailment`, `ENTAILMENT` and `entails`, but not `not_entailment`."""
     return label.strip().lower().startswith("entail")
-
-
-def _folder_digest(folder: Path) -> str:
-    """Hashes the configuration and the names and sizes of the weight files."""
-    digest = sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]
