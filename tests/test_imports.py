@@ -17,7 +17,7 @@ LAYERS = (
     ("decoding",),
     ("engines", "probes", "demo", "problems"),
     ("loading",),
-    ("training", "benchmark", "server"),
+    ("training", "benchmark", "server", "doctor"),
     ("commands",),
     ("__main__",),
 )

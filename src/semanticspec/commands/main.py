@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("generate")(generate_command)
 app.command("demo")(demo_command)
 app.command("serve")(serve_command)
+app.command("doctor")(doctor_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(probe_app, name="probe")
 

@@ -101,6 +101,7 @@ class EngineInfo:
         revision: commit on the hub, or a digest of the local files; "" if unknown.
         max_context_tokens: limit for prompt and output together.
         norm_state, layer, pooling: which hidden states are returned, see `StateSpec`.
+        dtype, device: of the weights, for people; "" if unknown.
     """
 
     model_id: str
@@ -113,6 +114,8 @@ class EngineInfo:
     capabilities: Capabilities = Capabilities()
     layer: int = LAST_LAYER
     pooling: Pooling = "mean"
+    dtype: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

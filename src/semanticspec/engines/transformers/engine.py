@@ -100,6 +100,8 @@ class TransformersEngine(WorkerEngine):
             capabilities=ALL_CAPABILITIES,
             layer=states.layer,
             pooling=states.pooling,
+            dtype=str(loaded.model.dtype).removeprefix("torch."),
+            device=str(loaded.model.device),
         )
         return cls(runner, info, cache_bytes, worker)
 
