@@ -13,6 +13,7 @@ import semanticspec
 from semanticspec.commands.bench import bench_app
 from semanticspec.commands.demo import demo_command
 from semanticspec.commands.demo_registration import register_demo
+from semanticspec.commands.doctor import doctor_command
 from semanticspec.commands.generate import generate_command
 from semanticspec.commands.option_groups import option
 from semanticspec.commands.probe import probe_app
