@@ -1,4 +1,4 @@
-"""Problem files and the demo as a source."""
+"""Reads problem files; the demo as a source."""
 
 from __future__ import annotations
 
@@ -26,3 +26,17 @@ def test_demo_problems_leave_the_test_split_alone() -> None:
     from semanticspec.demo.grammar import split_of as demo_split_of
 
     assert {demo_split_of(problem.prompt) for problem in read_problems("demo", 30)} == {"train", "validation"}
+
+
+def test_traces_of_problem_files(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"id": "x", "problem": "one", "solution": "a\\n\\nb"}\n{"id": "y", "problem": "two"}\n')
+    assert read_problems(str(path), 1, "solution") == [("x", "one", "a\n\nb")]
+    assert read_problems(str(path)) == [("x", "one", ""), ("y", "two", "")]
+    with pytest.raises(ConfigError, match="line 2: the field 'solution'"):
+        read_problems(str(path), trace_field="solution")
+    path.write_text("{\n")
+    with pytest.raises(ConfigError, match="line 1: not valid JSON"):
+        read_problems(str(path))
+    with pytest.raises(ConfigError, match="problems of 'demo' have no traces"):
+        read_problems("demo", trace_field="solution")

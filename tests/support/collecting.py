@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -27,7 +28,7 @@ from semanticspec.training.data.collect import collect
 from semanticspec.training.data.examples import Examples
 from semanticspec.training.data.manifest import CollectedModel, Manifest
 from semanticspec.training.data.settings import CollectConfig
-from semanticspec.training.data.storage import Collection, SegmentRecord
+from semanticspec.training.data.storage import Collection, ContextRecord, SegmentRecord, Shard
 
 HIDDEN = 6
 
@@ -205,5 +206,55 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "problems").iterdir()}
 
 
-def run_collect(folder: Path, problems: Sequence[ProblemText] = PROBLEMS, **options: Any) -> Collection:
-    return asyncio.run(collect(make_pair(), problems, CONFIG, folder, **options))
+def run_collect(
+    folder: Path,
+    problems: Sequence[ProblemText] = PROBLEMS,
+    config: CollectConfig = CONFIG,
+    **options: Any,
+) -> Collection:
+    return asyncio.run(collect(make_pair(), problems, config, folder, **options))
+
+
+def shard_of(problem_id: str = "one", **changes: Any) -> Shard:
+    segments = tuple(
+        SegmentRecord("0", author, text, ids, 2, "stop", (-0.5, -1.25), own, (1, 2), (0.5, 0.25))  # type: ignore[arg-type]
+        for author, text, ids, own in (
+            ("target", "é\n\n", (5, 2), ()),
+            ("draft", "b", (6, 2), (-2.0, -0.125)),
+        )
+    )
+    shard = Shard(
+        problem_id=problem_id,
+        prompt='"?" ü\n',
+        contexts=(ContextRecord("0", "given", "so far\n\n"),),
+        segments=segments,
+        target_states=torch.randn(2, 6),
+        draft_states=torch.randn(2, 4),
+    )
+    return replace(shard, **changes)
+
+
+def opened(folder: Path, **manifest: Any) -> Collection:
+    collection = Collection(folder)
+    collection.open(make_manifest(**manifest))
+    return collection
+
+
+def assert_same(found: Iterable[Shard], expected: Iterable[Shard]) -> None:
+    """Compares rows: ids, counts and ranks exactly, numbers up to rounding."""
+    assert [shard.problem_id for shard in found] == [shard.problem_id for shard in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.contexts == other.contexts
+        plain = [
+            [
+                replace(row, target_logprobs=(), draft_logprobs=(), target_entropies=())
+                for row in shard.segments
+            ]
+            for shard in (one, other)
+        ]
+        assert plain[0] == plain[1]
+        for row, like in zip(one.segments, other.segments, strict=True):
+            for name in ("target_logprobs", "draft_logprobs", "target_entropies"):
+                assert getattr(row, name) == pytest.approx(getattr(like, name), abs=1e-3)
+        torch.testing.assert_close(one.target_states, other.target_states, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one.draft_states, other.draft_states, atol=1e-3, rtol=1e-3)

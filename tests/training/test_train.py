@@ -19,7 +19,10 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.loading import load_pair
 from semanticspec.probes import Probe
 from semanticspec.probes.card import ProbePooling
-from semanticspec.probes.features import FEATURES, TokenSignals
+from semanticspec.probes.features import (
+    FEATURES,
+    TokenSignals,
+)
 from semanticspec.problems.sources import ProblemText
 from semanticspec.training.data.examples import gather
 from semanticspec.training.data.storage import Collection
@@ -250,3 +253,19 @@ def test_from_problems_to_a_pair_with_attention(tmp_path: Path) -> None:
         stored = pair.target_probe.probabilities(shard.target_states[places], signals)
         assert pair.target_probe.estimate_many(scores) == pytest.approx(stored.tolist(), abs=1e-4)
     asyncio.run(pair.aclose())
+
+
+def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_path: Path) -> None:
+    problems = [ProblemText(f"problem {i}", "a") for i in range(20)]
+    run_collect(tmp_path, problems)
+    label(Collection(tmp_path), ExactJudge())
+    epochs: list[Any] = []
+    with pytest.raises(ConfigError, match="agreement"):
+        train(Collection(tmp_path), "draft", "exact", TrainConfig(features=("agreement",)), epochs.append)
+    assert not epochs
+    probe = train(
+        Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
+    )
+    assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
+    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]]))
+    assert 0 < probe.estimate(scored[0]) <= 1

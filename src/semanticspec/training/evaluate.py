@@ -155,7 +155,7 @@ def judge_rows(
     acceptance, rule, source = (after >= POSITIVE).double(), "estimate of at least 0.5", ""
     if draft_probe is not None:
         in_test = torch.tensor([split_of(name) == "test" for name in drafted.problem_ids], dtype=torch.bool)
-        signals[P_DRAFT] = draft_probe.probabilities(*_draft_readings(collection, meanings))[in_test]
+        signals[P_DRAFT] = draft_probe.probabilities(*_draft_pass(collection, meanings))[in_test]
         acceptance = (after / signals[P_DRAFT]).clamp(max=1.0)
         rule = "weighted by min(1, p_target / p_draft), the default semantic rule in expectation"
         source = "the draft's probe"
@@ -170,49 +170,22 @@ def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
     """Computes all figures of a probe, except learning curve and ablations."""
     examples, positive = rows.examples, rows.positive
     boot = ProblemBootstrap(examples.problem_ids, examples.weights)
-    signals = {name: ranking_figures(boot, values, positive) for name, values in rows.signals.items()}
-    signals_accepted = {
-        name: ranking_figures(boot, values, positive, rows.acceptance)
-        for name, values in rows.signals.items()
-    }
-    accepted = ranking_figures(boot, rows.after, positive, rows.acceptance)
-    accepted["share_accepted"] = boot.interval(share, rows.acceptance)
-    accepted["share_positive"] = boot.interval(share, positive, row_weights=rows.acceptance)
+    signals = _signal_figures(boot, rows)
     best = max(signals, key=lambda name: _auroc_or_lowest(signals[name]))
-    differences = {
-        name: boot.interval(
-            lambda ours, theirs, labels, weights, measure=measure: (
-                measure(ours, labels, weights) - measure(theirs, labels, weights)
-            ),
-            rows.after,
-            rows.signals[best],
-            positive,
-        )
-        for name, measure in RANKING_MEASURES.items()
-    }
-    first, second = examples.halves.unbind(1)
-    ceiling = ranking_figures(boot, first, second >= POSITIVE)
-    ceiling["r2"] = boot.interval(r_squared, first, second)
-    total = float(examples.weights.sum())
     return Evaluation(
         probe=json.loads(probe.card.to_json()),
         judge=judge or probe.card.judge,
-        sizes={
-            "problems": float(len(set(examples.problem_ids))),
-            "rows": float(len(examples)),
-            "segments": total,
-            "share_positive": float(examples.weights[positive].sum()) / total,
-        },
+        sizes=_sizes(examples, positive),
         before=estimate_figures(boot, rows.before, examples.labels),
         after=estimate_figures(boot, rows.after, examples.labels),
-        accepted=accepted,
+        accepted=_accepted_figures(boot, rows),
         acceptance_rule=rows.acceptance_rule,
         p_draft_source=rows.p_draft_source,
         signals=signals,
-        signals_accepted=signals_accepted,
+        signals_accepted=_signal_figures(boot, rows, rows.acceptance),
         best_signal=best,
-        differences=differences,
-        ceiling=ceiling,
+        differences=_differences(boot, rows, best),
+        ceiling=_ceiling(boot, examples),
         reliability={
             "before": _bins(boot, rows.before, examples.labels),
             "after": _bins(boot, rows.after, examples.labels),
@@ -274,6 +247,58 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return content
 
 
+def _sizes(examples: Examples, positive: Tensor) -> dict[str, float]:
+    """Returns the numbers of problems, rows and segments, and the share of positive segments."""
+    segments = float(examples.weights.sum())
+    return {
+        "problems": float(len(set(examples.problem_ids))),
+        "rows": float(len(examples)),
+        "segments": segments,
+        "share_positive": float(examples.weights[positive].sum()) / segments,
+    }
+
+
+def _signal_figures(
+    boot: ProblemBootstrap, rows: JudgedRows, row_weights: Tensor | None = None
+) -> dict[str, Figures]:
+    """Returns AUROC and average precision of every cheap signal."""
+    return {
+        name: ranking_figures(boot, values, rows.positive, row_weights)
+        for name, values in rows.signals.items()
+    }
+
+
+def _accepted_figures(boot: ProblemBootstrap, rows: JudgedRows) -> Figures:
+    """Returns the probe's figures on accepted segments, and how many are accepted and positive."""
+    figures = ranking_figures(boot, rows.after, rows.positive, rows.acceptance)
+    figures["share_accepted"] = boot.interval(share, rows.acceptance)
+    figures["share_positive"] = boot.interval(share, rows.positive, row_weights=rows.acceptance)
+    return figures
+
+
+def _differences(boot: ProblemBootstrap, rows: JudgedRows, signal: str) -> Figures:
+    """Returns the probe's ranking figures minus those of a signal, paired."""
+    return {
+        name: boot.interval(
+            lambda ours, theirs, labels, weights, measure=measure: (
+                measure(ours, labels, weights) - measure(theirs, labels, weights)
+            ),
+            rows.after,
+            rows.signals[signal],
+            rows.positive,
+        )
+        for name, measure in RANKING_MEASURES.items()
+    }
+
+
+def _ceiling(boot: ProblemBootstrap, examples: Examples) -> Figures:
+    """Returns the figures of one half of the model's samples as an estimate of the other half."""
+    first, second = examples.halves.unbind(1)
+    figures = ranking_figures(boot, first, second >= POSITIVE)
+    figures["r2"] = boot.interval(r_squared, first, second)
+    return figures
+
+
 def _auroc_or_lowest(figures: Figures) -> float:
     value = figures["auroc"].value
     return -1.0 if isnan(value) else value
@@ -286,7 +311,7 @@ def _bins(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) -> list[lis
     return found
 
 
-def _draft_readings(
+def _draft_pass(
     collection: Collection, meanings: Mapping[str, Sequence[int]]
 ) -> tuple[States, list[TokenSignals]]:
     """The draft's own pass over the draft-written rows of `gather(..., "target", ...)`, in their order."""

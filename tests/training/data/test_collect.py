@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from hashlib import blake2b
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,50 @@ def test_older_collections_hold_means_of_the_last_layer(tmp_path: Path) -> None:
     )  # as it was before
     with pytest.raises(ProbeError, match="made with other draft, target"):
         asyncio.run(collect(scripted_pair("none"), PROBLEMS, CONFIG, tmp_path))
+
+
+def test_segments_of_both_authors_hold_the_targets_scores(tmp_path: Path) -> None:
+    """Compares with the scripted target's probabilities, token by token."""
+    target, draft = next_probabilities(0.7), next_probabilities(0.4)
+    pair = make_pair()
+    checked = {"target": 0, "draft": 0}
+    for shard in run_collect(tmp_path):
+        prompt = pair.target.vocabulary.render_prompt(shard.prompt)
+        texts = {context.context_id: context.text for context in shard.contexts}
+        for row, state, draft_state in zip(
+            shard.segments, shard.target_states, shard.draft_states, strict=True
+        ):
+            ids = [*prompt, *pair.target.vocabulary.encode(texts[row.context_id])]
+            places = [ids + list(row.token_ids[:end]) for end in range(len(row.token_ids))]
+            told = [target(place) for place in places]
+            chosen = [p[i] for p, i in zip(told, row.token_ids, strict=True)]
+            expected = [log(p) if p else -1e4 for p in chosen]
+            assert row.target_logprobs == pytest.approx(expected, abs=1e-4)
+            assert row.target_ranks == tuple(
+                1 + sum(q > p for q in every) for p, every in zip(chosen, told, strict=True)
+            )
+            entropies = [-sum(p * log(p) for p in every if p) for every in told]
+            assert row.target_entropies == pytest.approx(entropies, abs=1e-5)
+            torch.testing.assert_close(state, torch.tensor(told, dtype=torch.float32).mean(0))
+            if row.author == "draft":
+                own = [draft(place) for place in places]
+                torch.testing.assert_close(draft_state, torch.tensor(own, dtype=torch.float32).mean(0))
+                probabilities = [p[i] for p, i in zip(own, row.token_ids, strict=True)]
+                assert row.draft_logprobs == pytest.approx([log(p) for p in probabilities], abs=1e-4)
+            checked[row.author] += 1
+    assert min(checked.values()) > 20
+
+
+def test_each_distinct_segment_of_a_context_is_scored_once(tmp_path: Path) -> None:
+    pair, asked = make_pair(), []
+    score = pair.target.engine.score
+
+    async def spy(context_ids: Any, continuations: Any, **options: Any) -> Any:
+        asked.append((tuple(context_ids), [tuple(ids) for ids in continuations]))
+        return await score(context_ids, continuations, **options)
+
+    pair.target.engine.score = spy  # type: ignore[method-assign]
+    shards = list(asyncio.run(collect(pair, PROBLEMS[:3], replace(CONFIG, loop_share=0), tmp_path)))
+    assert len(asked) == sum(len(shard.contexts) for shard in shards)  # no loop here: only the rows' own
+    assert all(len(set(continuations)) == len(continuations) for _, continuations in asked)
+    assert sum(len(continuations) for _, continuations in asked) < sum(len(s.segments) for s in shards)
