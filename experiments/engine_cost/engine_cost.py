@@ -1,5 +1,5 @@
 """Measures the overhead of the transformers engine: CPU seconds per token of `generate`, compared with bare forward
-passes of the same model over the same tokens (transformers alone, its dynamic cache, nothing sampled).
+passes of the same model over the same tokens (transformers alone, dynamic cache, no sampling).
 
     python experiments/engine_cost/engine_cost.py                      # the bundled pair
     python experiments/engine_cost/engine_cost.py --model FOLDER --dtype bfloat16
@@ -29,14 +29,14 @@ PROMPT = "Mia has 14 pens. Mia buys 23 more. How many pens does Mia have?"
 SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 
 
-def bare_passes(context: list[int], written: list[int]) -> Callable[[Any], float]:
+def bare_passes(context: list[int], token_ids: list[int]) -> Callable[[Any], float]:
     """Returns a function that measures the CPU seconds of prefilling a context and decoding given tokens."""
 
     def seconds(model: Any) -> float:
         kept = {cache_argument(type(model).forward): DynamicCache(config=model.config), "use_cache": True}
         start = time.process_time()
         model(input_ids=torch.tensor([context]), **kept, logits_to_keep=1)
-        for token_id in written[:-1]:
+        for token_id in token_ids[:-1]:
             model(input_ids=torch.tensor([[token_id]]), **kept)
         return time.process_time() - start
 
@@ -55,7 +55,7 @@ async def measure(name: str, dtype: str, num_tokens: int, trials: int) -> None:
         ours = time.process_time() - start
         pairs.append((ours, await engine.run_with_model(bare_passes(context, list(generation.token_ids)))))
     await engine.aclose()
-    pairs = pairs[1:]  # the first one warms up
+    pairs = pairs[1:]  # the first trial is a warm-up
     shares = sorted(100 * (ours / bare - 1) for ours, bare in pairs)
     milliseconds = [1000 * statistics.median(column) / num_tokens for column in zip(*pairs, strict=True)]
     print(

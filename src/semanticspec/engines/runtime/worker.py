@@ -37,10 +37,11 @@ class _Outcome(Generic[ResultT]):
 
 
 class _Job(Generic[ResultT]):
-    """A running call. Its token chunks and its outcome arrive in a queue on the caller's event loop."""
+    """A running call. Its outcome, and its tokens if `with_tokens`, arrive in a queue on the caller's event loop."""
 
-    def __init__(self, steps: Steps[ResultT]) -> None:
+    def __init__(self, steps: Steps[ResultT], with_tokens: bool) -> None:
         self.steps = steps
+        self.with_tokens = with_tokens  # waking the event loop every step costs CPU time
         self.cancelled = False
         self.items: asyncio.Queue[tuple[int, ...] | _Outcome[ResultT]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -78,17 +79,17 @@ class Worker:
 
     async def run(self, steps: Steps[ResultT]) -> ResultT:
         """Runs a call to its end. Cancelling this stops the call after its current step."""
-        async with aclosing(self.stream(steps)) as items:
+        async with aclosing(self.stream(steps, with_tokens=False)) as items:
             async for item in items:
                 if isinstance(item, _Outcome):
                     return item.get()
         raise AssertionError("a job ends with an outcome")
 
     async def stream(
-        self, steps: Steps[ResultT]
+        self, steps: Steps[ResultT], with_tokens: bool = True
     ) -> AsyncGenerator[tuple[int, ...] | _Outcome[ResultT], None]:
-        """Yields the tokens of each step, and the outcome last. Closing this stops the call."""
-        job = _Job(steps)
+        """Yields the tokens of each step (if `with_tokens`), and the outcome last. Closing this stops the call."""
+        job = _Job(steps, with_tokens)
         self._executor.submit(self._take_turn, job)
         try:
             while True:
@@ -116,7 +117,7 @@ class Worker:
                     job.steps.close()
                     return
                 token_ids = next(job.steps)
-            if token_ids:
+            if job.with_tokens and token_ids:
                 job.put(token_ids)
             self._executor.submit(self._take_turn, job)
         except StopIteration as end:
