@@ -100,7 +100,8 @@ class ContextFinder:
                     break
                 if isinstance(event, TextWritten):
                     ids += event.token_ids
-        return self.pair.target.segmenter.split(ids)
+        segmenter = self.pair.target.segmenter
+        return segmenter.split(ids[: segmenter.think_end(ids)])  # a streamed chunk may continue after `</think>`
 
 
 def loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
