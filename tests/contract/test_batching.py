@@ -56,7 +56,7 @@ async def test_concurrent_calls_equal_serial_calls(
 async def test_models_without_padding_support_decode_call_by_call(
     model_folders: dict[str, Path], rows: list[int]
 ) -> None:
-    subject = transformers_subject("mistral-sliding", model_folders["mistral-sliding"])
+    subject = transformers_subject("lfm2-recurrent", model_folders["lfm2-recurrent"])
     assert isinstance(subject.engine, TransformersEngine)
     assert not subject.engine._runner.supports_padding
     together = await asyncio.gather(*(generate(subject.engine, length, n) for length, n in CALLS))

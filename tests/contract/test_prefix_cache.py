@@ -220,15 +220,11 @@ async def test_a_failed_call_leaves_no_inconsistent_sequence(
     )
 
 
-@pytest.fixture
-def sliding(model_folders: dict[str, Path]) -> TransformersEngine:
-    return load(model_folders["mistral-sliding"])
-
-
-async def test_kv_caches_that_cannot_be_cropped_are_not_kept(sliding: TransformersEngine) -> None:
-    assert not sliding._runner.reusable_cache
-    await generate(sliding, PROMPT, 20)
-    assert len(sliding._prefix_cache) == 0
+async def test_kv_caches_that_cannot_be_cropped_are_not_kept(model_folders: dict[str, Path]) -> None:
+    engine = load(model_folders["lfm2-recurrent"])
+    assert not engine.info.capabilities.prefix_cache
+    await generate(engine, PROMPT, 20)
+    assert len(engine._prefix_cache) == 0
 
 
 async def test_logits_scaled_outside_the_head_are_detected(model_folders: dict[str, Path]) -> None:

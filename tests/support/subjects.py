@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GraniteConfig,
+    Lfm2Config,
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -34,7 +35,7 @@ from semanticspec.records import Sampling, Stop
 VOCABULARY = 61
 CONTEXT_TOKENS = 4096
 SCRIPTED_CONTEXT_TOKENS = 512
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -47,19 +48,22 @@ _SIZES: dict[str, Any] = {
     "eos_token_id": None,
 }
 _GPT2 = {
-    key: value for key, value in _SIZES.items() if key not in ("intermediate_size", "num_key_value_heads")
+    key: value for key, value in SIZES.items() if key not in ("intermediate_size", "num_key_value_heads")
 }
-# Includes a sliding window (the KV cache cannot be cropped), logits that are scaled outside the head, and learned
-# position embeddings with other module names.
+# Includes a sliding window, a recurrent state (the KV cache cannot be cropped), logits that are scaled outside the head,
+# and learned position embeddings with other module names.
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_SIZES),
-    "qwen2": lambda: Qwen2Config(**_SIZES | {"num_hidden_layers": 3}),
-    "mistral-sliding": lambda: MistralConfig(**_SIZES, sliding_window=8),
-    "granite-scaled": lambda: GraniteConfig(**_SIZES, logits_scaling=0.5),
+    "llama": lambda: LlamaConfig(**SIZES),
+    "qwen2": lambda: Qwen2Config(**SIZES | {"num_hidden_layers": 3}),
+    "mistral-sliding": lambda: MistralConfig(**SIZES, sliding_window=8),
+    "lfm2-recurrent": lambda: Lfm2Config(
+        **SIZES, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False
+    ),
+    "granite-scaled": lambda: GraniteConfig(**SIZES, logits_scaling=0.5),
     "gpt2": lambda: GPT2Config(**_GPT2),
 }
 # vLLM's attention on CPUs needs a head dimension of at least 32.
-VLLM_CONFIG = LlamaConfig(**_SIZES | {"hidden_size": 128, "initializer_range": 0.15})
+VLLM_CONFIG = LlamaConfig(**SIZES | {"hidden_size": 128, "initializer_range": 0.15})
 
 
 @dataclass(frozen=True)

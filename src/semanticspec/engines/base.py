@@ -81,12 +81,14 @@ class Capabilities:
         pair_stops: stops at pairs of ids (for tokenizers that encode a blank line as two tokens).
         entropies: scores contain the entropy of the raw distribution at every position.
         position_seeds: sampling is keyed by position, see the module docstring.
+        prefix_cache: a call prefills only what earlier calls have not; otherwise its whole context.
     """
 
     distributions: bool = False
     pair_stops: bool = False
     entropies: bool = False
     position_seeds: bool = True
+    prefix_cache: bool = True
 
 
 ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, entropies=True)

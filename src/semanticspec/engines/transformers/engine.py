@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -97,7 +98,7 @@ class TransformersEngine(WorkerEngine):
             vocabulary_size=runner.vocabulary_size,
             max_context_tokens=loaded.max_context_tokens,
             norm_state=states.norm_state,
-            capabilities=ALL_CAPABILITIES,
+            capabilities=replace(ALL_CAPABILITIES, prefix_cache=runner.reusable_cache),
             layer=states.layer,
             pooling=states.pooling,
             dtype=str(loaded.model.dtype).removeprefix("torch."),

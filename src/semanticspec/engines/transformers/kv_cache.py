@@ -20,10 +20,18 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     transformers' `DynamicLayer` concatenates at every token, and crops to views that keep the rest in memory.
     Buffers: `[batch, heads, capacity, head_dim]`.
+
+    A sliding window limits what `update` returns, not what is kept: a layer that dropped tokens before its window could
+    not be cropped, and every call would prefill its whole context.
+
+    Attributes:
+        window: number of tokens that attention sees, the current one included; None = all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None = None) -> None:
         super().__init__()
+        self.window = window
+        self.is_sliding = window is not None  # read by transformers, which then masks what is before the window
         self.length = 0
         self._capacity = 0
         self._keys = torch.empty(0)
@@ -32,15 +40,29 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """Appends `[batch, heads, seq, head_dim]`; returns views of all cached keys and values."""
+        """Appends `[batch, heads, seq, head_dim]`; returns views of the keys and values that the new tokens see."""
         start, added = self.length, key_states.shape[2]
         end = start + added
         if end > self._capacity:
             self._grow(key_states, value_states, end)
         self._keys.narrow(2, start, added).copy_(key_states)
         self._values.narrow(2, start, added).copy_(value_states)
+        first = self._first_visible()
         self.length = end
-        return self._keys.narrow(2, 0, end), self._values.narrow(2, 0, end)
+        return self._keys.narrow(2, first, end - first), self._values.narrow(2, first, end - first)
+
+    def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
+        """Returns number and position of the keys that `update` will return for a number of new tokens.
+
+        Older transformers 5 pass the positions of these tokens instead of their number.
+        """
+        num_new = query if isinstance(query, int) else len(query)
+        first = self._first_visible()
+        return self.length + num_new - first, first
+
+    def _first_visible(self) -> int:
+        """Returns the first position that the next token sees."""
+        return 0 if self.window is None else max(0, self.length - self.window + 1)
 
     def get_seq_length(self) -> int:
         """Returns the number of cached tokens."""
@@ -56,7 +78,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def copied(self, num_tokens: int, rows: int = 1) -> GrowingLayer:
         """Returns a copy of the first `num_tokens` tokens of a layer with one row, repeated for `rows` rows."""
-        layer = GrowingLayer()
+        layer = GrowingLayer(self.window)
         keys, values = self._keys[:, :, :num_tokens], self._values[:, :, :num_tokens]
         layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
         return layer
@@ -123,7 +145,7 @@ class TransformersSequence(CachedSequence):
         whole = [*self.token_ids, *token_ids]
         layers = []
         for layer in batch_cache.layers:
-            layers.append(GrowingLayer())
+            layers.append(GrowingLayer(layer.window))
             layers[-1].update(*layer.row(row, 0, len(whole)))
         sequence = TransformersSequence(Cache(layers=layers), whole, self.outputs)
         sequence.request_id = self.request_id

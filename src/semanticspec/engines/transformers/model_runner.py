@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from semanticspec.engines.base import LAST_LAYER, StateSpec
 from semanticspec.engines.runtime.prefix_cache import PositionOutput
@@ -73,8 +73,8 @@ class ModelRunner:
         state_spec: which hidden states `forward` returns.
         computes_logits: the whole model runs, and `ForwardOutput.logit_source` holds logits.
         supports_padding: rows of different lengths can run together, see `forward`.
-        reusable_cache: the KV cache can be cropped to any length. False for sliding windows and recurrent states; every
-            call then prefills its whole context.
+        reusable_cache: the KV cache can be cropped to any length. False for recurrent states; every call then prefills
+            its whole context.
     """
 
     def __init__(self, model: Any, state_spec: StateSpec = StateSpec()) -> None:  # noqa: B008
@@ -91,26 +91,30 @@ class ModelRunner:
         self.hidden_size = int(config.hidden_size)
         self.num_layers = int(config.num_hidden_layers)
         self.vocabulary_size = int(config.vocab_size)
-        self.reusable_cache = all(
-            type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers
-        )
+        layers = DynamicCache(config=model.config).layers
+        self.reusable_cache = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+        self._windows: list[int | None] = [getattr(layer, "sliding_window", None) for layer in layers]
+        self._windows = self._windows or [None] * self.num_layers
         self.computes_logits = self.supports_padding = False
         state_spec.check(self.num_layers)
-        self._base = model.base_model
+        # Some classes do not name their base model, such as Llama 4's; `base_model` is then the model itself.
+        self._base = model.base_model if model.base_model is not model else model.model
         self._head = model.get_output_embeddings()
         self._captured: Any = None
         num_heads = int(config.num_attention_heads)
         num_kv_heads = int(getattr(config, "num_key_value_heads", None) or num_heads)
         # With a mask, transformers computes single-token attention for a whole group of heads at once, in a quarter of
         # the CPU time that torch takes for the groups otherwise.
-        self._always_masks = self.device.type == "cpu" and num_heads > num_kv_heads
+        self._always_masks = (
+            self.device.type == "cpu" and num_heads > num_kv_heads and not any(self._windows)
+        )
         with torch.inference_mode():
             self._self_test()
 
     def new_cache(self) -> Cache:
         """Returns an empty KV cache: our own where the model's layers allow it, else the model's default."""
         if self.reusable_cache:
-            return Cache(layers=[GrowingLayer() for _ in range(self.num_layers)])
+            return Cache(layers=[GrowingLayer(window) for window in self._windows])
         return DynamicCache(config=self.model.config)
 
     def forward(self, token_ids: Tensor, cache: Cache, padding: Sequence[int] = ()) -> ForwardOutput:
@@ -169,7 +173,9 @@ class ModelRunner:
         if any(padding):
             num_padding = torch.tensor(padding, device=self.device)[:, None]
             mask = torch.arange(length + 1, device=self.device) >= num_padding
-            return {"attention_mask": mask[:, None, None], "position_ids": length - num_padding}
+            if not any(self._windows):  # such a mask is used as it is; with windows, transformers adds them to it
+                mask = mask[:, None, None]
+            return {"attention_mask": mask, "position_ids": length - num_padding}
         if self._always_masks:
             return {"attention_mask": torch.ones(1, 1, 1, length + 1, dtype=torch.bool)}
         return {}
