@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,14 @@ def load_model(
 def _load(request: LoadRequest) -> Model:
     from semanticspec.text.vocabulary import Vocabulary
 
-    return Model(load_engine(request), Vocabulary.load(request.model))
+    model = Model(load_engine(request), Vocabulary.load(request.model))
+    if not model.engine.info.capabilities.prefix_cache:
+        warnings.warn(
+            f"{request.model} has a recurrent state, which cannot be truncated: every call prefills its whole context, "
+            "so speculation rarely pays, and token-speculation is not among its default optimizations",
+            stacklevel=3,
+        )
+    return model
 
 
 def _check_model_name(model: str, engine: EngineChoice) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from semanticspec.engines.runtime import generation as runtime_generation
 from semanticspec.engines.runtime.worker import WorkerEngine
-from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.records import Generation, Sampling, Score, Stop
 from tests.support.subjects import Subject, load, prefix_cache_of
 

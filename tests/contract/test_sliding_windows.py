@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,9 @@ async def test_accepted_and_rejected_segments_are_prefilled_once(subject: Subjec
     context += SEGMENT  # accepted
     await engine.score(context, [SEGMENT[::-1]], **options)
     assert sum(passes) == len(CONTEXT) + 2 * len(SEGMENT)
-    (written,) = await engine.generate(context, max_tokens=5, stop=Stop(), sampling=GREEDY, **options)  # rejected
+    (written,) = await engine.generate(
+        context, max_tokens=5, stop=Stop(), sampling=GREEDY, **options
+    )  # rejected
     assert sum(passes) == len(CONTEXT) + 2 * len(SEGMENT) + 4
     assert written.token_ids == subject.continuation(context, 5, GREEDY)
 
@@ -90,8 +94,6 @@ async def test_scores_and_texts_far_beyond_the_window(subject: Subject) -> None:
 
 
 async def test_rows_of_different_lengths_decode_together(subject: Subject) -> None:
-    import asyncio
-
     contexts = [CONTEXT, CONTEXT[:5], [*CONTEXT, *SEGMENT]]
     written = await asyncio.gather(
         *(
@@ -127,13 +129,7 @@ def test_a_request_prefills_little_more_than_it_writes(tmp_path: Path, passes: l
     decoding = with_optimizations(config("never", max_new_tokens=120), ["default"])
     num_tokens = 0
     for seed in range(4):
-        result = generate(pair, "abcdabcd", config_with_seed(decoding, seed))
+        result = generate(pair, "abcdabcd", replace(decoding, seed=seed))
         num_tokens += result.stats.num_tokens
     assert num_tokens > 100, "the test needs longer outputs"
     assert sum(passes) < 12 * num_tokens
-
-
-def config_with_seed(decoding: Any, seed: int) -> Any:
-    from dataclasses import replace
-
-    return replace(decoding, seed=seed)

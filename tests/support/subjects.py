@@ -50,8 +50,8 @@ SIZES: dict[str, Any] = {
 _GPT2 = {
     key: value for key, value in SIZES.items() if key not in ("intermediate_size", "num_key_value_heads")
 }
-# Includes a sliding window, a recurrent state (the KV cache cannot be cropped), logits that are scaled outside the head,
-# and learned position embeddings with other module names.
+# Includes a sliding window, a recurrent state (the KV cache cannot be cropped), logits scaled outside the head, and
+# learned position embeddings with other module names.
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
     "qwen2": lambda: Qwen2Config(**SIZES | {"num_hidden_layers": 3}),

@@ -134,11 +134,18 @@ class Pair:
     def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:
         """Returns the configuration with the default optimizations, or without any if this pair does not support them.
 
-        They need one vocabulary and engines that return distributions.
+        They need one vocabulary and engines that return distributions. Token-level speculation, which makes many short
+        calls, also needs engines with a prefix cache.
         """
-        engines = (self.target.engine, self.draft.engine)
-        can = self.same_vocabulary and all(engine.info.capabilities.distributions for engine in engines)
-        return with_optimizations(config, DEFAULT_OPTIMIZATIONS if can and config.speculate else ())
+        engines = [model.engine.info.capabilities for model in (self.target, self.draft)]
+        if not (config.speculate and self.same_vocabulary and all(can.distributions for can in engines)):
+            return with_optimizations(config, ())
+        names = [
+            name
+            for name in DEFAULT_OPTIMIZATIONS
+            if name != "token-speculation" or all(can.prefix_cache for can in engines)
+        ]
+        return with_optimizations(config, names)
 
     def speculation_policy(self, config: DecodingConfig) -> SpeculationPolicy:
         """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""

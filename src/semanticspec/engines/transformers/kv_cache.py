@@ -31,7 +31,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, window: int | None = None) -> None:
         super().__init__()
         self.window = window
-        self.is_sliding = window is not None  # read by transformers, which then masks what is before the window
+        self.is_sliding = (
+            window is not None
+        )  # read by transformers, which then masks what is before the window
         self.length = 0
         self._capacity = 0
         self._keys = torch.empty(0)

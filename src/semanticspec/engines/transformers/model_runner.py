@@ -92,7 +92,9 @@ class ModelRunner:
         self.num_layers = int(config.num_hidden_layers)
         self.vocabulary_size = int(config.vocab_size)
         layers = DynamicCache(config=model.config).layers
-        self.reusable_cache = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+        self.reusable_cache = all(
+            type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
+        )
         self._windows: list[int | None] = [getattr(layer, "sliding_window", None) for layer in layers]
         self._windows = self._windows or [None] * self.num_layers
         self.computes_logits = self.supports_padding = False
@@ -105,9 +107,7 @@ class ModelRunner:
         num_kv_heads = int(getattr(config, "num_key_value_heads", None) or num_heads)
         # With a mask, transformers computes single-token attention for a whole group of heads at once, in a quarter of
         # the CPU time that torch takes for the groups otherwise.
-        self._always_masks = (
-            self.device.type == "cpu" and num_heads > num_kv_heads and not any(self._windows)
-        )
+        self._always_masks = self.device.type == "cpu" and num_heads > num_kv_heads and not any(self._windows)
         with torch.inference_mode():
             self._self_test()
 
@@ -173,7 +173,9 @@ class ModelRunner:
         if any(padding):
             num_padding = torch.tensor(padding, device=self.device)[:, None]
             mask = torch.arange(length + 1, device=self.device) >= num_padding
-            if not any(self._windows):  # such a mask is used as it is; with windows, transformers adds them to it
+            if not any(
+                self._windows
+            ):  # such a mask is used as it is; with windows, transformers adds them to it
                 mask = mask[:, None, None]
             return {"attention_mask": mask, "position_ids": length - num_padding}
         if self._always_masks:
