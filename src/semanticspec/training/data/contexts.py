@@ -101,7 +101,8 @@ class ContextFinder:
                 if isinstance(event, TextWritten):
                     ids += event.token_ids
         segmenter = self.pair.target.segmenter
-        return segmenter.split(ids[: segmenter.think_end(ids)])  # a streamed chunk may continue after `</think>`
+        # A streamed chunk may continue after `</think>`.
+        return segmenter.split(ids[: segmenter.think_end(ids)])
 
 
 def loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
