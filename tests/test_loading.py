@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig, PreTrain
 
 from semanticspec import DecodingConfig, load_pair
 from semanticspec.config import OPTIMIZATIONS
+from semanticspec.probes import Probe
 from tests.support.tiny_models import SIZES
 from tests.support.vocabularies import make_vocabulary
 
@@ -48,4 +49,11 @@ async def test_other_models_load_without_a_warning(tmp_path: Path) -> None:
         pair = load_pair(other, sliding)
     decoding = pair.with_default_optimizations(DecodingConfig())
     assert decoding.num_speculative_tokens == OPTIMIZATIONS["token-speculation"]["num_speculative_tokens"]
+    await pair.aclose()
+
+
+async def test_a_probe_of_other_weights_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Probe, "check", lambda *_: ["the probe was trained with other weights"])
+    with pytest.warns(UserWarning, match="trained with other weights"):
+        pair = load_pair()
     await pair.aclose()

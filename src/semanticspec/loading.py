@@ -161,7 +161,8 @@ def _states_for(probe: Probe | None) -> StateSpec:
 
 def _check_probe(probe: Probe | None, model: Model, role: Author) -> None:
     if probe is not None:
-        probe.check(model.engine.info, model.vocabulary.fingerprint, role)
+        for message in probe.check(model.engine.info, model.vocabulary.fingerprint, role):
+            warnings.warn(message, stacklevel=3)
 
 
 def _existing(path: Path) -> str | None:

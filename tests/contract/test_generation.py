@@ -209,6 +209,16 @@ async def test_contexts_beyond_the_limit_are_refused(subject: Subject) -> None:
         await subject.engine.score(CONTEXT, [[1], [1] * (limit - 7)])
 
 
+async def test_a_context_can_be_filled_to_the_limit(subject: Subject) -> None:
+    """By generating, and by scoring: a request verifies a draft of as many tokens as it has left."""
+    limit = subject.engine.info.max_context_tokens
+    context = [1 + place % 60 for place in range(limit - 3)]
+    assert len((await one(subject, context, 3)).token_ids) == 3
+    (score,) = await subject.engine.score(context, [[4, 5, 6]], sampling=SAMPLING)
+    assert len(score.logprobs) == 3
+    assert score.next_token_id is not None
+
+
 async def test_empty_contexts_and_zero_tokens_are_refused(subject: Subject) -> None:
     with pytest.raises(EngineError):
         await one(subject, [], 3)

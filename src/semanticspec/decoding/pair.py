@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -11,7 +12,7 @@ from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_opti
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
-from semanticspec.records import Reading, Stop
+from semanticspec.records import Reading, Sampling, Stop
 from semanticspec.text.segments import Segmenter
 from semanticspec.text.translation import Translation
 from semanticspec.text.vocabulary import Vocabulary
@@ -21,7 +22,10 @@ _MAX_POLICIES = 64
 
 
 class SemanticProbe(Protocol):
-    """Estimates how likely a model was to say something with the meaning of a segment."""
+    """Estimates how likely a model was to say something with the meaning of a segment.
+
+    A probe may have an attribute `sampling`: the settings under which its training labels were sampled.
+    """
 
     def estimate(self, reading: Reading) -> float:
         """Returns the semantic probability in (0, 1], from one pass of the probe's model over the segment."""
@@ -63,6 +67,7 @@ class Pair:
     _policies_lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
+    _warned: set[Sampling] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @cached_property
     def to_target(self) -> Translation:
@@ -84,7 +89,7 @@ class Pair:
         return replace(stop, ids=stop.ids | self.to_target.unmapped | self.to_target.ends)
 
     def check(self, config: DecodingConfig, *, verifier_distributions: bool | None = None) -> None:
-        """Checks that this pair can run a configuration.
+        """Checks that this pair can run a configuration. Warns if it samples otherwise than the probes' labels.
 
         Args:
             verifier_distributions: whether a verifier that decides in place of `config.rule` needs distributions;
@@ -108,6 +113,8 @@ class Pair:
                 f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
                 "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
             )
+        if own_rule and config.rule.needs_probes:
+            self._compare_sampling(config.sampling)
         why = config.why_distributions
         if own_rule:
             needs_distributions = config.needs_distributions
@@ -129,6 +136,19 @@ class Pair:
                 raise EngineError(
                     f"the {role}'s tokenizer writes a blank line as two tokens, and its engine stops at single "
                     "tokens only; use the transformers engine for it"
+                )
+
+    def _compare_sampling(self, sampling: Sampling) -> None:
+        """Warns, once for each sampling, if it is not that of the probes' labels."""
+        for probe in (self.target_probe, self.draft_probe):
+            labelled = getattr(probe, "sampling", sampling)
+            if labelled != sampling and sampling not in self._warned:
+                self._warned.add(sampling)
+                warnings.warn(
+                    f"the request samples at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, but the "
+                    f"probes estimate probabilities at temperature {labelled.temperature:g}, top-p {labelled.top_p:g}: "
+                    "acceptance may be off; use their settings, or train probes for yours",
+                    stacklevel=3,
                 )
 
     def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:

@@ -23,7 +23,7 @@ from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.probes.features import TokenSignals, compute_features, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.states import Ragged, States, joined
-from semanticspec.records import Author, Reading
+from semanticspec.records import Author, Reading, Sampling
 
 _CALIBRATION = "calibration"
 
@@ -52,6 +52,11 @@ class Probe:
         self.calibration = calibration
         self.network = network.eval().requires_grad_(False)
         self._num_parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    @property
+    def sampling(self) -> Sampling:
+        """The settings under which the samples behind its labels were drawn."""
+        return self.card.sampling
 
     def estimate(self, reading: Reading) -> float:
         """Estimates one segment; see `estimate_many`."""

@@ -24,9 +24,6 @@ class BaseEngine(ABC):
         closed: set by `aclose`.
     """
 
-    # Tokens that `score` generates beyond the continuation.
-    _extra_score_tokens = 0
-
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
         self.closed = False
@@ -102,8 +99,7 @@ class BaseEngine(ABC):
         self._check_open()
         self._check_capabilities(Stop(), distributions)
         rows = check_continuations(self.info, continuations)
-        num_new_tokens = max(map(len, rows)) + self._extra_score_tokens
-        context = check_context(self.info, context_ids, num_new_tokens, sampling)
+        context = check_context(self.info, context_ids, max(map(len, rows)), sampling)
         return await self._score(ScoreRequest(context, rows, sampling, seed, distributions, request_id))
 
     def _check_open(self) -> None:

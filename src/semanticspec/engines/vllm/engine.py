@@ -28,8 +28,6 @@ from semanticspec.records import Generation, Score
 class VllmEngine(BaseEngine):
     """Implements `Engine` and `ResettableCache`. Use `load` to make one."""
 
-    _extra_score_tokens = 1  # vLLM generates at least one token per request
-
     def __init__(self, thread: LoopThread, client: VllmClient, info: EngineInfo) -> None:
         super().__init__(info)
         self._thread = thread

@@ -63,7 +63,7 @@ async def start_vllm(model: str, options: VllmOptions, states: StateSpec) -> tup
         hidden_size=config.get_hidden_size(),
         num_layers=config.get_total_num_hidden_layers(),
         vocabulary_size=config.get_vocab_size(),
-        max_context_tokens=config.max_model_len,
+        max_context_tokens=config.max_model_len - 1,  # vLLM generates a token beyond what it scores
         norm_state=states.norm_state,
         capabilities=Capabilities(position_seeds=False),
         layer=states.layer,
