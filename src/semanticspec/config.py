@@ -106,6 +106,9 @@ class DecodingConfig:
             where it does not pay. What is drafted then depends on measured times, so a seed alone does not fix
             the output.
         speculate: False runs the target alone, without segments.
+        max_repeated_tokens: speculation ends once so many tokens at the end of the output, half of them or more by the
+            draft, repeat an n-gram over and over: a draft in a loop is easy to accept. 0 = off.
+        stop: the output ends before the first of these strings; in Python also a single string.
         seed: fixes the output, together with models and configuration; see `adaptive`.
     """
 
@@ -124,9 +127,17 @@ class DecodingConfig:
     overlap: bool = False
     adaptive: bool = False
     speculate: bool = True
+    max_repeated_tokens: int = 128
+    stop: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        for stop in self.stop:
+            _require(isinstance(stop, str) and stop != "", "stop", stop, "strings that are not empty")
+        _require(
+            self.max_repeated_tokens >= 0, "max_repeated_tokens", self.max_repeated_tokens, "0 (off) or more"
+        )
         check_sampling(self.sampling)
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
         _require(self.max_segment_tokens >= 1, "max_segment_tokens", self.max_segment_tokens, "1 or more")

@@ -187,8 +187,9 @@ class Result:
         text: the whole output with think tags, without end-of-text tokens.
         reasoning, answer: the text before and after `</think>`; a model without think tags has only reasoning.
         segments: all segments in order, rejected ones included.
-        finish_reason: "stop" (end of text) or "length" (`max_new_tokens` or the context is used up).
+        finish_reason: "stop" (end of text or a stop string) or "length" (`max_new_tokens` or the context is used up).
         lossy: whether the rule that was used can change the distribution of the output.
+        speculation_ended: why and where the target began to write alone, before the request ended; None if it did not.
     """
 
     text: str
@@ -199,6 +200,7 @@ class Result:
     lossy: bool
     reasoning: str = ""
     answer: str = ""
+    speculation_ended: SpeculationEnded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +223,10 @@ class SegmentDecided:
 
 @dataclass(frozen=True, slots=True)
 class TextWritten:
-    """Output, which is never taken back. Joined, these are the result's text.
+    """Output, which is never taken back. Joined, these are the result's text and its token ids.
 
-    `text` can be empty while a character is incomplete; `token_ids` are in the target's vocabulary.
+    `text` lags behind `token_ids` (in the target's vocabulary) while a character is incomplete, or while the text could
+    be the start of a stop string. Either can be empty.
     """
 
     author: Author
@@ -233,8 +236,25 @@ class TextWritten:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingEnded:
-    """`</think>` has been written; the answer follows."""
+    """`</think>` has been written; the answer follows.
 
+    Attributes:
+        num_tokens: number of output tokens up to and including the one that completes the tag.
+    """
+
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationEnded:
+    """From here on the target writes alone.
+
+    Attributes:
+        reason: why, for people.
+        num_tokens: number of output tokens so far.
+    """
+
+    reason: str
     num_tokens: int
 
 
@@ -245,4 +265,4 @@ class Finished:
     result: Result
 
 
-Event = SegmentDrafted | SegmentDecided | TextWritten | ThinkingEnded | Finished
+Event = SegmentDrafted | SegmentDecided | TextWritten | ThinkingEnded | SpeculationEnded | Finished

@@ -65,6 +65,16 @@ class AlwaysSpeculate(SpeculationPolicy):
     """Always speculates: the plain loop."""
 
 
+class NeverSpeculate(SpeculationPolicy):
+    """The target writes alone."""
+
+    def segments_pay(self) -> bool:
+        return False
+
+    def tokens_pay(self) -> bool:
+        return False
+
+
 class AdaptivePolicy(SpeculationPolicy):
     """Learns the costs and savings of one pair under one configuration. Measures nothing itself."""
 

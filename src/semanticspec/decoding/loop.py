@@ -11,13 +11,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
+from semanticspec.decoding.adaptive import NeverSpeculate
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.drafter import Drafter
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers.base import Verifier
 from semanticspec.decoding.writer import Writer
-from semanticspec.records import Event, Finished, SegmentDecided, SegmentDrafted, Verdict
+from semanticspec.records import Event, Finished, SegmentDecided, SegmentDrafted, SpeculationEnded, Verdict
 
 
 class Listener(Protocol):
@@ -47,6 +48,8 @@ async def run_loop(
     target_is_next = request.config.first_segment == "target"
     try:
         while not transcript.ended:
+            if transcript.speculation_ended is None and transcript.repetition.found:
+                yield await _end_speculation(request, transcript, drafter)
             draft = None
             if not target_is_next and not transcript.target_finishes:
                 draft = await drafter.next_segment(transcript)
@@ -73,6 +76,8 @@ async def run_loop(
                 await drafter.cancel()
     finally:
         await drafter.cancel()
+    for event in transcript.release_text():
+        yield event
     lossy = request.config.speculate and verifier.lossy
     yield Finished(transcript.result(request.clock, lossy=lossy))
 
@@ -93,6 +98,15 @@ async def _verify(
         listener.on_verdict(transcript, draft, verdict)
     request.report_segment(len(draft.token_ids), verdict.num_kept)
     return verdict
+
+
+async def _end_speculation(
+    request: RequestContext, transcript: Transcript, drafter: Drafter
+) -> SpeculationEnded:
+    """Lets the target write alone from here on."""
+    request.policy = NeverSpeculate()
+    await drafter.cancel()
+    return transcript.end_speculation("the output repeats itself")
 
 
 def _is_left_to_target(

@@ -171,7 +171,9 @@ class Pair:
         """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""
         if not config.adaptive:
             return AlwaysSpeculate()
-        key = replace(config, seed=0, max_new_tokens=1)  # neither changes what speculation costs
+        key = replace(
+            config, seed=0, max_new_tokens=1, stop=()
+        )  # none of them changes what speculation costs
         with self._policies_lock:
             if key not in self._policies and len(self._policies) == _MAX_POLICIES:
                 del self._policies[next(iter(self._policies))]

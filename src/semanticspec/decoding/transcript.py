@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
 
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding.clock import Clock
 from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.repetition import RepetitionDetector
 from semanticspec.errors import PromptError
 from semanticspec.records import (
     Author,
     Event,
     Result,
     Segment,
+    SpeculationEnded,
     Stats,
     StopReason,
     TextWritten,
@@ -21,6 +25,7 @@ from semanticspec.records import (
     Verdict,
 )
 from semanticspec.text.chat import THINK_END, THINK_START, Prompt
+from semanticspec.text.filters import StopStringFilter, TextPiece
 
 
 class Transcript:
@@ -28,11 +33,14 @@ class Transcript:
 
     Attributes:
         target_ids, draft_ids: prompt and output, each in the model's own tokens.
-        segments: everything that was decided or written, in order, see `Segment`.
+        segments: everything that was decided or written, in order, see `Segment`; of what was kept, `result` adds the
+            text.
         num_rejected: drafted segments that were rejected.
         drafted_tokens: tokens the draft wrote for segments, kept or not, in the target's tokens.
         thinking_ended: `</think>` is in the output.
         target_finishes: the target writes everything that is left.
+        repetition: whether the output repeats itself.
+        speculation_ended: where the target began to write alone; None if it did not.
         finish_reason: None while the request runs.
     """
 
@@ -48,11 +56,16 @@ class Transcript:
         self.draft_ids = pair.draft.vocabulary.render_prompt(prompt) if config.speculate else []
         self._stream = pair.target.vocabulary.new_text_stream(self.prompt_ids)
         self._prompt_opens_thinking = pair.target.vocabulary.opens_thinking(self.prompt_ids)
+        self._stop_strings = StopStringFilter(config.stop)
+        self._num_released = 0  # characters of the text that events have reported
+        self._text_ends: list[int] = []  # length of the text after each output token
         self.text = ""
         self.segments: list[Segment] = []
         self.num_rejected = self.drafted_tokens = self._kept_draft_tokens = 0
         self.thinking_ended = False
         self.target_finishes = not config.speculate
+        self.repetition = RepetitionDetector(config.max_repeated_tokens if config.speculate else 0)
+        self.speculation_ended: SpeculationEnded | None = None
         self.finish_reason: StopReason | None = None
         self.limit = self._token_limit()
 
@@ -138,7 +151,7 @@ class Transcript:
 
     def record(self, author: Author, ids: Sequence[int], proposals: tuple[tuple[int, int], ...] = ()) -> None:
         """Records output that no verdict was asked for: kept prefixes and what the target wrote."""
-        self.segments.append(Segment(author, self.decode(ids), len(ids), proposals=proposals))
+        self.segments.append(Segment(author, "", len(ids), proposals=proposals))
 
     def append_draft(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[Event]:
         """Appends drafted tokens that were kept.
@@ -147,7 +160,6 @@ class Transcript:
             ids: in the target's tokens.
             draft_ids: the same in the draft's tokens; None to translate them.
         """
-        self._kept_draft_tokens += len(ids)
         self.draft_ids = self.draft_context(ids, draft_ids)
         return self._append("draft", ids)
 
@@ -166,23 +178,49 @@ class Transcript:
         return self._append("target", ids)
 
     def _append(self, author: Author, ids: Sequence[int]) -> list[Event]:
-        ends = self._pair.target.vocabulary.end_ids
-        end = next((place for place, token_id in enumerate(ids) if token_id in ends), None)
-        if end is not None:  # nothing follows an end of text
-            ids = ids[: end + 1]
-        self.target_ids += ids
-        text = self._stream.push(ids)
-        self.text += text
-        events: list[Event] = [TextWritten(author, text, tuple(ids))]
-        if not self.thinking_ended and THINK_END in self.text:
-            self.thinking_ended = True
+        """Appends tokens up to the one that ends the text or completes a stop string; nothing follows it."""
+        kept: list[int] = []
+        pieces: list[TextPiece] = []
+        thinking_end: int | None = None
+        for token_id in ids:
+            kept.append(token_id)
+            pieces += self._decode_next(author, token_id)
+            if not self.thinking_ended and THINK_END in self.text:
+                self.thinking_ended = True
+                thinking_end = self.num_output_tokens + len(kept)
+            if self._stop_strings.found or token_id in self._pair.target.vocabulary.end_ids:
+                self.finish_reason = "stop"
+                break
+        self.target_ids += kept
+        self._kept_draft_tokens += len(kept) if author == "draft" else 0
+        self.repetition.add(kept, by_draft=author == "draft")
+        events = _text_events(pieces, author, kept)
+        if thinking_end is not None:
             self.target_finishes = self.target_finishes or not self._config.speculate_answer
-            events.append(ThinkingEnded(self.num_output_tokens))
-        if end is not None:
-            self.finish_reason = "stop"
-        elif self.room < 1:
+            events.append(ThinkingEnded(thinking_end))
+        if not self.ended and self.room < 1:
             self.finish_reason = "length"
         return events
+
+    def _decode_next(self, author: Author, token_id: int) -> list[TextPiece]:
+        """Decodes one more token; returns the text that is final."""
+        text = self._stream.push([token_id])
+        self.text += text
+        pieces = self._stop_strings.push(TextPiece(author, text))
+        self._num_released += sum(len(piece.text) for piece in pieces)
+        if self._stop_strings.found:
+            self.text = self.text[: self._num_released]
+        self._text_ends.append(len(self.text))
+        return pieces
+
+    def release_text(self) -> list[Event]:
+        """Returns the text that was held back as a possible start of a stop string, once the request has ended."""
+        return [TextWritten(who, text, ()) for who, text in _by_author(self._stop_strings.close())]
+
+    def end_speculation(self, reason: str) -> SpeculationEnded:
+        """Records that the target writes alone from here on."""
+        self.speculation_ended = SpeculationEnded(reason, self.num_output_tokens)
+        return self.speculation_ended
 
     def split_answer(self) -> tuple[str, str]:
         """Returns the text before and after `</think>`, without the tags; without tags all text is reasoning."""
@@ -198,13 +236,31 @@ class Transcript:
         return Result(
             text=self.text,
             token_ids=tuple(self.output_ids),
-            segments=tuple(self.segments),
+            segments=tuple(self._segments_of_output()),
             stats=self.stats(clock),
             finish_reason=self.finish_reason,
             lossy=lossy,
             reasoning=reasoning,
             answer=answer,
+            speculation_ended=self.speculation_ended,
         )
+
+    def _segments_of_output(self) -> list[Segment]:
+        """Returns all segments. Those that were kept join to the output, up to where a stop string ends it.
+
+        A character that two segments share belongs to the one that completes it.
+        """
+        segments = []
+        start = start_token = 0
+        for segment in self.segments:
+            if segment.accepted is not False:
+                end_token = min(start_token + segment.num_tokens, self.num_output_tokens)
+                end = min(self._text_ends[end_token - 1], len(self.text)) if end_token else 0
+                text = self.text[start:end]
+                segment = replace(segment, text=text, num_tokens=end_token - start_token)
+                start, start_token = end, end_token
+            segments.append(segment)
+        return segments
 
     def stats(self, clock: Clock) -> Stats:
         """Counts and seconds so far."""
@@ -222,3 +278,18 @@ class Transcript:
             rewrite_s=clock.seconds["rewrite"],
             probe_s=clock.seconds["probe"],
         )
+
+
+def _text_events(pieces: Sequence[TextPiece], author: Author, ids: Sequence[int]) -> list[Event]:
+    """Returns an event for the new tokens, after events for text by others that had been held back until now."""
+    runs = _by_author(pieces)
+    text = runs.pop()[1] if runs and runs[-1][0] == author else ""
+    return [*(TextWritten(who, held, ()) for who, held in runs), TextWritten(author, text, tuple(ids))]
+
+
+def _by_author(pieces: Iterable[TextPiece]) -> list[tuple[Author, str]]:
+    """Joins neighbouring pieces by the same author."""
+    return [
+        (who, "".join(piece.text for piece in run))
+        for who, run in groupby(pieces, lambda piece: piece.author)
+    ]

@@ -49,6 +49,8 @@ class Writer:
                 self._request.report_written(len(ids), proposed=proposed)
                 for event in transcript.append_target(ids):
                     yield event
+                if transcript.ended:
+                    break
         transcript.record("target", transcript.output_ids[start:], tuple(self._proposals))
         self._proposals.clear()
         if to_the_end and not transcript.ended:

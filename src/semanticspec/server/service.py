@@ -93,10 +93,10 @@ class Service:
 
     def _output_specs(self, body: ChatRequest | CompletionRequest) -> list[OutputSpec]:
         """Returns the outputs to decode. Blocks: it tokenizes the prompts."""
-        config = body.decoding_config(self.config)
-        self.pair.check(config)
+        self.pair.check(body.decoding_config(self.config))
         specs: list[OutputSpec] = []
         for prompt in body.prompts:
+            config = body.decoding_config(self.config)  # without a seed, each prompt gets its own
             prompt_ids = self._tokenize(prompt, with_draft=config.speculate)
             room = self.max_model_len - len(prompt_ids)
             for choice in range(body.n):
@@ -107,7 +107,6 @@ class Service:
                         replace(config, max_new_tokens=min(config.max_new_tokens, room), seed=seed),
                         prompt_tokens=len(prompt_ids),
                         starts_in_thinking=self.pair.target.vocabulary.opens_thinking(prompt_ids),
-                        stops=tuple(body.stop or ()),
                         splits_thinking=isinstance(body, ChatRequest),
                         reports_segments=body.speculation.segments,
                     )

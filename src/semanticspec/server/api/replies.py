@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from semanticspec.records import SegmentDecided, SegmentDrafted
+from semanticspec.records import SegmentDecided, SegmentDrafted, SpeculationEnded
 from semanticspec.server.api.schemas import ChatRequest, CompletionRequest
 from semanticspec.server.scheduling.outputs import OutputItem, OutputResult, OutputSpec
-from semanticspec.server.scheduling.text_filters import TextPiece
+from semanticspec.text.filters import TextPiece
 
 
 class Reply:
@@ -48,7 +48,7 @@ class Reply:
             message = {"role": "assistant", "content": content, "refusal": None}
             message |= {"reasoning": reasoning, "reasoning_content": reasoning}
             text: dict[str, Any] = {"message": message} if self._is_chat else {"text": content}
-            choices.append(_choice(index, text, self._results[index].finish_reason))
+            choices.append(_choice(index, text, self._results[index].result.finish_reason))
         name = "chat.completion" if self._is_chat else "text_completion"
         totals = {"usage": self._usage(), "metrics": self._metrics()}
         return self._head | {"object": name, "choices": choices} | totals
@@ -65,13 +65,15 @@ class Reply:
         no_text: dict[str, Any] = {"delta": {}} if self._is_chat else {"text": ""}
         if isinstance(item, OutputResult):
             self._results[index] = item
-            return self._last_chunks(self._chunk([_choice(index, no_text, item.finish_reason)]))
+            return self._last_chunks(self._chunk([_choice(index, no_text, item.result.finish_reason)]))
         if isinstance(item, SegmentDrafted):
             drafted = {"text": item.text, "num_tokens": item.num_tokens}
             return [self._chunk([_choice(index, no_text)], semantic={"drafted": drafted})]
         if isinstance(item, SegmentDecided):
             decided = asdict(item.segment) | {"num_kept": item.num_kept}
             return [self._chunk([_choice(index, no_text)], semantic={"decided": decided})]
+        if isinstance(item, SpeculationEnded):
+            return [self._chunk([_choice(index, no_text)], semantic={"speculation_ended": asdict(item)})]
         text: dict[str, Any] = {"delta": _delta(item)} if self._is_chat else {"text": item.text}
         author = {"author": item.author} if self._reports_segments else None
         return [self._chunk([_choice(index, text)], semantic=author)]
@@ -93,17 +95,19 @@ class Reply:
 
     def _usage(self) -> dict[str, Any]:
         results = self._results.values()
-        completion = sum(result.stats.num_tokens for result in results)
+        completion = sum(output.result.stats.num_tokens for output in results)
         return {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": self._prompt_tokens + completion,
-            "completion_tokens_details": {"reasoning_tokens": sum(r.reasoning_tokens for r in results)},
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(output.reasoning_tokens for output in results)
+            },
         }
 
     def _metrics(self) -> dict[str, Any]:
         """Returns speculation statistics, summed over all outputs."""
-        results = self._results
+        results = {index: output.result for index, output in self._results.items()}
 
         def total(name: str) -> Any:
             return sum(getattr(result.stats, name) for result in results.values())
@@ -119,6 +123,12 @@ class Reply:
             "lossy": any(result.lossy for result in results.values()),
             "seconds": {phase: round(total(f"{phase}_s"), 6) for phase in phases},
         }
+        if any(result.speculation_ended for result in results.values()):
+            semantic["speculation_ended"] = [
+                {"choice": index} | asdict(result.speculation_ended)
+                for index, result in results.items()
+                if result.speculation_ended is not None
+            ]
         if self._reports_segments:
             semantic["segments"] = [
                 {"choice": index} | asdict(segment)

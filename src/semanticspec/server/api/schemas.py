@@ -7,6 +7,7 @@ with a value that has no effect, because many clients send those by default.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -187,7 +188,7 @@ class GenerationRequest(Strict):
             ConfigError: the settings contradict each other.
         """
         config = with_options(
-            defaults,
+            replace(defaults, stop=tuple(self.stop or ())),
             rule=self.speculation.rule,
             strictness=self.speculation.strictness,
             max_new_tokens=self.max_new_tokens,

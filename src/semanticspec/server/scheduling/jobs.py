@@ -20,7 +20,7 @@ from semanticspec.server.scheduling.outputs import (
     OutputSpec,
     decode_output,
 )
-from semanticspec.server.scheduling.text_filters import TextPiece
+from semanticspec.text.filters import TextPiece
 
 
 class Job:
@@ -114,8 +114,8 @@ class Job:
             self._has_text = True
             self._metrics.first_text_s.observe(self._elapsed_s)
         elif isinstance(item, OutputResult):
-            self._metrics.record_end(item.finish_reason, self._elapsed_s)
-            self._metrics.record_output(item.stats, item.segments)
+            self._metrics.record_end(item.result.finish_reason, self._elapsed_s)
+            self._metrics.record_output(item.result.stats, item.result.segments)
 
     @property
     def _elapsed_s(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semanticspec.server.scheduling.text_filters import StopStringFilter, TextPiece, ThinkSplitter
+from semanticspec.text.filters import StopStringFilter, TextPiece, ThinkSplitter
 
 TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
     st.sampled_from(["<think>", "</think>", "\n", "\n\n", "a", "<", "</th", " ", "ab"]), max_size=14
