@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -157,3 +158,45 @@ def test_entropy_of_impossible_tokens_is_a_number() -> None:
     normaliser, entropies = scoring.log_normalizer_and_entropies(logits)
     torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
     assert entropies.tolist() == pytest.approx([0.6931472, 0.0])
+
+
+async def test_concurrent_scores_with_shared_prefixes_equal_single_ones(subject: Subject) -> None:
+    """A request whose cached prefix another request shares must not lose or gain states."""
+    contexts = [CONTEXT[:length] + tail for length in (2, 5, 8) for tail in ([], [11, 12], [11, 13, 14])][:8]
+    segments = [SEGMENT[n % 3 :] if n % 2 else SEGMENT[: 1 + n] for n in range(8)]
+
+    async def score(number: int) -> Score:
+        (one,) = await subject.engine.score(
+            contexts[number], [segments[number]], request_id=f"shared {number}"
+        )
+        return one
+
+    for _ in range(2):  # the second time every context is in the prefix cache
+        together = await asyncio.gather(*(score(number) for number in range(8)))
+        for number, one in enumerate(together):
+            check(one, subject, contexts[number], segments[number])
+            alone = await score(number)
+            torch.testing.assert_close(one.pooled_state, alone.pooled_state, atol=TOLERANCE, rtol=0)
+    twins = await asyncio.gather(*(subject.engine.score(CONTEXT, [SEGMENT]) for _ in range(8)))
+    for (one,) in twins:
+        check(one, subject, CONTEXT, SEGMENT)
+
+
+async def test_concurrent_scores_and_generations_with_shared_prefixes_keep_their_states(
+    subject: Subject,
+) -> None:
+    scores = [subject.engine.score([*CONTEXT, *SEGMENT[:n]], [SEGMENT[n:]]) for n in range(4)]
+    generations = [
+        subject.engine.generate(
+            [*CONTEXT, *SEGMENT[:n]], max_tokens=6, stop=Stop(), sampling=SAMPLING, seed=n
+        )
+        for n in range(4)
+    ]
+    results = await asyncio.gather(*scores, *generations)
+    for n, (one,) in enumerate(results[:4]):
+        check(one, subject, [*CONTEXT, *SEGMENT[:n]], SEGMENT[n:])
+    for n, (one,) in enumerate(results[4:]):
+        context = [*CONTEXT, *SEGMENT[:n]]
+        whole = [*context, *one.token_ids]
+        states = subject.states(whole)[len(context) - 1 : len(whole) - 1].mean(0)
+        torch.testing.assert_close(one.pooled_state, states, atol=TOLERANCE, rtol=0)

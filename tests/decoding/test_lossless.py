@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,6 +72,17 @@ def test_a_think_end_is_verified_whatever_judge_think_end_says(
     )
     case = Case(side({"a": 0.5, THINK_END: 0.5}), side({"a": 0.2, THINK_END: 0.8}), config)
     assert case.p_value(3000) > 1e-5
+
+
+@pytest.mark.parametrize("num_speculative_tokens", [0, 2])
+def test_a_loop_that_ends_speculation_does_not_bias_what_follows(num_speculative_tokens: int) -> None:
+    config = lossless(
+        "token", num_speculative_tokens=num_speculative_tokens, max_new_tokens=5, max_repeated_tokens=1
+    )
+    case = Case(side({"a": 0.7, "b": 0.3}), side({"a": 0.8, "b": 0.2}), config)
+    results = [generate(case.pair(), "a", replace(config, seed=seed)) for seed in range(50)]
+    assert sum(result.speculation_ended is not None for result in results) > 10
+    assert case.p_value(4000) > 1e-5
 
 
 def test_ids_beyond_the_drafts_tokenizer_are_no_tokens_of_the_target() -> None:

@@ -153,6 +153,7 @@ def _config(random: Random) -> DecodingConfig:
         partial_acceptance=random.random() < 0.6,
         num_speculative_tokens=random.choice([0, 1, 3, 8]),
         overlap=random.random() < 0.3,
+        max_repeated_tokens=random.choice([0, 1]),
     )
 
 

@@ -69,6 +69,9 @@ def closing_line(result: Result) -> str:
             f"draft {stats.draft_s:.2f} s, verify {stats.verify_s:.2f} s, "
             f"target decoding {stats.rewrite_s:.2f} s, probes {stats.probe_s:.2f} s"
         )
+    if result.speculation_ended is not None:
+        ended = result.speculation_ended
+        parts.append(f"{ended.reason}: the target alone after {ended.num_tokens} tokens")
     parts.append("lossy" if result.lossy else "lossless")
     if result.finish_reason == "length":
         parts.append("truncated at the length limit")
@@ -84,6 +87,7 @@ def result_json(result: Result) -> str:
             "answer": result.answer,
             "finish_reason": result.finish_reason,
             "lossy": result.lossy,
+            "speculation_ended": asdict(result.speculation_ended) if result.speculation_ended else None,
             "segments": [asdict(segment) for segment in result.segments],
             "stats": asdict(result.stats),
         },

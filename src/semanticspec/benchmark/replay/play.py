@@ -87,7 +87,10 @@ async def play(plan: Plan, target: Engine, draft: Engine, seed: int = 0) -> Play
         Model(PlannedEngine(draft, script, size), vocabulary),
     )
     config = replace(
-        plan.config, seed=seed, max_new_tokens=script.num_tokens + plan.config.max_segment_tokens
+        plan.config,
+        seed=seed,
+        max_new_tokens=script.num_tokens + plan.config.max_segment_tokens,
+        max_repeated_tokens=0,  # random weights write anything
     )
     events = decode(
         pair,
