@@ -9,7 +9,7 @@ from rich.console import Console
 
 from semanticspec.commands import view
 from semanticspec.commands.view import RequestView, closing_line
-from semanticspec.records import Result, Segment, SegmentDecided, Stats, TextWritten
+from semanticspec.records import Result, Segment, SegmentDecided, SpeculationEnded, Stats, TextWritten
 
 
 @pytest.fixture
@@ -42,3 +42,9 @@ def test_the_closing_line_names_what_was_verified(reason: str, noun: str) -> Non
     segments = tuple(Segment("draft", "a", 1, accepted=accepted, reason=reason) for accepted in (True, False))
     stats = Stats(num_tokens=2, draft_tokens=1, segments_accepted=1, segments_rejected=1)
     assert f"1 of 2 {noun} accepted" in closing_line(Result("a", (1,), segments, stats, "stop", False))
+
+
+def test_the_closing_line_says_where_speculation_ended() -> None:
+    ended = SpeculationEnded("the output repeats itself", 140)
+    result = Result("a", (1,), (), Stats(num_tokens=200), "length", True, speculation_ended=ended)
+    assert "the output repeats itself: the target alone after 140 tokens" in closing_line(result)

@@ -101,5 +101,5 @@ def test_what_is_learned_is_kept_across_requests_of_a_configuration() -> None:
     )
     assert isinstance(pair.speculation_policy(config()), AlwaysSpeculate)
     for limit in range(1, _MAX_POLICIES + 5):
-        pair.speculation_policy(replace(adaptive, max_new_tokens=limit))
+        pair.speculation_policy(replace(adaptive, max_segment_tokens=limit))
     assert len(pair._policies) == _MAX_POLICIES

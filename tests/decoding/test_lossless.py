@@ -77,10 +77,14 @@ def test_a_think_end_is_verified_whatever_judge_think_end_says(
 @pytest.mark.parametrize("num_speculative_tokens", [0, 2])
 def test_a_loop_that_ends_speculation_does_not_bias_what_follows(num_speculative_tokens: int) -> None:
     config = lossless(
-        "token", num_speculative_tokens=num_speculative_tokens, max_new_tokens=5, max_repeated_tokens=1
+        "token",
+        num_speculative_tokens=num_speculative_tokens,
+        max_segment_tokens=1,
+        max_new_tokens=5,
+        max_repeated_tokens=1,
     )
-    case = Case(side({"a": 0.7, "b": 0.3}), side({"a": 0.8, "b": 0.2}), config)
-    results = [generate(case.pair(), "a", replace(config, seed=seed)) for seed in range(50)]
+    case = Case(side({"a": 0.85, "b": 0.15}), side({"a": 0.9, "b": 0.1}), config)
+    results = [generate(case.pair(), "a", replace(config, seed=seed)) for seed in range(100)]
     assert sum(result.speculation_ended is not None for result in results) > 10
     assert case.p_value(4000) > 1e-5
 

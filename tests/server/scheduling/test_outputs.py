@@ -211,6 +211,21 @@ async def test_an_output_that_a_stop_string_ends_is_counted_up_to_there() -> Non
     assert figures[f"{prefix}prompt_tokens_total"] == 2 * own.stats.prompt_tokens
 
 
+async def test_a_loop_that_ends_speculation_is_reported() -> None:
+    loop = "ab\n\n" * 60
+    async with live(pair_that_writes(loop)) as server:
+        body = (await server.chat(n=2)).json()
+        chunks = await events_of(await server.chat(stream=True, speculation={"segments": True}))
+    ended = body["metrics"]["semantic"]["speculation_ended"]
+    assert [one["choice"] for one in ended] == [0, 1]
+    assert ended[0]["reason"] == "the output repeats itself"
+    assert body["choices"][0]["message"]["content"] == loop
+    semantic = [chunk["semantic"] for chunk in chunks if "semantic" in chunk]
+    (place,) = [n for n, one in enumerate(semantic) if "speculation_ended" in one]
+    assert {"choice": 0} | semantic[place]["speculation_ended"] == ended[0]
+    assert all(one == {"author": "target"} for one in semantic[place + 1 :])
+
+
 def endless_pair():
     pair = scripted_pair()
     for model in (pair.target, pair.draft):

@@ -107,7 +107,7 @@ class Reply:
 
     def _metrics(self) -> dict[str, Any]:
         """Returns speculation statistics, summed over all outputs."""
-        results = {index: output.result for index, output in self._results.items()}
+        results = {index: output.result for index, output in sorted(self._results.items())}
 
         def total(name: str) -> Any:
             return sum(getattr(result.stats, name) for result in results.values())
