@@ -96,6 +96,8 @@ def test_what_is_learned_is_kept_across_requests_of_a_configuration() -> None:
     pair = make_pair()
     adaptive = config(adaptive=True)
     assert pair.speculation_policy(replace(adaptive, seed=5)) is pair.speculation_policy(adaptive)
+    # A server limits each output by the length of its prompt.
+    assert pair.speculation_policy(replace(adaptive, max_new_tokens=7)) is pair.speculation_policy(adaptive)
     assert pair.speculation_policy(replace(adaptive, partial_acceptance=True)) is not pair.speculation_policy(
         adaptive
     )
