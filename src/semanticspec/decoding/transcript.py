@@ -103,6 +103,11 @@ class Transcript:
         return self.finish_reason is not None
 
     @property
+    def stop_string_found(self) -> bool:
+        """Whether a stop string has ended the output."""
+        return self._stop_strings.found
+
+    @property
     def at_segment_end(self) -> bool:
         """Whether the last token ends a segment."""
         before, last = self.target_ids[-2:]

@@ -49,7 +49,7 @@ class Writer:
                 self._request.report_written(len(ids), proposed=proposed)
                 for event in transcript.append_target(ids):
                     yield event
-                if transcript.ended:
+                if transcript.stop_string_found:  # the target does not know it and would write on
                     break
         transcript.record("target", transcript.output_ids[start:], tuple(self._proposals))
         self._proposals.clear()
