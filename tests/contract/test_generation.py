@@ -211,6 +211,9 @@ async def test_contexts_beyond_the_limit_are_refused(subject: Subject) -> None:
 
 async def test_a_context_can_be_filled_to_the_limit(subject: Subject) -> None:
     """By generating, and by scoring: a request verifies a draft of as many tokens as it has left."""
+    if not subject.engine.info.capabilities.position_seeds:
+        # vLLM splits so long a prefill, and for a seeded request that fails on CPUs: torch's generator has no offset.
+        pytest.skip("vLLM on CPUs cannot seed a request whose prefill is split")
     limit = subject.engine.info.max_context_tokens
     context = [1 + place % 60 for place in range(limit - 3)]
     assert len((await one(subject, context, 3)).token_ids) == 3
