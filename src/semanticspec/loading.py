@@ -161,7 +161,10 @@ def _states_for(probe: Probe | None) -> StateSpec:
 
 def _check_probe(probe: Probe | None, model: Model, role: Author) -> None:
     if probe is not None:
-        for message in probe.check(model.engine.info, model.vocabulary.fingerprint, role):
+        vocabulary = model.vocabulary
+        is_old_card = probe.card.fingerprint == vocabulary.padded_fingerprint
+        fingerprint = vocabulary.padded_fingerprint if is_old_card else vocabulary.fingerprint
+        for message in probe.check(model.engine.info, fingerprint, role):
             warnings.warn(message, stacklevel=3)
 
 

@@ -59,7 +59,7 @@ def test_ids_without_a_token_have_no_counterpart():
 
 def test_text_ends_at_an_end_of_text_that_the_sink_reads_out_of_it():
     source = make_vocabulary(["a", "b", "<", "s", "/", ">"])
-    sink = make_vocabulary(["a", "b", "c"], added=("<eos>", "</s>"))
+    sink = make_vocabulary(["a", "b", "c"], added=("<eos>", "</s>"), template="{{ messages[0].content }}</s>")
     ids = Translation(source, sink).ids(source.encode("a</s>b"))
     assert ids[-1] in sink.end_ids
     assert sink.decode(ids) == "a"

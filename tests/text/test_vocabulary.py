@@ -25,7 +25,7 @@ def test_a_text_stream_emits_complete_characters():
     backend.add_special_tokens(["<eos>"])
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>"))
     text = "a é 中 😀 z"
-    stream = vocabulary.new_text_stream(vocabulary.encode("b"))
+    stream = vocabulary.new_text_stream()
     pieces = [stream.push([i]) for i in vocabulary.encode(text)]
     assert "".join(pieces) == text
     assert "�" not in "".join(pieces)

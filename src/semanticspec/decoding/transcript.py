@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding.clock import Clock
@@ -20,14 +21,15 @@ from semanticspec.records import (
     ThinkingEnded,
     Verdict,
 )
-from semanticspec.text.chat import THINK_END, THINK_START, Prompt
+from semanticspec.text.chat import Prompt
+from semanticspec.text.translation import TranslatedContext
 
 
 class Transcript:
     """The output of one request, as token ids of the target, token ids of the draft, and text.
 
     Attributes:
-        target_ids, draft_ids: prompt and output, each in the model's own tokens.
+        target_ids: prompt and output in the target's tokens.
         segments: everything that was decided or written, in order, see `Segment`.
         num_rejected: drafted segments that were rejected.
         drafted_tokens: tokens the draft wrote for segments, kept or not, in the target's tokens.
@@ -45,8 +47,10 @@ class Transcript:
         self._pair, self._config = pair, config
         self.prompt_ids = pair.target.vocabulary.render_prompt(prompt)
         self.target_ids = list(self.prompt_ids)
-        self.draft_ids = pair.draft.vocabulary.render_prompt(prompt) if config.speculate else []
-        self._stream = pair.target.vocabulary.new_text_stream(self.prompt_ids)
+        self._draft_prompt_ids = pair.render_draft_prompt(prompt, self.prompt_ids) if config.speculate else []
+        self._draft_context = TranslatedContext(pair.to_draft, self._draft_prompt_ids)
+        self._stream = pair.target.vocabulary.new_text_stream()
+        self._think_tags = pair.target.vocabulary.think_tags
         self._prompt_opens_thinking = pair.target.vocabulary.opens_thinking(self.prompt_ids)
         self.text = ""
         self.segments: list[Segment] = []
@@ -60,7 +64,7 @@ class Transcript:
         """The longest output in tokens: the configured limit, or what the target's context leaves."""
         prompts = [("target", self._pair.target, self.prompt_ids)]
         if self._config.speculate:
-            prompts.append(("draft", self._pair.draft, self.draft_ids))
+            prompts.append(("draft", self._pair.draft, self._draft_prompt_ids))
         for role, model, prompt_ids in prompts:
             context = model.engine.info.max_context_tokens
             if len(prompt_ids) >= context:
@@ -70,6 +74,16 @@ class Transcript:
                 )
         context = self._pair.target.engine.info.max_context_tokens
         return min(self._config.max_new_tokens, context - len(self.prompt_ids))
+
+    @property
+    def draft_ids(self) -> list[int]:
+        """Prompt and output in the draft's tokens, without an incomplete character at the end."""
+        return self._draft_context.ids()
+
+    @property
+    def draft_can_continue(self) -> bool:
+        """Whether the draft sees the whole output; where text is exchanged, it does not see a part of a character."""
+        return self._pair.same_vocabulary or not self._draft_context.ends_inside_character
 
     @property
     def output_ids(self) -> list[int]:
@@ -126,43 +140,42 @@ class Transcript:
         """Appends what a verdict keeps of a drafted segment, then the target's token that follows it, if any."""
         events: list[Event] = []
         if verdict.accepted:
-            events += self.append_draft(draft.token_ids, draft.generation.token_ids)
+            events += self.append_draft(draft.token_ids)
+            # Can differ from the draft's text where one of them begins or ends inside a character.
+            self.segments[-1] = replace(self.segments[-1], text=_text_of(events))
         elif verdict.num_kept:
-            kept = draft.token_ids[: verdict.num_kept]
-            events += self.append_draft(kept, None)
-            self.record("draft", kept)
+            events += self.append_draft(draft.token_ids[: verdict.num_kept])
+            self.record("draft", events)
         if verdict.next_id is not None and not self.ended and not self.target_finishes:
-            events += self.append_target([verdict.next_id])
-            self.record("target", [verdict.next_id])
+            added = self.append_target([verdict.next_id])
+            self.record("target", added)
+            events += added
         return events
 
-    def record(self, author: Author, ids: Sequence[int], proposals: tuple[tuple[int, int], ...] = ()) -> None:
-        """Records output that no verdict was asked for: kept prefixes and what the target wrote."""
-        self.segments.append(Segment(author, self.decode(ids), len(ids), proposals=proposals))
-
-    def append_draft(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[Event]:
-        """Appends drafted tokens that were kept.
+    def record(
+        self, author: Author, events: Sequence[Event], proposals: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        """Records output that no verdict was asked for: kept prefixes and what the target wrote.
 
         Args:
-            ids: in the target's tokens.
-            draft_ids: the same in the draft's tokens; None to translate them.
+            events: those of the output.
         """
+        num_tokens = sum(len(event.token_ids) for event in events if isinstance(event, TextWritten))
+        self.segments.append(Segment(author, _text_of(events), num_tokens, proposals=proposals))
+
+    def append_draft(self, ids: Sequence[int]) -> list[Event]:
+        """Appends drafted tokens that were kept, in the target's tokens."""
         self._kept_draft_tokens += len(ids)
-        self.draft_ids = self.draft_context(ids, draft_ids)
         return self._append("draft", ids)
 
-    def draft_context(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[int]:
-        """Returns `draft_ids` as they would be with drafted tokens kept; arguments as for `append_draft`."""
-        if draft_ids is None:
-            draft_ids = self._pair.to_draft.context_ids(ids)
-        elif self._pair.same_vocabulary:
-            draft_ids = draft_ids[: len(ids)]
-        return [*self.draft_ids, *draft_ids]
+    def draft_ids_after(self, ids: Sequence[int]) -> list[int]:
+        """Returns `draft_ids` as they would be with drafted tokens kept, given in the target's tokens."""
+        context = self._draft_context.copy()
+        context.append(ids)
+        return context.ids()
 
     def append_target(self, ids: Sequence[int]) -> list[Event]:
         """Appends tokens that the target wrote."""
-        if self._config.speculate:
-            self.draft_ids += self._pair.to_draft.context_ids(ids)
         return self._append("target", ids)
 
     def _append(self, author: Author, ids: Sequence[int]) -> list[Event]:
@@ -171,10 +184,12 @@ class Transcript:
         if end is not None:  # nothing follows an end of text
             ids = ids[: end + 1]
         self.target_ids += ids
+        if self._config.speculate:
+            self._draft_context.append(ids)
         text = self._stream.push(ids)
         self.text += text
         events: list[Event] = [TextWritten(author, text, tuple(ids))]
-        if not self.thinking_ended and THINK_END in self.text:
+        if not self.thinking_ended and self._think_tags.end in self.text:
             self.thinking_ended = True
             self.target_finishes = self.target_finishes or not self._config.speculate_answer
             events.append(ThinkingEnded(self.num_output_tokens))
@@ -184,17 +199,10 @@ class Transcript:
             self.finish_reason = "length"
         return events
 
-    def split_answer(self) -> tuple[str, str]:
-        """Returns the text before and after `</think>`, without the tags; without tags all text is reasoning."""
-        reasoning, tag, answer = self.text.partition(THINK_END)
-        if not tag and not self._prompt_opens_thinking and THINK_START not in reasoning:
-            return self.text, ""
-        return reasoning.replace(THINK_START, "", 1).strip("\n"), answer.lstrip("\n")
-
     def result(self, clock: Clock, *, lossy: bool) -> Result:
         """The finished request."""
         assert self.finish_reason is not None
-        reasoning, answer = self.split_answer()
+        reasoning, answer = self._think_tags.split(self.text, opened=self._prompt_opens_thinking)
         return Result(
             text=self.text,
             token_ids=tuple(self.output_ids),
@@ -222,3 +230,8 @@ class Transcript:
             rewrite_s=clock.seconds["rewrite"],
             probe_s=clock.seconds["probe"],
         )
+
+
+def _text_of(events: Sequence[Event]) -> str:
+    """The output text of events."""
+    return "".join(event.text for event in events if isinstance(event, TextWritten))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semanticspec.server.scheduling.text_filters import StopStringFilter, TextPiece, ThinkSplitter
+from semanticspec.text.thinking import ThinkTags
 
 TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
     st.sampled_from(["<think>", "</think>", "\n", "\n\n", "a", "<", "</th", " ", "ab"]), max_size=14
@@ -57,7 +58,7 @@ def test_only_a_possible_start_of_a_stop_string_is_held_back():
 
 
 def split(text: str, cuts: list[int], *, inside: bool) -> tuple[str, str, bool]:
-    splitter = ThinkSplitter(starts_in_thinking=inside)
+    splitter = ThinkSplitter(ThinkTags(), starts_in_thinking=inside)
     out = [piece for part in pieces_of(text, cuts) for piece in splitter.push(part)] + splitter.close()
     assert all(piece.text for piece in out)
     channels = [piece.channel for piece in out]
@@ -92,6 +93,6 @@ def test_reasoning_and_content_of_a_text(text, inside, reasoning, content):
 
 
 def test_reasoning_is_returned_before_it_ends():
-    splitter = ThinkSplitter(starts_in_thinking=True)
+    splitter = ThinkSplitter(ThinkTags(), starts_in_thinking=True)
     assert [p.text for p in splitter.push(TextPiece("target", "one\n\n"))] == ["one"]
     assert "".join(p.text for p in splitter.push(TextPiece("draft", "two <"))) == "\n\ntwo "

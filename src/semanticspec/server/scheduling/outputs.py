@@ -23,6 +23,7 @@ from semanticspec.records import (
 from semanticspec.server.scheduling.event_tally import EventTally
 from semanticspec.server.scheduling.text_filters import StopStringFilter, TextPiece, ThinkSplitter
 from semanticspec.text.chat import Prompt
+from semanticspec.text.thinking import ThinkTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class OutputSpec:
 
     Attributes:
         prompt_tokens: length of the prompt in target tokens.
-        starts_in_thinking: the chat template opens `<think>`.
+        think_tags: the texts around the target's reasoning.
+        starts_in_thinking: the chat template opens the reasoning.
         stops: the output ends before the first of these strings.
         splits_thinking: separate reasoning from content and remove think tags (chat endpoint).
         reports_segments: also yield drafted segments and the decisions on them.
@@ -40,6 +42,7 @@ class OutputSpec:
     prompt: Prompt
     config: DecodingConfig
     prompt_tokens: int
+    think_tags: ThinkTags
     starts_in_thinking: bool
     stops: tuple[str, ...] = ()
     splits_thinking: bool = True
@@ -104,7 +107,7 @@ class _OutputText:
 
     def __init__(self, spec: OutputSpec) -> None:
         self._stop_filter = StopStringFilter(spec.stops)
-        splitter = ThinkSplitter(starts_in_thinking=spec.starts_in_thinking)
+        splitter = ThinkSplitter(spec.think_tags, starts_in_thinking=spec.starts_in_thinking)
         self._splitter = splitter if spec.splits_thinking else None
 
     @property
