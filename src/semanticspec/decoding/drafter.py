@@ -30,8 +30,8 @@ class Drafter:
         None if speculation does not pay at the moment, if there is no room, if the target must first complete a
         character, or if there is nothing to verify.
         """
-        can_draft = transcript.draft_can_continue and self._request.policy.segments_pay()
-        if self._ahead is None and not can_draft:
+        policy = self._request.policy
+        if self._ahead is None and not (transcript.draft_can_continue and policy.segments_pay()):
             return None
         with self._request.clock.phase("draft"):
             if self._ahead is None:

@@ -41,8 +41,8 @@ class ThinkTags:
             opened: the prompt already ends inside the reasoning.
         """
         begin = text.lstrip()
-        if not opened and begin.startswith(self.start):
-            text, opened = begin[len(self.start) :], True
+        if not opened and begin.startswith((self.start, self.end)):
+            text, opened = begin.removeprefix(self.start), True
         reasoning, end, answer = text.partition(self.end)
         if not (opened or end):
             return "", text

@@ -174,16 +174,16 @@ class TranslatedContext:
 def describe_difference(target: Vocabulary, draft: Vocabulary, num_examples: int = 3) -> str:
     """Says how the ordinary tokens of two vocabularies differ, with examples, for an error message."""
     ours, theirs = target.base_tokens, draft.base_tokens
-    moved = [t for t in ours if t in theirs and ours[t] != theirs[t]]
+    moved = sorted((t for t in ours if t in theirs and ours[t] != theirs[t]), key=ours.__getitem__)
     parts = []
     if moved:
-        examples = ", ".join(
+        examples = (
             f"{t!r} ({ours[t]} in the target, {theirs[t]} in the draft)" for t in moved[:num_examples]
         )
-        parts.append(f"{len(moved):,} of the tokens that both have differ in their ids: {examples}")
+        parts.append(f"other ids for {len(moved):,} tokens: {', '.join(examples)}")
     for role, own, other in (("target", ours, theirs), ("draft", theirs, ours)):
-        lone = [t for t in own if t not in other]
+        lone = sorted((t for t in own if t not in other), key=own.__getitem__)
         if lone:
-            examples = ", ".join(map(repr, lone[:num_examples]))
-            parts.append(f"{len(lone):,} tokens are only in the {role}, such as {examples}")
-    return "; ".join(parts) or "their tokens are the same, their merges differ"
+            shown = map(repr, lone[:num_examples])
+            parts.append(f"tokens of the {role} only: {len(lone):,}, such as {', '.join(shown)}")
+    return "; ".join(parts) or "the same tokens with other merges"

@@ -83,6 +83,10 @@ class Vocabulary:
             )
         return cls(tokenizer, [] if is_gguf else _generation_config_end_ids(name, options))
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text that continues another: no begin-of-text token, no space put before it."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
