@@ -67,6 +67,8 @@ def load_pair(
         engines[1].request(draft, dtype, draft_device or device, states[1]),
     )
     target_model, draft_model = _load(target_request), _load(draft_request)
+    if not bundled:
+        _warn_without_chat_template({target: target_model, draft: draft_model})
     _check_probe(probes[0], target_model, "target")
     _check_probe(probes[1], draft_model, "draft")
     name = BUNDLED if bundled else f"{target} + {draft}"
@@ -159,9 +161,21 @@ def _states_for(probe: Probe | None) -> StateSpec:
     return probe.card.states if probe else StateSpec()
 
 
+def _warn_without_chat_template(models: dict[str, Model]) -> None:
+    for name, model in models.items():
+        if not model.vocabulary.has_chat_template:
+            warnings.warn(
+                f"{name} has no chat template, so it gets prompts as they are; base models may not answer questions",
+                stacklevel=3,
+            )
+
+
 def _check_probe(probe: Probe | None, model: Model, role: Author) -> None:
     if probe is not None:
-        for message in probe.check(model.engine.info, model.vocabulary.fingerprint, role):
+        vocabulary = model.vocabulary
+        is_old_card = probe.card.fingerprint == vocabulary.padded_fingerprint
+        fingerprint = vocabulary.padded_fingerprint if is_old_card else vocabulary.fingerprint
+        for message in probe.check(model.engine.info, fingerprint, role):
             warnings.warn(message, stacklevel=3)
 
 

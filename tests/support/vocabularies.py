@@ -19,10 +19,12 @@ def make_vocabulary(
     *,
     added: Sequence[str] = ("<eos>", "<think>", "</think>"),
     blank_line: bool = True,
+    padding: int = 0,
     template: str | None = None,
 ) -> Vocabulary:
-    """Makes a byte-level vocabulary: letters, newline, blank line (optional), added tokens."""
+    """Makes a byte-level vocabulary: letters, newline, blank line (optional), padding of GGUF files, added tokens."""
     tokens = [*letters, "Ċ", *(["ĊĊ"] if blank_line else [])]
+    tokens += [f"[PAD{len(tokens) + n}]" for n in range(padding)]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, [("Ċ", "Ċ")] if blank_line else [])
     backend = Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from semanticspec.text.filters import StopStringFilter, TextPiece, ThinkSplitter
+from semanticspec.text.thinking import CHANNELS, ThinkTags
 
 TEXT = st.text("ab</think>\n ", max_size=60) | st.lists(
     st.sampled_from(["<think>", "</think>", "\n", "\n\n", "a", "<", "</th", " ", "ab"]), max_size=14
@@ -56,8 +57,14 @@ def test_only_a_possible_start_of_a_stop_string_is_held_back():
     assert not finder.found
 
 
-def split(text: str, cuts: list[int], *, inside: bool) -> tuple[str, str, bool]:
-    splitter = ThinkSplitter(starts_in_thinking=inside)
+def split(
+    text: str,
+    cuts: list[int],
+    *,
+    inside: bool,
+    tags: ThinkTags = ThinkTags(),  # noqa: B008
+) -> tuple[str, str, bool]:
+    splitter = ThinkSplitter(tags, starts_in_thinking=inside)
     out = [piece for part in pieces_of(text, cuts) for piece in splitter.push(part)] + splitter.close()
     assert all(piece.text for piece in out)
     channels = [piece.channel for piece in out]
@@ -92,6 +99,18 @@ def test_reasoning_and_content_of_a_text(text, inside, reasoning, content):
 
 
 def test_reasoning_is_returned_before_it_ends():
-    splitter = ThinkSplitter(starts_in_thinking=True)
+    splitter = ThinkSplitter(ThinkTags(), starts_in_thinking=True)
     assert [p.text for p in splitter.push(TextPiece("target", "one\n\n"))] == ["one"]
     assert "".join(p.text for p in splitter.push(TextPiece("draft", "two <"))) == "\n\ntwo "
+
+
+@pytest.mark.parametrize("tags", [ThinkTags(), CHANNELS])
+@given(st.data(), st.booleans())
+def test_streamed_and_whole_texts_are_split_alike(tags, data, inside):
+    """The library splits a whole text, the server a stream. Neither side needs a text to be well-formed."""
+    parts = [tags.start, tags.end, tags.before_end, "\n", "\n\n", "a", "<", " ", "ab"]
+    text = "".join(data.draw(st.lists(st.sampled_from(parts), max_size=10)))
+    begins = text.lstrip().startswith((tags.start, tags.end))
+    assume(inside or begins or tags.end not in text)  # a stream cannot know that a lone end tag will follow
+    reasoning, content = split(text, list(range(60)), inside=inside, tags=tags)[:2]
+    assert (reasoning, content) == tags.split(text, opened=inside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semanticspec.text.translation import Translation
+from semanticspec.text.translation import Translation, describe_difference
 from tests.support.vocabularies import EOS, THINK, THINK_END, A, B, make_vocabulary
 
 ORDER = ("<think>", "</think>", "<tool>", "<eos>")  # added tokens under other ids, and one more
@@ -59,7 +59,42 @@ def test_ids_without_a_token_have_no_counterpart():
 
 def test_text_ends_at_an_end_of_text_that_the_sink_reads_out_of_it():
     source = make_vocabulary(["a", "b", "<", "s", "/", ">"])
-    sink = make_vocabulary(["a", "b", "c"], added=("<eos>", "</s>"))
+    sink = make_vocabulary(["a", "b", "c"], added=("<eos>", "</s>"), template="{{ messages[0].content }}</s>")
     ids = Translation(source, sink).ids(source.encode("a</s>b"))
     assert ids[-1] in sink.end_ids
     assert sink.decode(ids) == "a"
+
+
+def test_padded_vocabularies_exchange_ids():
+    """GGUF files pad their tokenizer to the width of the model's rows."""
+    padded, plain = make_vocabulary(padding=3), make_vocabulary()
+    there, back = Translation(padded, plain), Translation(plain, padded)
+    assert there.by_ids
+    assert back.by_ids
+    assert there.unmapped == {6, 7, 8}
+    assert there.ids([A, padded.think_end_id, 7, B]) == [A, THINK_END]
+    assert back.ids([A, THINK_END, EOS]) == [A, padded.think_end_id, padded.end_id]
+    moved = there.distributions(torch.full((1, 12), 1 / 12))
+    assert float(moved.sum()) == pytest.approx(9 / 12)
+
+
+def test_a_context_keeps_tokens_around_one_without_a_counterpart():
+    vocabulary, other = make_vocabulary(), make_vocabulary(["a", "b", "c", "d", "<", "x", ">"])
+    assert not Translation(vocabulary, other).by_ids
+    source = make_vocabulary(["a", "b", "c", "d", "<", "x", ">"], added=("<eos>", "<x>"))
+    sink = make_vocabulary(["a", "b", "c", "d", "<", "x", ">"], added=("<eos>",))
+    there = Translation(source, sink)
+    ids = [*source.encode("ab"), source.tokenizer.convert_tokens_to_ids("<x>"), *source.encode("c")]
+    assert there.ids(ids) == source.encode("ab")
+    assert sink.decode(there.context_ids(ids)) == "ab<x>c"
+
+
+def test_differences_name_the_tokens():
+    ours = make_vocabulary()
+    assert describe_difference(ours, make_vocabulary(["b", "a", "c", "d"])) == (
+        "other ids for 2 tokens: 'a' (0 in the target, 1 in the draft), 'b' (1 in the target, 0 in the draft)"
+    )
+    other = describe_difference(ours, make_vocabulary(["a", "b", "c", "é"]))
+    assert "tokens of the target only: 1, such as 'd'" in other
+    assert "tokens of the draft only: 1, such as 'é'" in other
+    assert "merges" in describe_difference(ours, make_vocabulary())

@@ -27,9 +27,11 @@ class Drafter:
     async def next_segment(self, transcript: Transcript) -> Draft | None:
         """Returns the next drafted segment, which may have been started ahead of time.
 
-        None if speculation does not pay at the moment, if there is no room, or if there is nothing to verify.
+        None if speculation does not pay at the moment, if there is no room, if the target must first complete a
+        character, or if there is nothing to verify.
         """
-        if self._ahead is None and not self._request.policy.segments_pay():
+        policy = self._request.policy
+        if self._ahead is None and not (transcript.draft_can_continue and policy.segments_pay()):
             return None
         with self._request.clock.phase("draft"):
             if self._ahead is None:
@@ -51,7 +53,7 @@ class Drafter:
         ends = not draft.token_ids or draft.token_ids[-1] in target.vocabulary.end_ids
         if left < 1 or answer_follows or ends:
             return
-        context_ids = transcript.draft_context(draft.token_ids, draft.generation.token_ids)
+        context_ids = transcript.draft_ids_after(draft.token_ids)
         self._ahead = asyncio.create_task(self._segment(context_ids, left, transcript.num_rejected))
 
     async def cancel(self) -> None:
@@ -101,7 +103,7 @@ class Drafter:
         generation = await self._generate(
             context_ids, max_tokens, stop, seed, distributions=self._distributions
         )
-        generation = await self._cut_after_thinking(context_ids, generation)
+        generation = await self._cut(context_ids, generation)
         return self._draft(generation, left)
 
     def _draft(self, generation: Generation, left: int) -> Draft | None:
@@ -125,14 +127,14 @@ class Drafter:
         )
         return generation
 
-    async def _cut_after_thinking(self, context_ids: list[int], generation: Generation) -> Generation:
-        """Ends a segment at `</think>` where the tag is plain text and the draft wrote past it."""
-        model = self._request.pair.draft
-        end = model.segmenter.think_end(generation.token_ids)
-        if end is None or end == len(generation.token_ids):
+    async def _cut(self, context_ids: list[int], generation: Generation) -> Generation:
+        """Cuts a segment after `</think>` where the tag is plain text, and before a character that is not complete."""
+        model, ids = self._request.pair.draft, generation.token_ids
+        ids = ids[: model.segmenter.think_end(ids)]
+        ids = ids[: self._request.pair.to_target.num_usable(ids)]
+        if not ids or len(ids) == len(generation.token_ids):
             return generation
-        ids = generation.token_ids[:end]
         request_id = self._request.request_id
         (score,) = await model.engine.score(context_ids, [ids], request_id=request_id)
-        rows = generation.distributions[:end] if generation.distributions is not None else None
+        rows = generation.distributions[: len(ids)] if generation.distributions is not None else None
         return Generation(score.logprobs, score.pooled_state, rows, ids, "stop")

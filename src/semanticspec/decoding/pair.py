@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -13,8 +14,9 @@ from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, Spec
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
 from semanticspec.records import Reading, Sampling, Stop
+from semanticspec.text.chat import Prompt
 from semanticspec.text.segments import Segmenter
-from semanticspec.text.translation import Translation
+from semanticspec.text.translation import Translation, describe_difference
 from semanticspec.text.vocabulary import Vocabulary
 
 # Clients of a server choose configurations; beyond this many the oldest policy is dropped.
@@ -84,6 +86,15 @@ class Pair:
         """Whether target and draft exchange token ids; otherwise text is re-encoded segment by segment."""
         return self.to_target.by_ids
 
+    def render_draft_prompt(self, prompt: Prompt, target_ids: Sequence[int]) -> list[int]:
+        """Returns a prompt in the draft's tokens, with the reasoning opened as in the target's prompt.
+
+        Args:
+            target_ids: the prompt in the target's tokens.
+        """
+        ids = self.draft.vocabulary.render_prompt(prompt)
+        return self.draft.vocabulary.align_thinking(ids, self.target.vocabulary, target_ids)
+
     def draft_stop(self, stop: Stop) -> Stop:
         """Returns a stop of the draft that also stops at tokens that the target lacks, or that end its text."""
         return replace(stop, ids=stop.ids | self.to_target.unmapped | self.to_target.ends)
@@ -123,8 +134,9 @@ class Pair:
             why = why if config.needs_token_level else "the verifier"
         if needs_distributions and not self.same_vocabulary:
             raise ConfigError(
-                f"{why} needs a target and a draft with the same tokens, and these differ; "
-                "use --rule top-k or semantic without it, or another draft"
+                f"{why} needs a target and a draft with the same tokens, and these differ "
+                f"({describe_difference(self.target.vocabulary, self.draft.vocabulary)}); use --rule top-k or semantic "
+                "without it, or another draft"
             )
         for role, model in (("target", self.target), ("draft", self.draft)):
             can = model.engine.info.capabilities

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 _MAX_PERIOD = 256
 """Longest repeated n-gram that is noticed, in tokens."""
 _MIN_DRAFT_SHARE = 0.5
-"""Share of the repeated tokens that the draft must have written; after a short proposal the target adds a token."""
+"""Share of the repetition that the draft must have written; after a short proposal the target adds a token."""
 
 
 class RepetitionDetector:
@@ -50,6 +50,6 @@ class RepetitionDetector:
         """Whether the output's end repeats itself, written by the draft."""
         return any(
             count >= max(self._min_tokens, 2 * period)
-            and sum(self._by_draft[-count:]) >= _MIN_DRAFT_SHARE * count
+            and sum(self._by_draft[-count - period :]) >= _MIN_DRAFT_SHARE * (count + period)
             for period, count in enumerate(self._repeated, 1)
         )

@@ -24,15 +24,16 @@ from semanticspec.records import (
     ThinkingEnded,
     Verdict,
 )
-from semanticspec.text.chat import THINK_END, THINK_START, Prompt
+from semanticspec.text.chat import Prompt
 from semanticspec.text.filters import StopStringFilter, TextPiece
+from semanticspec.text.translation import TranslatedContext
 
 
 class Transcript:
     """The output of one request, as token ids of the target, token ids of the draft, and text.
 
     Attributes:
-        target_ids, draft_ids: prompt and output, each in the model's own tokens.
+        target_ids: prompt and output in the target's tokens.
         segments: everything that was decided or written, in order, see `Segment`; of what was kept, `result` adds the
             text.
         num_rejected: drafted segments that were rejected.
@@ -53,8 +54,10 @@ class Transcript:
         self._pair, self._config = pair, config
         self.prompt_ids = pair.target.vocabulary.render_prompt(prompt)
         self.target_ids = list(self.prompt_ids)
-        self.draft_ids = pair.draft.vocabulary.render_prompt(prompt) if config.speculate else []
-        self._stream = pair.target.vocabulary.new_text_stream(self.prompt_ids)
+        self._draft_prompt_ids = pair.render_draft_prompt(prompt, self.prompt_ids) if config.speculate else []
+        self._draft_context = TranslatedContext(pair.to_draft, self._draft_prompt_ids)
+        self._stream = pair.target.vocabulary.new_text_stream()
+        self._think_tags = pair.target.vocabulary.think_tags
         self._prompt_opens_thinking = pair.target.vocabulary.opens_thinking(self.prompt_ids)
         self._stop_strings = StopStringFilter(config.stop)
         self._num_released = 0  # characters of the text that events have reported
@@ -73,7 +76,7 @@ class Transcript:
         """The longest output in tokens: the configured limit, or what the target's context leaves."""
         prompts = [("target", self._pair.target, self.prompt_ids)]
         if self._config.speculate:
-            prompts.append(("draft", self._pair.draft, self.draft_ids))
+            prompts.append(("draft", self._pair.draft, self._draft_prompt_ids))
         for role, model, prompt_ids in prompts:
             context = model.engine.info.max_context_tokens
             if len(prompt_ids) >= context:
@@ -83,6 +86,16 @@ class Transcript:
                 )
         context = self._pair.target.engine.info.max_context_tokens
         return min(self._config.max_new_tokens, context - len(self.prompt_ids))
+
+    @property
+    def draft_ids(self) -> list[int]:
+        """Prompt and output in the draft's tokens, without an incomplete character at the end."""
+        return self._draft_context.ids()
+
+    @property
+    def draft_can_continue(self) -> bool:
+        """Whether the draft sees the whole output; where text is exchanged, it does not see a part of a character."""
+        return self._pair.same_vocabulary or not self._draft_context.ends_inside_character
 
     @property
     def output_ids(self) -> list[int]:
@@ -144,42 +157,39 @@ class Transcript:
         """Appends what a verdict keeps of a drafted segment, then the target's token that follows it, if any."""
         events: list[Event] = []
         if verdict.accepted:
-            events += self.append_draft(draft.token_ids, draft.generation.token_ids)
+            events += self.append_draft(draft.token_ids)
         elif verdict.num_kept:
-            kept = draft.token_ids[: verdict.num_kept]
-            events += self.append_draft(kept, None)
-            self.record("draft", kept)
+            events += self.append_draft(draft.token_ids[: verdict.num_kept])
+            self.record("draft", events)
         if verdict.next_id is not None and not self.ended and not self.target_finishes:
-            events += self.append_target([verdict.next_id])
-            self.record("target", [verdict.next_id])
+            added = self.append_target([verdict.next_id])
+            self.record("target", added)
+            events += added
         return events
 
-    def record(self, author: Author, ids: Sequence[int], proposals: tuple[tuple[int, int], ...] = ()) -> None:
-        """Records output that no verdict was asked for: kept prefixes and what the target wrote."""
-        self.segments.append(Segment(author, "", len(ids), proposals=proposals))
-
-    def append_draft(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[Event]:
-        """Appends drafted tokens that were kept.
+    def record(
+        self, author: Author, events: Sequence[Event], proposals: tuple[tuple[int, int], ...] = ()
+    ) -> None:
+        """Records output that no verdict was asked for: kept prefixes and what the target wrote.
 
         Args:
-            ids: in the target's tokens.
-            draft_ids: the same in the draft's tokens; None to translate them.
+            events: those of the output.
         """
-        self.draft_ids = self.draft_context(ids, draft_ids)
+        num_tokens = sum(len(event.token_ids) for event in events if isinstance(event, TextWritten))
+        self.segments.append(Segment(author, "", num_tokens, proposals=proposals))
+
+    def append_draft(self, ids: Sequence[int]) -> list[Event]:
+        """Appends drafted tokens that were kept, in the target's tokens."""
         return self._append("draft", ids)
 
-    def draft_context(self, ids: Sequence[int], draft_ids: Sequence[int] | None) -> list[int]:
-        """Returns `draft_ids` as they would be with drafted tokens kept; arguments as for `append_draft`."""
-        if draft_ids is None:
-            draft_ids = self._pair.to_draft.context_ids(ids)
-        elif self._pair.same_vocabulary:
-            draft_ids = draft_ids[: len(ids)]
-        return [*self.draft_ids, *draft_ids]
+    def draft_ids_after(self, ids: Sequence[int]) -> list[int]:
+        """Returns `draft_ids` as they would be with drafted tokens kept, given in the target's tokens."""
+        context = self._draft_context.copy()
+        context.append(ids)
+        return context.ids()
 
     def append_target(self, ids: Sequence[int]) -> list[Event]:
         """Appends tokens that the target wrote."""
-        if self._config.speculate:
-            self.draft_ids += self._pair.to_draft.context_ids(ids)
         return self._append("target", ids)
 
     def _append(self, author: Author, ids: Sequence[int]) -> list[Event]:
@@ -190,13 +200,15 @@ class Transcript:
         for token_id in ids:
             kept.append(token_id)
             pieces += self._decode_next(author, token_id)
-            if not self.thinking_ended and THINK_END in self.text:
+            if not self.thinking_ended and self._think_tags.end in self.text:
                 self.thinking_ended = True
                 thinking_end = self.num_output_tokens + len(kept)
             if self._stop_strings.found or token_id in self._pair.target.vocabulary.end_ids:
                 self.finish_reason = "stop"
                 break
         self.target_ids += kept
+        if self._config.speculate:
+            self._draft_context.append(kept)
         self._kept_draft_tokens += len(kept) if author == "draft" else 0
         self.repetition.add(kept, by_draft=author == "draft")
         events = _text_events(pieces, author, kept)
@@ -227,17 +239,10 @@ class Transcript:
         self.speculation_ended = SpeculationEnded(reason, self.num_output_tokens)
         return self.speculation_ended
 
-    def split_answer(self) -> tuple[str, str]:
-        """Returns the text before and after `</think>`, without the tags; without tags all text is reasoning."""
-        reasoning, tag, answer = self.text.partition(THINK_END)
-        if not tag and not self._prompt_opens_thinking and THINK_START not in reasoning:
-            return self.text, ""
-        return reasoning.replace(THINK_START, "", 1).strip("\n"), answer.lstrip("\n")
-
     def result(self, clock: Clock, *, lossy: bool) -> Result:
         """The finished request."""
         assert self.finish_reason is not None
-        reasoning, answer = self.split_answer()
+        reasoning, answer = self._think_tags.split(self.text, opened=self._prompt_opens_thinking)
         return Result(
             text=self.text,
             token_ids=tuple(self.output_ids),

@@ -38,7 +38,7 @@ class Writer:
             max_tokens = min(max_tokens, config.max_segment_tokens)
         elif config.speculate and config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, config.max_answer_tokens)
-        start = transcript.num_output_tokens
+        written: list[Event] = []
         async with aclosing(self._pieces(transcript, max_tokens, to_the_end)) as pieces:
             while True:
                 with clock.phase("rewrite"):
@@ -47,11 +47,13 @@ class Writer:
                     break
                 ids, proposed = piece
                 self._request.report_written(len(ids), proposed=proposed)
-                for event in transcript.append_target(ids):
+                events = transcript.append_target(ids)
+                written += events
+                for event in events:
                     yield event
                 if transcript.stop_string_found:  # the target does not know it and would write on
                     break
-        transcript.record("target", transcript.output_ids[start:], tuple(self._proposals))
+        transcript.record("target", written, tuple(self._proposals))
         self._proposals.clear()
         if to_the_end and not transcript.ended:
             transcript.finish_reason = "length"

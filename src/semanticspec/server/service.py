@@ -106,6 +106,7 @@ class Service:
                         prompt,
                         replace(config, max_new_tokens=min(config.max_new_tokens, room), seed=seed),
                         prompt_tokens=len(prompt_ids),
+                        think_tags=self.pair.target.vocabulary.think_tags,
                         starts_in_thinking=self.pair.target.vocabulary.opens_thinking(prompt_ids),
                         splits_thinking=isinstance(body, ChatRequest),
                         reports_segments=body.speculation.segments,
@@ -119,7 +120,7 @@ class Service:
         lengths = [("server's", len(prompt_ids), self.max_model_len)]
         if with_draft:
             draft = self.pair.draft
-            num_draft_ids = len(draft.vocabulary.render_prompt(prompt))
+            num_draft_ids = len(self.pair.render_draft_prompt(prompt, prompt_ids))
             lengths.append(("draft's", num_draft_ids, draft.engine.info.max_context_tokens))
         for whose, num_tokens, limit in lengths:
             if num_tokens >= limit:

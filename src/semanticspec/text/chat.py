@@ -1,4 +1,4 @@
-"""Chat templates and think tags."""
+"""Chat templates."""
 
 from __future__ import annotations
 
@@ -53,12 +53,6 @@ def render_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     # A template writes the begin-of-text token itself.
     ids: list[int] = tokenizer.encode(text, add_special_tokens=not has_template, verbose=False)
     return ids
-
-
-def ends_inside_thinking(text: str) -> bool:
-    """Returns whether the last `<think>` of a text is still open."""
-    _, tag, after = text.rpartition(THINK_START)
-    return bool(tag) and THINK_END not in after
 
 
 def _apply_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:

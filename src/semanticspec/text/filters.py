@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from semanticspec.records import Author
-from semanticspec.text.chat import THINK_END, THINK_START
+from semanticspec.text.thinking import ThinkTags
 
 Channel = Literal["reasoning", "content"]
 
@@ -84,14 +84,15 @@ class StopStringFilter:
 class ThinkSplitter:
     """Splits text into reasoning and content, and removes the think tags and the line breaks around them.
 
-    Text that neither starts with `<think>` nor follows a chat template that opens it is all content.
+    Text that neither starts with a think tag nor follows a chat template that opens the reasoning is all content.
 
     Attributes:
         thinking: whether the next text is reasoning; None while this is undecided.
         has_reasoning: some of the text was reasoning.
     """
 
-    def __init__(self, *, starts_in_thinking: bool) -> None:
+    def __init__(self, tags: ThinkTags, *, starts_in_thinking: bool) -> None:
+        self._tags = tags
         self.thinking: bool | None = True if starts_in_thinking else None
         self.has_reasoning = starts_in_thinking
         self._buffer = TextBuffer()
@@ -117,25 +118,27 @@ class ThinkSplitter:
         return self._take("reasoning", len(self._buffer.text.rstrip("\n")))
 
     def _detect_start(self, *, at_end: bool) -> None:
-        """Decides whether the text starts with `<think>`, if enough of it is known."""
-        text = self._buffer.text
-        start = text.lstrip()
-        if start.startswith(THINK_START):
-            self._buffer.take(len(text) - len(start) + len(THINK_START))
-            self.thinking = self.has_reasoning = self._skip_newlines = True
-        elif at_end or not THINK_START.startswith(start):
+        """Decides whether the text starts with a think tag, if enough of it is known."""
+        text, tags = self._buffer.text, self._tags
+        begin = text.lstrip()
+        tag = next((tag for tag in (tags.start, tags.end) if begin.startswith(tag)), None)
+        if tag is not None:
+            self._buffer.take(len(text) - len(begin) + len(tag))
+            self.thinking = self.has_reasoning = tag == tags.start
+            self._skip_newlines = True
+        elif at_end or not (tags.start.startswith(begin) or tags.end.startswith(begin)):
             self.thinking = False
 
     def _take_reasoning(self) -> list[TextPiece]:
         self._drop_newlines()
-        text = self._buffer.text
-        end = text.find(THINK_END)
+        text, tags = self._buffer.text, self._tags
+        end = text.find(tags.end)
         if end < 0:
             # Hold back a partial end tag, and the line breaks that are removed if it turns out to be one.
-            certain = text[: len(text) - _partial_match_length(text, (THINK_END,))]
+            certain = text[: len(text) - _partial_match_length(text, (tags.whole_end, tags.end))]
             return self._take("reasoning", len(certain.rstrip("\n")))
-        pieces = self._take("reasoning", len(text[:end].rstrip("\n")))
-        self._buffer.take(self._buffer.text.find(THINK_END) + len(THINK_END))
+        pieces = self._take("reasoning", len(text[:end].removesuffix(tags.before_end).rstrip("\n")))
+        self._buffer.take(self._buffer.text.find(tags.end) + len(tags.end))
         self.thinking, self._skip_newlines = False, True
         return pieces
 

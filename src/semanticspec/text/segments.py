@@ -1,5 +1,7 @@
 """Segment boundaries: a segment (one reasoning step) ends at a blank line, at `</think>` or at the end of the text.
 
+Models with other think tags end the segment there (`ThinkTags`).
+
 Boundary tokens are derived from the tokenizer: every token whose text contains a blank line. Tokenizers that encode a
 blank line as two tokens get pairs of tokens. Deviation from the paper: its scripts list eight ids of the Qwen2
 vocabulary.
@@ -11,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semanticspec.records import Stop
-from semanticspec.text.chat import THINK_END
 from semanticspec.text.vocabulary import Vocabulary
 
 BOUNDARY = "\n\n"
@@ -39,8 +40,7 @@ class Segmenter:
         newline_tokens = _tokens_with_newline(vocabulary)
         boundary_ids = frozenset(i for i, text in newline_tokens.items() if BOUNDARY in text)
         ids = boundary_ids | vocabulary.end_ids
-        if vocabulary.think_end_id is not None:
-            ids |= {vocabulary.think_end_id}
+        ids |= _think_end_ids(vocabulary)
         if _encodes_blank_line_as_one_token(vocabulary, boundary_ids):
             stop = Stop(ids)
         else:
@@ -59,9 +59,10 @@ class Segmenter:
         end_id = self.vocabulary.think_end_id
         if end_id is not None:
             return list(ids).index(end_id) + 1 if end_id in ids else None
-        if THINK_END not in self.vocabulary.decode(ids):
+        end = self.vocabulary.think_tags.end
+        if end not in self.vocabulary.decode(ids):
             return None
-        return next(n for n in range(1, len(ids) + 1) if THINK_END in self.vocabulary.decode(ids[:n]))
+        return next(n for n in range(1, len(ids) + 1) if end in self.vocabulary.decode(ids[:n]))
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
         """Splits token ids into segments. Their concatenation equals the input."""
@@ -76,13 +77,18 @@ class Segmenter:
 
 
 def _tokens_with_newline(vocabulary: Vocabulary) -> dict[int, str]:
-    """Returns id and text of every base token that contains a newline."""
-    candidates = [
-        i
-        for token, i in vocabulary.tokenizer.get_vocab().items()
-        if i not in vocabulary.added_tokens and any(mark in token for mark in _NEWLINE_MARKS)
-    ]
-    return {i: vocabulary.decode([i]) for i in candidates}
+    """Returns id and text of every token that contains a newline, added ones (Gemma's blank lines) too."""
+    candidates = {i for t, i in vocabulary.base_tokens.items() if any(mark in t for mark in _NEWLINE_MARKS)}
+    added = {i: text for i, text in vocabulary.added_tokens.items() if "\n" in text}
+    return {i: vocabulary.decode([i]) for i in candidates} | added
+
+
+def _think_end_ids(vocabulary: Vocabulary) -> frozenset[int]:
+    """Returns the token that ends the reasoning, or that begins its end if it is an added token."""
+    if vocabulary.think_end_id is not None:
+        return frozenset({vocabulary.think_end_id})
+    first = vocabulary.encode(vocabulary.think_tags.whole_end)[:1]
+    return frozenset(i for i in first if i in vocabulary.added_tokens)
 
 
 def _encodes_blank_line_as_one_token(vocabulary: Vocabulary, boundary_ids: frozenset[int]) -> bool:

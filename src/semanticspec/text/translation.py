@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Tokenizers do not merge tokens across these places, so that the paragraphs of a text can be encoded one by one.
+_PARAGRAPHS = re.compile(r"(?<=\n\n)(?=\S)")
+
+
 class Translation:
     """Maps token ids from a source to a sink vocabulary.
 
     Vocabularies with the same base tokens exchange ids; added tokens are mapped by name, end-of-text tokens by role.
-    Other vocabularies exchange text, which is tokenized again.
+    Other vocabularies exchange text, which is tokenized again, with the think tags of the sink.
 
     Attributes:
         by_ids: whether ids are exchanged, not text.
-        unmapped: added source tokens that the sink does not have; only with `by_ids`.
+        unmapped: added and padding tokens of the source that the sink does not have; only with `by_ids`.
         ends: source ids that end a text in the sink's vocabulary; only with `by_ids`.
     """
 
@@ -34,7 +39,8 @@ class Translation:
 
     def _map_added_tokens(self) -> None:
         sink_ids = {text: i for i, text in self.sink.added_tokens.items()}
-        unmapped = set()
+        known = self.source.base_tokens.keys() | self.source.added_tokens.values()
+        unmapped = {i for text, i in self.source.tokenizer.get_vocab().items() if text not in known}
         for i, text in self.source.added_tokens.items():
             counterpart = sink_ids.get(text)
             if i in self.source.end_ids and counterpart not in self.sink.end_ids:
@@ -49,12 +55,12 @@ class Translation:
         self.ends = frozenset(i for i in base_ids | added_ids if i not in unmapped and i < self._source_size)
 
     def ids(self, source_ids: Sequence[int]) -> list[int]:
-        """Translates output tokens, up to the end of the text or the first token without a counterpart in the sink."""
+        """Translates output tokens, up to the end of the text or the first token without a counterpart in the sink.
+
+        Where text is exchanged, an incomplete character at the end is left out.
+        """
         if not self.by_ids:
-            ends = [self.sink.end_id] if source_ids and source_ids[-1] in self.source.end_ids else []
-            translated = self.sink.encode(self.source.decode(source_ids)) + ends
-            end = next((n for n, i in enumerate(translated, 1) if i in self.sink.end_ids), None)
-            return translated[:end]
+            return self._ids_of_text(source_ids)
         translated = []
         for i in source_ids:
             if i in self.unmapped or i >= self._source_size:
@@ -62,11 +68,48 @@ class Translation:
             translated.append(self._mapped.get(i, i))
         return translated
 
+    def num_usable(self, source_ids: Sequence[int]) -> int:
+        """Returns how many leading source tokens can be translated: where text is exchanged, whole characters."""
+        return len(source_ids) if self.by_ids else self.source.complete_length(source_ids)
+
     def context_ids(self, source_ids: Sequence[int]) -> list[int]:
-        """Translates context tokens. Tokens without a counterpart are passed on as text, not cut off."""
-        if not self.unmapped.intersection(source_ids):
-            return self.ids(source_ids)
-        return self.sink.encode(self.source.decode(source_ids))
+        """Translates the tokens of an output to the context that another model continues.
+
+        Tokens without a counterpart are passed on as text. Where text is exchanged, pass the whole output: the ids of a
+        part depend on what is around it.
+        """
+        if not self.by_ids:
+            text = self.source.decode(source_ids[: self.num_usable(source_ids)])
+            return [i for paragraph in _PARAGRAPHS.split(text) for i in self.encode(paragraph)]
+        translated: list[int] = []
+        for i in source_ids:
+            is_missing = i in self.unmapped or i >= self._source_size
+            translated += (
+                self.sink.encode(self.source.decode([i])) if is_missing else [self._mapped.get(i, i)]
+            )
+        return translated
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the sink's ids of a text of the source."""
+        own, other = self.source.think_tags, self.sink.think_tags
+        if own != other:
+            text = text.replace(own.whole_end, own.end).replace(own.start, other.start)
+            text = text.replace(own.end, other.whole_end)
+        return self.sink.encode(text)
+
+    def _ids_of_text(self, source_ids: Sequence[int]) -> list[int]:
+        end = next((n for n, i in enumerate(source_ids) if i in self.source.end_ids), len(source_ids))
+        length = self.source.complete_length(source_ids[:end])
+        translated = self.encode(self.source.decode(source_ids[:length]))
+        if end == length < len(source_ids):
+            translated.append(self.sink.end_id)
+        unknown = self.sink.tokenizer.unk_token_id
+        for n, i in enumerate(translated):
+            if i == unknown and i not in self.sink.end_ids:
+                return translated[:n]
+            if i in self.sink.end_ids:
+                return translated[: n + 1]
+        return translated
 
     def distributions(self, source: Tensor) -> Tensor:
         """Reorders the columns of `[tokens, vocabulary]` from source to sink ids.
@@ -78,10 +121,69 @@ class Translation:
         has_padding_mass = padding.numel() > 0 and bool((padding > 0).any())
         if not self._mapped and not self.unmapped and not has_padding_mass:
             return source
-        width = max(source.shape[1], 1 + max(self._mapped.values(), default=0))
-        moved = source.new_zeros(len(source), width)
+        num_columns = source.shape[1]
+        mapped = {i: j for i, j in self._mapped.items() if i < num_columns}
+        moved = source.new_zeros(len(source), max(num_columns, 1 + max(mapped.values(), default=0)))
         moved[:, : self._source_size] = source[:, : self._source_size]
-        moved[:, [*self._mapped, *self.unmapped]] = 0
-        for i, j in self._mapped.items():
+        moved[:, [*mapped, *(i for i in self.unmapped if i < num_columns)]] = 0
+        for i, j in mapped.items():
             moved[:, j] += source[:, i]
         return moved
+
+
+class TranslatedContext:
+    """A prompt and its output so far in the sink's tokens.
+
+    Where text is exchanged, the ids depend on the whole output only, not on the parts in which it was appended.
+    """
+
+    def __init__(self, translation: Translation, prompt_ids: Sequence[int]) -> None:
+        """Starts with the prompt in the sink's tokens."""
+        self._translation = translation
+        self._ids = list(prompt_ids)
+        self._stream = translation.source.new_text_stream()
+        self._open_text = ""  # its tokens can still change
+
+    def append(self, source_ids: Sequence[int]) -> None:
+        """Appends output in the source's tokens."""
+        if self._translation.by_ids:
+            self._ids += self._translation.context_ids(source_ids)
+            return
+        self._open_text += self._stream.push(source_ids)
+        *paragraphs, self._open_text = _PARAGRAPHS.split(self._open_text)
+        for paragraph in paragraphs:
+            self._ids += self._translation.encode(paragraph)
+
+    def ids(self) -> list[int]:
+        """Returns the context in the sink's tokens, without an incomplete character at its end."""
+        return [*self._ids, *self._translation.encode(self._open_text)] if self._open_text else self._ids
+
+    @property
+    def ends_inside_character(self) -> bool:
+        """Whether the context lacks the beginning of a character that is not complete yet."""
+        return bool(self._stream.held)
+
+    def copy(self) -> TranslatedContext:
+        """Returns a context that can be extended without changing this one."""
+        copied = TranslatedContext(self._translation, self._ids)
+        copied._open_text = self._open_text
+        copied._stream.push(self._stream.held)
+        return copied
+
+
+def describe_difference(target: Vocabulary, draft: Vocabulary, num_examples: int = 3) -> str:
+    """Says how the ordinary tokens of two vocabularies differ, with examples, for an error message."""
+    ours, theirs = target.base_tokens, draft.base_tokens
+    moved = sorted((t for t in ours if t in theirs and ours[t] != theirs[t]), key=ours.__getitem__)
+    parts = []
+    if moved:
+        examples = (
+            f"{t!r} ({ours[t]} in the target, {theirs[t]} in the draft)" for t in moved[:num_examples]
+        )
+        parts.append(f"other ids for {len(moved):,} tokens: {', '.join(examples)}")
+    for role, own, other in (("target", ours, theirs), ("draft", theirs, ours)):
+        lone = sorted((t for t in own if t not in other), key=own.__getitem__)
+        if lone:
+            shown = map(repr, lone[:num_examples])
+            parts.append(f"tokens of the {role} only: {len(lone):,}, such as {', '.join(shown)}")
+    return "; ".join(parts) or "the same tokens with other merges"

@@ -168,9 +168,9 @@ class _ThinkingRequest:
         if verdict:
             accepted = Verdict(True, len(ids), verdict)
             transcript.record_verdict(Draft(generation, ids), accepted, transcript.decode(ids))
-        else:
-            transcript.record("draft", ids)
-        transcript.append_draft(ids, generation.token_ids)
+        events = transcript.append_draft(ids)
+        if not verdict:
+            transcript.record("draft", events)
 
     async def _recap(self, num_tokens: int) -> None:
         """Appends the first words of a recap, which the target then continues."""
@@ -194,8 +194,7 @@ class _ThinkingRequest:
         self._keep_target(generation.token_ids)
 
     def _keep_target(self, ids: Sequence[int]) -> None:
-        self._transcript.record("target", ids)
-        self._transcript.append_target(ids)
+        self._transcript.record("target", self._transcript.append_target(ids))
 
     def _at_blank_line(self) -> bool:
         ids = self._transcript.output_ids

@@ -152,8 +152,7 @@ class _GenerateRequest:
         finally:
             self.cancelled.set()
         transcript = self._transcript
-        transcript.append_target(ids)
-        transcript.record("target", ids)
+        transcript.record("target", transcript.append_target(ids))
         transcript.finish_reason = transcript.finish_reason or "length"
         result = transcript.result(self._clock, lossy=False)
         return replace(result, stats=replace(result.stats, **self._counted))

@@ -21,6 +21,7 @@ from semanticspec.records import (
 )
 from semanticspec.text.chat import Prompt
 from semanticspec.text.filters import TextPiece, ThinkSplitter
+from semanticspec.text.thinking import ThinkTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class OutputSpec:
 
     Attributes:
         prompt_tokens: length of the prompt in target tokens.
-        starts_in_thinking: the chat template opens `<think>`.
+        think_tags: the texts around the target's reasoning.
+        starts_in_thinking: the chat template opens the reasoning.
         splits_thinking: separate reasoning from content and remove think tags (chat endpoint).
         reports_segments: also yield drafted segments, the decisions on them, and where speculation ended.
     """
@@ -37,6 +39,7 @@ class OutputSpec:
     prompt: Prompt
     config: DecodingConfig
     prompt_tokens: int
+    think_tags: ThinkTags
     starts_in_thinking: bool
     splits_thinking: bool = True
     reports_segments: bool = False
@@ -59,7 +62,11 @@ OutputItem = TextPiece | SegmentDrafted | SegmentDecided | SpeculationEnded | Ou
 
 async def decode_output(pair: Pair, spec: OutputSpec, request_id: str) -> AsyncGenerator[OutputItem, None]:
     """Decodes one output; yields `OutputResult` last. Closing the generator stops decoding."""
-    splitter = ThinkSplitter(starts_in_thinking=spec.starts_in_thinking) if spec.splits_thinking else None
+    splitter = (
+        ThinkSplitter(spec.think_tags, starts_in_thinking=spec.starts_in_thinking)
+        if spec.splits_thinking
+        else None
+    )
     thinking_tokens: int | None = None
     # In a thread: tokenizing a long prompt would block all other streams.
     events = await asyncio.to_thread(decode, pair, spec.prompt, spec.config, request_id=request_id)

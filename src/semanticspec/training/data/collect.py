@@ -109,19 +109,14 @@ class _Collector:
             contexts = await ContextFinder(self.pair, self.config, self.problem, self.seed).find()
         except PromptError as error:
             return self._shard([], [], str(error))
-        prompts = [
-            model.vocabulary.render_prompt(self.problem.prompt)
-            for model in (self.pair.target, self.pair.draft)
-        ]
+        target_prompt = self.pair.target.vocabulary.render_prompt(self.problem.prompt)
+        draft_prompt = self.pair.render_draft_prompt(self.problem.prompt, target_prompt)
         records: list[ContextRecord] = []
         rows: list[_Row] = []
         for index, context in enumerate(contexts):
             written = [i for segment in context.segments for i in segment]
-            draft_ids = [
-                *prompts[1],
-                *(i for s in context.segments for i in self.pair.to_draft.context_ids(s)),
-            ]
-            found = await self._rows(str(index), [*prompts[0], *written], draft_ids)
+            draft_ids = [*draft_prompt, *self.pair.to_draft.context_ids(written)]
+            found = await self._rows(str(index), [*target_prompt, *written], draft_ids)
             if found:  # otherwise there is no room for another segment
                 text = self.pair.target.vocabulary.decode(written)
                 records.append(ContextRecord(str(index), context.origin, text))
