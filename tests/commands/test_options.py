@@ -78,7 +78,7 @@ def test_without_options_a_preset_stays_as_it_is():
     ],
 )
 def test_a_pair_turns_its_default_optimizations_on_unless_told_otherwise(options, on):
-    assert (options.config(scripted_pair()).num_speculative_tokens > 0) == on
+    assert bool(scripted_pair().resolve(options.config()).num_speculative_tokens) == on
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -134,18 +134,14 @@ class SamplingOptions:
     ] = None
     seed: Annotated[int, decoding_option("Random seed; the same seed gives the same text.", min=0)] = 0
 
-    def config(self, pair: Pair | None = None) -> DecodingConfig:
-        """Returns the decoding configuration.
-
-        Args:
-            pair: decides which optimizations are on by default. Without it, only optimizations that are named are
-                on; commands call this first, so that wrong options are reported before a model is loaded.
+    def config(self) -> DecodingConfig:
+        """Returns the decoding configuration. Commands call it before they load a model, to report wrong options.
 
         Raises:
             ConfigError: an option is unknown or out of range.
         """
         optimizations = renamed_levers(self.optimizations, self.levers)
-        config = with_options(
+        return with_options(
             preset(self.preset),
             rule=self.rule,
             strictness=self.strictness,
@@ -153,11 +149,8 @@ class SamplingOptions:
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
-            optimizations=optimizations,
+            optimizations=None if optimizations == AUTO_OPTIMIZATIONS else optimizations,  # the preset's
         )
-        if pair is not None and optimizations == AUTO_OPTIMIZATIONS and self.preset == "default":
-            return pair.with_default_optimizations(config)
-        return config
 
 
 JudgeName = Annotated[

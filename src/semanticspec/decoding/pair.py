@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
-from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_optimizations
+from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, resolve_optimizations
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
@@ -151,21 +151,22 @@ class Pair:
                     stacklevel=3,
                 )
 
-    def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:
-        """Returns the configuration with the default optimizations, or without any if this pair does not support them.
+    def resolve(self, config: DecodingConfig) -> DecodingConfig:
+        """Returns the configuration with the optimizations that it leaves open turned on or off for this pair.
 
-        They need one vocabulary and engines that return distributions. Token-level speculation, which makes many short
-        calls, also needs engines with a prefix cache.
+        The default optimizations need one vocabulary and engines that return distributions. Token-level speculation,
+        which makes many short calls, also needs engines with a prefix cache. This is the only place where a default
+        depends on the pair; `decode` calls it.
         """
         engines = [model.engine.info.capabilities for model in (self.target, self.draft)]
-        if not (config.speculate and self.same_vocabulary and all(can.distributions for can in engines)):
-            return with_optimizations(config, ())
-        names = [
+        if not (self.same_vocabulary and all(can.distributions for can in engines)):
+            return resolve_optimizations(config, ())
+        supported = [
             name
             for name in DEFAULT_OPTIMIZATIONS
             if name != "token-speculation" or all(can.prefix_cache for can in engines)
         ]
-        return with_optimizations(config, names)
+        return resolve_optimizations(config, supported)
 
     def speculation_policy(self, config: DecodingConfig) -> SpeculationPolicy:
         """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from semanticspec.output.console import TableSection
 from semanticspec.output.files import write_atomically
-from semanticspec.output.pages import TableSection, Theme, Tile, render_page
+from semanticspec.output.pages import Theme, Tile, render_page
 from semanticspec.training.charts import draw_all
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, Figures, JudgedRows

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ProbeError
+from semanticspec.output.console import print_table
 from semanticspec.output.progress import progress_bar, say
 from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author
@@ -193,15 +194,10 @@ def run_evaluate(
 def _print_tables(evaluation: Evaluation, rows: JudgedRows) -> None:
     """Prints the main figures as tables on standard output."""
     from rich.console import Console
-    from rich.table import Table
 
     from semanticspec.training.report import text_tables
 
-    console = Console()
     for section in text_tables(evaluation):
-        table = Table("", *section.columns, title=section.title, title_justify="left")
-        for name, cells in section.rows.items():
-            table.add_row(name, *cells)
-        console.print(table)
+        print_table(section)
     problems = evaluation.sizes["problems"]
-    console.print(f"{len(rows.examples)} distinct segments of {problems:.0f} test problems")
+    Console().print(f"{len(rows.examples)} distinct segments of {problems:.0f} test problems")
