@@ -51,10 +51,10 @@ def run(settings: RunSettings, out: Path) -> None:
     check_report_libraries("probes", "sklearn")
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
-    with stages.storing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
-    _Pipeline(settings, out, problems).all()
+    started = _Pipeline(settings, out, problems)
+    if not (out / SETTINGS_FILE).exists():
+        started.save_settings()
+    started.all()
 
 
 class _Pipeline:
@@ -65,8 +65,14 @@ class _Pipeline:
         self.number = 0
         self.collection = Collection(out / DATA_FOLDER)
 
+    def save_settings(self) -> None:
+        """Writes `settings.json`, which can be run again."""
+        with stages.storing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.out / SETTINGS_FILE, self.settings.to_json().encode())
+
     def all(self) -> None:
-        """Runs every stage in order."""
+        """Runs every stage in order. Settings of an earlier run are replaced once its collection fits the new ones."""
         settings, out = self.settings, self.out
         pair = settings.pair
         weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
@@ -76,6 +82,7 @@ class _Pipeline:
             self._collect,
             lambda: len(self.collection) >= len(self.problems),
         )
+        self.save_settings()
         labelled = self.stage("label", (collected, asdict(settings.label)), self._label, lambda: True)
         trained = {
             role: self.stage(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from semanticspec.training.evaluate import Evaluation, JudgedRows
     from semanticspec.training.train import TrainConfig
 
+MIN_TEST_PROBLEMS = 10
+
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
@@ -168,6 +170,7 @@ def run_evaluate(
     from dataclasses import replace
 
     from semanticspec.training.ablations import SHARES, Retraining, num_variants
+    from semanticspec.training.charts import undrawn
     from semanticspec.training.evaluate import evaluate, judge_rows
     from semanticspec.training.report import provenance, write_report
 
@@ -187,8 +190,21 @@ def run_evaluate(
     with storing(out):
         page = write_report(evaluation, rows, out)
     _print_tables(evaluation, rows)
+    _warn_of_few_problems(evaluation, undrawn(evaluation, rows))
     say(f"report in {page}")
     return evaluation
+
+
+def _warn_of_few_problems(evaluation: Evaluation, missing: Mapping[str, str]) -> None:
+    """Warns of figures that are left out, and of intervals that the number of problems makes useless."""
+    for name, reason in missing.items():
+        say(f"warning: the report has no figure {name.replace('_', ' ')}: {reason}")
+    problems = round(evaluation.sizes["problems"])
+    if problems < MIN_TEST_PROBLEMS:
+        say(
+            f"warning: {problems} test problems are too few to tell how good the probe is; collect on 100 problems or "
+            "more, a fifth of which are test problems"
+        )
 
 
 def _print_tables(evaluation: Evaluation, rows: JudgedRows) -> None:
