@@ -179,7 +179,10 @@ def target_and_draft(folder: Path) -> list[str]:
         ([MIA, "--device", "cuda:99"], "cuda:99"),
         ([MIA, "--draft-device", "cuda:99"], "cuda:99"),
         ([MIA, "--dtype", "float7"], "float7"),
-        ([MIA, "--draft-engine", "onnx"], "no engine 'onnx'; choose from transformers, llama-cpp, vllm"),
+        (
+            [MIA, "--draft-engine", "onnx"],
+            "no engine 'onnx'; choose from auto, transformers, llama-cpp, vllm",
+        ),
         (["word " * 3000], "must hold prompt and answer"),
         ([MIA, "--target-probe", str(demo.draft_probe_path())], "probe"),
     ],

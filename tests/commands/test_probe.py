@@ -20,7 +20,7 @@ def test_collect_loads_the_pair_it_is_told(semanticspec, monkeypatch, tmp_path):
 
     monkeypatch.setattr("semanticspec.training.stages.load_models", load_models)
     models = ["--target", "t", "--draft", "d", "--engine", "vllm", "--draft-engine", "llama-cpp"]
-    places = ["--dtype", "float32", "--device", "cpu", "--draft-device", "cuda:1"]
+    places = ["--target-dtype", "float32", "--device", "cpu", "--draft-device", "cuda:1"]
     states = ["--target-layer", "3", "--pooling", "last"]
     done = semanticspec("probe", "collect", "--out", str(tmp_path), *models, *places, *states)
     assert done.returncode == 130
@@ -31,7 +31,7 @@ def test_collect_loads_the_pair_it_is_told(semanticspec, monkeypatch, tmp_path):
             {"target": StateSpec(3, "last"), "draft": StateSpec(-1, "last")},
             {"target": "vllm", "draft": "llama-cpp"},
         ),
-        {"dtype": "float32", "devices": {"target": "cpu", "draft": "cuda:1"}},
+        {"dtypes": {"target": "float32", "draft": "auto"}, "devices": {"target": "cpu", "draft": "cuda:1"}},
     ]
 
 

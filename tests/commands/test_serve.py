@@ -41,7 +41,9 @@ def test_every_setting_is_an_option():
 
 def test_the_command_line_overrides_the_file_and_the_file_the_defaults(semanticspec, served, tmp_path):
     file = tmp_path / "serve.yaml"
-    file.write_text("port: 1234\nmax-model-len: 99\nrule: top-k\ntarget-engine: llama-cpp\ndtype: float32\n")
+    file.write_text(
+        "port: 1234\nmax-model-len: 99\nrule: top-k\ntarget-engine: llama-cpp\ntarget-dtype: float32\n"
+    )
     done = semanticspec(
         "serve", "--config", str(file), "--rule", "semantic", "--port", "0", "--device", "cpu"
     )
@@ -49,7 +51,11 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(semantics
     (_, loaded), settings = served
     assert (settings.port, settings.max_model_len, settings.rule) == (0, 99, "semantic")
     assert (loaded["target_engine"], loaded["draft_engine"]) == ("llama-cpp", "transformers")
-    assert (loaded["dtype"], loaded["target_device"]) == ("float32", "cpu")
+    assert (loaded["target_dtype"], loaded["draft_dtype"], loaded["target_device"]) == (
+        "float32",
+        "auto",
+        "cpu",
+    )
 
 
 def test_the_key_can_be_in_the_environment(semanticspec, served, monkeypatch):

@@ -132,7 +132,7 @@ def bench_command(
         data=data,
         pilot_data=pilot_data,
         engines=pair.engines,
-        dtype=pair.dtype,
+        dtype=" and ".join(dict.fromkeys(pair.dtypes.values())),
         devices=pair.devices,
         quiet=quiet,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -52,7 +53,8 @@ class Pair:
         target: the large model.
         draft: the small, fast model.
         target_probe, draft_probe: needed by the rule `semantic` only.
-        fitting_probes: names of packaged probes that fit this pair, for error messages.
+        fitting_probes: packaged probes that fit this pair by shape and tokenizer, and the models that they were made
+            for; for error messages.
     """
 
     target: Model
@@ -60,7 +62,7 @@ class Pair:
     target_probe: SemanticProbe | None = None
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
-    fitting_probes: tuple[str, ...] = field(default=(), compare=False)
+    fitting_probes: Mapping[str, str] = field(default_factory=dict, compare=False)
     _policies: dict[DecodingConfig, AdaptivePolicy] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -106,8 +108,8 @@ class Pair:
         if own_rule and config.rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
             missing = "target" if self.target_probe is None else "draft"
             known = "".join(
-                f"--target-probe {name} --draft-probe {name} come with the package and fit; "
-                for name in self.fitting_probes
+                f"--target-probe {name} --draft-probe {name} come with the package and fit if these are {models}; "
+                for name, models in self.fitting_probes.items()
             )
             raise ProbeError(
                 f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "

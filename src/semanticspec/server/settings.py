@@ -47,6 +47,8 @@ class ServerSettings(BaseModel):
     target_engine: str | None = None
     draft_engine: str | None = None
     dtype: str = "auto"
+    target_dtype: str | None = None
+    draft_dtype: str | None = None
     device: str = "auto"
     target_device: str | None = None
     draft_device: str | None = None

@@ -29,7 +29,7 @@ from semanticspec.training.calibrate import check_choice
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import EVALUATION_FILE
 from semanticspec.training.publish import README_FILE, publish
-from semanticspec.training.settings import RunSettings
+from semanticspec.training.settings import PairSettings, RunSettings
 from semanticspec.training.train import pooling_of
 
 SETTINGS_FILE = "settings.json"
@@ -78,7 +78,7 @@ class _Pipeline:
         weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
         collected = self.stage(
             "collect",
-            (asdict(pair), weights, self.problems, asdict(settings.collect)),
+            (_inputs_of(pair), weights, self.problems, asdict(settings.collect)),
             self._collect,
             lambda: len(self.collection) >= len(self.problems),
         )
@@ -131,7 +131,7 @@ class _Pipeline:
     def _collect(self) -> None:
         pair, settings, folder = self.settings.pair, self.settings, self.collection.folder
         models = stages.load_models(
-            pair.target, pair.draft, pair.states, pair.engines, dtype=pair.dtype, device=pair.device
+            pair.target, pair.draft, pair.states, pair.engines, dtypes=pair.dtypes, device=pair.device
         )
         stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
         if len(self.collection) > len(self.problems):
@@ -163,6 +163,12 @@ class _Pipeline:
         folder = self.out / "published" / role
         with stages.storing(folder):
             publish(self.out / "probes" / role, folder, self.out / "reports" / role)
+
+
+def _inputs_of(pair: PairSettings) -> dict[str, Any]:
+    """The settings of a pair without those at their defaults that earlier versions did not have."""
+    later = ("target_dtype", "draft_dtype")
+    return {name: value for name, value in asdict(pair).items() if value is not None or name not in later}
 
 
 def _digest_in(stamp: Path) -> str:

@@ -54,7 +54,7 @@ def load_models(
     draft: str | None,
     states: Mapping[Author, StateSpec],
     engines: Mapping[Author, str],
-    dtype: str = "auto",
+    dtypes: Mapping[Author, str] | None = None,
     device: str = "auto",
     devices: Mapping[Author, str] | None = None,
 ) -> Pair:
@@ -69,7 +69,8 @@ def load_models(
         draft_states=states["draft"],
         target_engine=engines["target"],
         draft_engine=engines["draft"],
-        dtype=dtype,
+        target_dtype=dtypes["target"] if dtypes else None,
+        draft_dtype=dtypes["draft"] if dtypes else None,
         device=device,
         target_device=devices["target"] if devices else None,
         draft_device=devices["draft"] if devices else None,

@@ -105,7 +105,7 @@ def collect_command(
         pair.draft,
         {role: StateSpec(layer, cast(Pooling, pooling)) for role, layer in layers.items()},
         pair.engines,
-        dtype=pair.dtype,
+        dtypes=pair.dtypes,
         devices=pair.devices,
     )
     collection = stages.run_collect(models, listed, config, out, concurrency)
