@@ -143,7 +143,9 @@ class DecodingConfig:
     def __post_init__(self) -> None:
         _check_config_parts(self.rule, self.sampling)
         _check_types(self)
-        _require(isinstance(self.stop, str | list | tuple), "stop", self.stop, "a string or a list of strings")
+        _require(
+            isinstance(self.stop, str | list | tuple), "stop", self.stop, "a string or a list of strings"
+        )
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for stop in self.stop:
             _require(isinstance(stop, str) and stop != "", "stop", stop, "strings that are not empty")
