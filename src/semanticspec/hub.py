@@ -73,8 +73,7 @@ def why_unreachable() -> str:
 
 def _ask_hub() -> None:
     """Sends one request; any answer will do. Uses the proxies and certificates that huggingface_hub uses."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
 
