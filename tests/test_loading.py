@@ -34,7 +34,7 @@ async def test_a_model_that_prefills_everything_in_every_call_is_said_at_start(
     names = {"target": other, "draft": other} | {recurrent: folder}
     with pytest.warns(UserWarning, match=r"recurrent has a recurrent state, .* prefills its whole context"):
         pair = load_pair(**names)
-    decoding = pair.with_default_optimizations(DecodingConfig())
+    decoding = pair.resolve(DecodingConfig())
     assert decoding.partial_acceptance
     assert decoding.num_speculative_tokens == 0
     await pair.aclose()
@@ -47,7 +47,7 @@ async def test_other_models_load_without_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pair = load_pair(other, sliding)
-    decoding = pair.with_default_optimizations(DecodingConfig())
+    decoding = pair.resolve(DecodingConfig())
     assert decoding.num_speculative_tokens == OPTIMIZATIONS["token-speculation"]["num_speculative_tokens"]
     await pair.aclose()
 

@@ -24,7 +24,8 @@ def test_figures_of_the_bundled_pair() -> None:
         method = methods[name]
         accuracy = f"{method['accuracy']:.1%} ({100 * method['accuracy_diff']:+.1f}"
         spread = interval(method["accuracy_diff_ci95"], "+.1f", 100)
-        assert f"| {speedup(method)} | {accuracy} {spread}) |" in readme()
+        per_token = method["speedup"] * method["length_ratio"]
+        assert f"| {speedup(method)} | {per_token:.2f}x | {accuracy} {spread}) |" in readme()
 
 
 def test_figures_of_the_real_pair() -> None:
@@ -32,10 +33,11 @@ def test_figures_of_the_real_pair() -> None:
     num_target = rows["target"][2].split()[0]
     for name in ("semantic", "semantic+prefix+tokens"):
         speed = rows[name][4].replace(" [", "x [")
-        assert f"| {speed} | {rows[name][2]}; target {num_target} |" in readme()
+        assert f"| {speed} | {rows[name][5]}x | {rows[name][2]}; target {num_target} |" in readme()
     lossless = json.loads((GSM8K_RUNS[1] / "summary.json").read_text())["methods"]["token+tokens"]
     assert f"| {lossless['problems']} of these problems |" in readme()
-    assert f"| lossless | {speedup(lossless)} |" in readme()
+    per_token = lossless["speedup"] * lossless["length_ratio"]
+    assert f"| lossless | {speedup(lossless)} | {per_token:.2f}x |" in readme()
 
 
 def test_figures_of_the_replay() -> None:
@@ -90,8 +92,9 @@ def together(runs: list[Path]) -> list[str]:
         count = sum(own["problems"] for own in figures)
         right = round(sum(own["accuracy"] * own["problems"] for own in figures))
         accuracy, spread = share([1.0] * right + [0.0] * (count - right))
-        target_s = sum(target["wall_s"] for target in targets)
-        ratio = target_s / sum(own["wall_s"] for own in figures)
+        target_s, own_s = (sum(part["wall_s"] for part in parts) for parts in (targets, figures))
+        target_tokens, own_tokens = (sum(part["tokens"] for part in parts) for parts in (targets, figures))
+        ratio, per_token = target_s / own_s, target_s / target_tokens / (own_s / own_tokens)
         half = math.hypot(
             *(
                 target["wall_s"] / target_s * math.log(own["speedup_ci95"][1] / own["speedup_ci95"][0]) / 2
@@ -99,7 +102,7 @@ def together(runs: list[Path]) -> list[str]:
             )
         )
         bounds = [ratio * math.exp(-half), ratio * math.exp(half)]
-        speed = "1" if name == "target" else f"{ratio:.2f} {interval(bounds, '.2f')}"
+        speed = "1 | 1" if name == "target" else f"{ratio:.2f} {interval(bounds, '.2f')} | {per_token:.2f}"
         rows.append(
             f"| `{name}` | {right} of {count} | {100 * accuracy:.1f} {interval(list(spread), '.1f', 100)} | {speed} |"
         )

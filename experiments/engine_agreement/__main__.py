@@ -62,7 +62,7 @@ def agreement_command(
         )
     recordings = Recordings(segments)
     agreement = asyncio.run(_compare(recordings, pair.load(), num_segments))
-    name = f"{' + '.join(dict.fromkeys(pair.engines.values()))}, {pair.dtype}"
+    name = f"{' + '.join(dict.fromkeys(pair.engines.values()))}, {' and '.join(dict.fromkeys(pair.dtypes.values()))}"
     typer.echo(
         json.dumps(figures(name, recordings, agreement), indent=1) if as_json else table(name, agreement)
     )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from semanticspec.errors import ConfigError
 from semanticspec.records import Sampling
@@ -19,6 +20,9 @@ PresetName = Literal["default", "paper"]
 RULES: tuple[str, ...] = get_args(RuleName)
 PRESETS: tuple[str, ...] = get_args(PresetName)
 LOSSLESS_RULES = frozenset({"token", "never"})
+CONTROL_RULES = frozenset({"random", "always", "never"})
+"""Rules to compare others with. Optimizations are off for them unless asked for: with token-level speculation the draft
+writes a part of what `never` outputs, and the target checks a part of what `always` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class RuleConfig:
 
     Attributes:
         name: `semantic` (lossy), `top-k` (lossy), `token` (lossless), `random` (lossy, a control),
-            `always` (lossy: the draft alone), `never` (lossless: the target alone, with wasted drafts).
+            `always` (lossy, a control: every draft is kept; the target writes the answer), `never` (lossless, a
+            control: every draft is rejected, so the target writes everything).
         strictness: for `semantic`, > 0: a segment is accepted with probability
             min(1, p_target / (strictness * p_draft)). 1 is the paper's rule; a larger value keeps fewer segments.
             Default and floor were chosen together:
@@ -54,6 +59,7 @@ class RuleConfig:
     accept_rate_by_length: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(self.name in RULES, "rule", self.name, f"one of {', '.join(RULES)}")
         _require(0 < self.strictness < float("inf"), "strictness", self.strictness, "a number above 0")
         _require(0 <= self.ratio_floor <= 1, "ratio_floor", self.ratio_floor, "a number from 0 to 1")
@@ -81,6 +87,9 @@ class RuleConfig:
 class DecodingConfig:
     """How one request is decoded.
 
+    Optimizations that are left open (None) are on where the pair supports them and the rule is no control; see
+    `Pair.resolve` and docs/decisions/0003-default-optimizations.md.
+
     Attributes:
         rule: which drafted segments are kept.
         sampling: of both models.
@@ -96,10 +105,10 @@ class DecodingConfig:
             lets the target write everything that is left, as in the authors' script.
         speculate_answer: draft the answer after `</think>` too; False leaves it to the target.
         partial_acceptance: of a rejected segment, keep the prefix that token-level speculation accepts; the target
-            continues from there instead of from the start of the segment.
+            continues from there instead of from the start of the segment. None = where the pair supports it.
         num_speculative_tokens: where the target writes, the draft proposes up to this many tokens at a time, which
-            the target verifies in one pass (lossless); 0 = off. With the rule `token` the whole text is written
-            this way. The name is vLLM's.
+            the target verifies in one pass (lossless); 0 = off, None = 8 where the pair supports it. With the rule
+            `token` the whole text is written this way. The name is vLLM's.
         overlap: the draft writes the next segment while the target verifies one; it is dropped if that one is
             rejected. The output stays the same. Pays with a device for each model.
         adaptive: measure, across the requests of a pair, what speculation costs and saves, and let the target write
@@ -122,8 +131,8 @@ class DecodingConfig:
     bonus_temperature: float = 0.1
     judge_think_end: bool = True
     speculate_answer: bool = False
-    partial_acceptance: bool = False
-    num_speculative_tokens: int = 0
+    partial_acceptance: bool | None = None
+    num_speculative_tokens: int | None = None
     overlap: bool = False
     adaptive: bool = False
     speculate: bool = True
@@ -132,6 +141,11 @@ class DecodingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_config_parts(self.rule, self.sampling)
+        _check_types(self)
+        _require(
+            isinstance(self.stop, str | list | tuple), "stop", self.stop, "a string or a list of strings"
+        )
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for stop in self.stop:
             _require(isinstance(stop, str) and stop != "", "stop", stop, "strings that are not empty")
@@ -147,12 +161,13 @@ class DecodingConfig:
             self.first_segment in ("draft", "target"), "first_segment", self.first_segment, "draft or target"
         )
         _require(0 <= self.bonus_temperature <= 10, "bonus_temperature", self.bonus_temperature, "0 to 10")
-        _require(
-            self.num_speculative_tokens >= 0,
-            "num_speculative_tokens",
-            self.num_speculative_tokens,
-            "0 or more",
-        )
+        if self.num_speculative_tokens is not None:
+            _require(
+                self.num_speculative_tokens >= 0,
+                "num_speculative_tokens",
+                self.num_speculative_tokens,
+                "0 or more",
+            )
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(
@@ -167,12 +182,12 @@ class DecodingConfig:
     @property
     def accepts_partially(self) -> bool:
         """Whether prefixes of rejected segments are kept beyond what the rule itself keeps."""
-        return self.partial_acceptance and not self.rule.needs_distributions
+        return bool(self.partial_acceptance) and not self.rule.needs_distributions
 
     @property
     def drafts_proposals(self) -> bool:
         """Whether the draft writes short proposals, sized by recent acceptance, instead of segments."""
-        return self.rule.needs_distributions and self.num_speculative_tokens > 0
+        return self.rule.needs_distributions and bool(self.num_speculative_tokens)
 
     @property
     def adds_token(self) -> bool:
@@ -187,7 +202,18 @@ class DecodingConfig:
     @property
     def needs_token_level(self) -> bool:
         """Whether partial acceptance or token-level speculation is on."""
-        return self.partial_acceptance or self.num_speculative_tokens > 0
+        return bool(self.partial_acceptance) or bool(self.num_speculative_tokens)
+
+    @property
+    def optimizations(self) -> tuple[str, ...]:
+        """Names of the optimizations that are on, see `OPTIMIZATIONS`; those left open are not among them."""
+        on = {
+            "partial-acceptance": self.partial_acceptance,
+            "token-speculation": self.num_speculative_tokens,
+            "overlap": self.overlap,
+            "adaptive": self.adaptive,
+        }
+        return tuple(name for name, value in on.items() if value and self.speculate)
 
     @property
     def why_distributions(self) -> str:
@@ -209,6 +235,8 @@ def preset(name: str) -> DecodingConfig:
     if name == "default":
         return DecodingConfig()
     return DecodingConfig(
+        partial_acceptance=False,
+        num_speculative_tokens=0,
         rule=RuleConfig(strictness=1.0, target_floor=0.0, shortcut_top_k=2),
         max_answer_tokens=2000,
         first_segment="target",
@@ -231,8 +259,11 @@ DEFAULT_OPTIMIZATIONS = ("partial-acceptance", "token-speculation")
 AUTO_OPTIMIZATIONS = "auto"
 OPTIMIZATIONS_HELP = (
     f"Comma-separated: {', '.join(OPTIMIZATIONS)}; none; or auto ({' and '.join(DEFAULT_OPTIMIZATIONS)} where the "
-    "pair supports them)."
+    f"pair supports them; none for the preset paper and the rules {', '.join(sorted(CONTROL_RULES))})."
 )
+_OPEN = ("partial_acceptance", "num_speculative_tokens")
+"""Settings that may be left open (None) until the pair is known."""
+_RULE_OPTIONS = {"rule": "name", "strictness": "strictness"}
 _OLD_NAMES = {"prefix": "partial-acceptance", "tokens": "token-speculation"}
 
 
@@ -271,40 +302,64 @@ def with_optimizations(config: DecodingConfig, names: Iterable[str]) -> Decoding
     return replace(off, **{key: value for each in settings for key, value in each.items()})
 
 
-def with_options(
-    config: DecodingConfig,
-    *,
-    rule: str | None = None,
-    strictness: float | None = None,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    optimizations: str | None = None,
-) -> DecodingConfig:
-    """Returns a configuration with the given settings replaced; None keeps a setting.
+def resolve_optimizations(config: DecodingConfig, supported: Iterable[str]) -> DecodingConfig:
+    """Returns the configuration with every optimization either on or off; what is set already stays as it is.
 
     Args:
-        optimizations: comma-separated names from `OPTIMIZATIONS`, `none`, or `auto` (see
-            `Pair.with_default_optimizations`).
+        supported: the default optimizations that the pair supports.
+    """
+    on = config.speculate and config.rule.name not in CONTROL_RULES
+    default = with_optimizations(config, supported if on else ())
+    left_open = [f.name for f in fields(config) if f.name in _OPEN and getattr(config, f.name) is None]
+    return replace(config, **{name: getattr(default, name) for name in left_open})
+
+
+class Overrides(TypedDict, total=False):
+    """Settings that can be changed for one call; None keeps a setting.
+
+    `rule` is a name. `optimizations` are comma-separated names from `OPTIMIZATIONS`, `none`, or `auto` for the default
+    ones where the pair supports them.
+    """
+
+    rule: str | None
+    strictness: float | None
+    max_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    optimizations: str | None
+
+
+def with_options(config: DecodingConfig, **overrides: Unpack[Overrides]) -> DecodingConfig:
+    """Returns a configuration with the given settings replaced.
 
     Raises:
         ConfigError: a setting is out of range or unknown.
     """
-    if optimizations not in (None, AUTO_OPTIMIZATIONS):
-        config = with_optimizations(
-            config, [] if optimizations == "none" else [name for name in optimizations.split(",") if name]
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    unknown = given.keys() - Overrides.__annotations__.keys()
+    if unknown:
+        raise ConfigError(
+            f"there is no option {min(unknown)!r}; expected any of {', '.join(Overrides.__annotations__)}; for other "
+            "settings, pass a DecodingConfig"
         )
+    if "optimizations" in given:
+        config = _with_listed_optimizations(config, given.pop("optimizations"))
+    rule = {field: given.pop(name) for name, field in _RULE_OPTIONS.items() if name in given}
+    sampling = {name: given.pop(name) for name in ("temperature", "top_p") if name in given}
     return replace(
-        config,
-        rule=replace(config.rule, **_given(name=rule, strictness=strictness)),
-        sampling=replace(config.sampling, **_given(temperature=temperature, top_p=top_p)),
-        **_given(max_new_tokens=max_new_tokens, seed=seed),
+        config, rule=replace(config.rule, **rule), sampling=replace(config.sampling, **sampling), **given
     )
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _with_listed_optimizations(config: DecodingConfig, listed: object) -> DecodingConfig:
+    _require(
+        isinstance(listed, str), "optimizations", listed, "a string such as 'overlap,adaptive' or 'none'"
+    )
+    if listed == AUTO_OPTIMIZATIONS:
+        return replace(with_optimizations(config, ()), partial_acceptance=None, num_speculative_tokens=None)
+    names = [] if listed == "none" else [name for name in str(listed).split(",") if name]
+    return with_optimizations(config, names)
 
 
 def target_alone(config: DecodingConfig) -> DecodingConfig:
@@ -313,9 +368,47 @@ def target_alone(config: DecodingConfig) -> DecodingConfig:
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Raises ConfigError for sampling settings out of range."""
+    """Raises ConfigError for sampling settings of a wrong type or out of range."""
+    _check_types(sampling)
     _require(0 <= sampling.temperature <= 10, "temperature", sampling.temperature, "0 (greedy) to 10")
     _require(0 < sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1")
+
+
+def _check_config_parts(rule: object, sampling: object) -> None:
+    """Raises ConfigError if a part of a configuration is not the record that it must be."""
+    if not isinstance(rule, RuleConfig):
+        fix = (
+            f"RuleConfig({rule!r})"
+            if rule in RULES
+            else f"RuleConfig(name), with a name of {', '.join(RULES)}"
+        )
+        raise ConfigError(f"rule is {rule!r}; expected a RuleConfig, for example rule={fix}")
+    if not isinstance(sampling, Sampling):
+        raise ConfigError(
+            f"sampling is {sampling!r}; expected a Sampling, for example Sampling(temperature=0.6, top_p=0.95)"
+        )
+
+
+_EXPECTED_TYPES: Mapping[str, tuple[type, str]] = {
+    "bool": (bool, "True or False"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}
+
+
+def _check_types(record: Any) -> None:
+    """Raises ConfigError for a field of a record that holds another type than it is declared with.
+
+    Fields that are neither booleans nor numbers are checked by their values.
+    """
+    for field_ in fields(record):
+        declared, _, optional = str(field_.type).partition(" | ")
+        value = getattr(record, field_.name)
+        if declared not in _EXPECTED_TYPES or (optional and value is None):
+            continue
+        kind, expected = _EXPECTED_TYPES[declared]
+        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        _require(fits, field_.name, value, expected + (f" or {optional}" if optional else ""))
 
 
 def _require(holds: bool, name: str, got: object, expected: str) -> None:

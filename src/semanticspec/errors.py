@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class SemanticSpecError(Exception):
     """Base class of all expected errors. The command line prints its message and exits with code 2."""
@@ -29,6 +31,18 @@ class EngineError(SemanticSpecError):
 
 class BenchmarkError(SemanticSpecError):
     """A benchmark folder is broken, has another configuration, or is in use by another process."""
+
+
+def os_error_line(error: OSError) -> str:
+    """Returns one line about a file that cannot be read or written: which one, and why."""
+    reason = error.strerror or type(error).__name__
+    if error.filename is None:
+        return (
+            f"cannot write to the output: {reason}"
+            if error.errno == errno.ENOSPC
+            else f"input or output: {reason}"
+        )
+    return f"{error.filename}: {reason}; check the path, its permissions and the free space"
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import LoadRequest, StateSpec
 from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINES, EngineChoice, load_engine, share_devices
 from semanticspec.errors import ConfigError, ModelError
+from semanticspec.hub import hub_or_cache
 from semanticspec.probes.registry import BUNDLED as BUNDLED
 from semanticspec.probes.registry import fitting, locate
 from semanticspec.records import Author
@@ -31,6 +32,8 @@ def load_pair(
     draft_engine: str = DEFAULT_ENGINE,
     dtype: str = "auto",
     device: str = "auto",
+    target_dtype: str | None = None,
+    draft_dtype: str | None = None,
     target_device: str | None = None,
     draft_device: str | None = None,
 ) -> Pair:
@@ -43,6 +46,7 @@ def load_pair(
         target_states, draft_states: which hidden states the engines return; None = those that the probes need.
         target_engine, draft_engine: see `load_model`.
         dtype, device: of both models, see `load_model`.
+        target_dtype, draft_dtype: of one model; None = `dtype`.
         target_device, draft_device: of one model; None = `device`.
 
     Raises:
@@ -50,9 +54,10 @@ def load_pair(
         ModelError: A model cannot be found or loaded.
         ProbeError: A probe cannot be loaded, was made for another model, or needs other states.
     """
-    engines = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
+    given = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
     bundled = target is None and draft is None
     target, draft = model_names(target, draft)
+    engines = given[0].for_model(target), given[1].for_model(draft)
     if bundled:
         target_probe = target_probe or _existing(demo.target_probe_path())
         draft_probe = draft_probe or _existing(demo.draft_probe_path())
@@ -63,16 +68,17 @@ def load_pair(
     probes = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
     states = target_states or _states_for(probes[0]), draft_states or _states_for(probes[1])
     target_request, draft_request = share_devices(
-        engines[0].request(target, dtype, target_device or device, states[0]),
-        engines[1].request(draft, dtype, draft_device or device, states[1]),
+        engines[0].request(target, target_dtype or dtype, target_device or device, states[0]),
+        engines[1].request(draft, draft_dtype or dtype, draft_device or device, states[1]),
     )
-    target_model, draft_model = _load(target_request), _load(draft_request)
+    with hub_or_cache((target, draft)):
+        target_model, draft_model = _load(target_request), _load(draft_request)
     if not bundled:
         _warn_without_chat_template({target: target_model, draft: draft_model})
     _check_probe(probes[0], target_model, "target")
     _check_probe(probes[1], draft_model, "draft")
     name = BUNDLED if bundled else f"{target} + {draft}"
-    suggestions = _fitting_probes(target, target_model, draft, draft_model)
+    suggestions = _fitting_probes(target_model, draft_model)
     return Pair(target_model, draft_model, *probes, name, suggestions)
 
 
@@ -102,7 +108,8 @@ def load_model(
 
     Args:
         model: hub name, local folder or GGUF file.
-        engine: name, with options if any: `transformers`, `llama-cpp:threads=4,gpu_layers=20`.
+        engine: name, with options if any: `transformers`, `llama-cpp:threads=4,gpu_layers=20`; `auto` is llama-cpp for
+            a GGUF file where it is installed, and else transformers.
         dtype: auto (as in the checkpoint), float32, bfloat16 or float16. With llama-cpp, the dtype of the KV cache:
             auto (float16), float16 or float32.
         device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
@@ -112,9 +119,10 @@ def load_model(
         ConfigError: A setting is unknown, or the engine does not support it.
         ModelError: The model cannot be found or loaded.
     """
-    choice = EngineChoice.parse(engine)
+    choice = EngineChoice.parse(engine).for_model(model)
     _check_model_name(model, choice)
-    return _load(choice.request(model, dtype, device, states))
+    with hub_or_cache((model,)):
+        return _load(choice.request(model, dtype, device, states))
 
 
 def _load(request: LoadRequest) -> Model:
@@ -184,8 +192,19 @@ def _existing(path: Path) -> str | None:
     return str(path) if path.is_dir() else None
 
 
-def _fitting_probes(target: str, target_model: Model, draft: str, draft_model: Model) -> tuple[str, ...]:
-    """Returns the packaged probes that fit both models, to suggest them in an error. They are never used unasked."""
-    for_target = fitting(target_model.engine.info, target_model.vocabulary.fingerprint, "target", target)
-    for_draft = fitting(draft_model.engine.info, draft_model.vocabulary.fingerprint, "draft", draft)
-    return tuple(name for name in for_target if name in for_draft)
+def _by_role(target: Model, draft: Model) -> tuple[tuple[Model, Author], tuple[Model, Author]]:
+    return (target, "target"), (draft, "draft")
+
+
+def _fitting_probes(target: Model, draft: Model) -> dict[str, str]:
+    """Returns the packaged probes that fit both models, with the models that they were made for.
+
+    An error suggests them; they are never used unasked.
+    """
+    made_for = [
+        fitting(model.engine.info, model.vocabulary.fingerprint, role)
+        for model, role in _by_role(target, draft)
+    ]
+    return {
+        name: f"{made_for[0][name]} and {made_for[1][name]}" for name in made_for[0] if name in made_for[1]
+    }

@@ -104,7 +104,7 @@ def test_the_published_report_is_reproduced(tmp_path):
     assert "semantic+prefix+tokens" in after["methods"]
     assert set(after["methods"]) == set(before["methods"])
     for name, figures in before["methods"].items():
-        assert after["methods"][name].keys() == figures.keys()
+        assert after["methods"][name].keys() >= figures.keys()
         for key, value in figures.items():
             assert after["methods"][name][key] == pytest.approx(value), (name, key)
     assert after["costs"].pop("measured_on") == before["costs"].pop("measured_on")

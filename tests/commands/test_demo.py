@@ -33,6 +33,8 @@ def test_the_output_length_can_be_limited(semanticspec, tmp_path):
     [
         (["--methods", "target,magic"], "'magic'"),
         (["--methods", " , "], "--methods is empty"),
+        (["--out", "/etc/passwd/figures.json"], "is below /etc/passwd, which is a file"),
+        (["--out", "/tmp"], "--out /tmp is a folder; expected a file"),
         (["--split", "train"], "--split is 'train'; expected test or validation"),
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from semanticspec import demo
+from semanticspec import __version__, demo
 from semanticspec.demo.grammar import answer_of
 from tests.support.command_line import MIA, run_process
 
@@ -42,6 +43,76 @@ def test_json_is_one_object_whose_counts_add_up(semanticspec):
             assert 0 < segment["p_draft"] <= 1
 
 
+def test_json_says_what_the_result_can_be_repeated_with(semanticspec):
+    given = json.loads(
+        semanticspec("generate", MIA, "--json", "--seed", "3", "--max-new-tokens", "20").stdout
+    )
+    assert given["version"] == __version__
+    assert given["models"]["target"].keys() == given["models"]["draft"].keys() == {"model", "revision"}
+    assert given["models"]["target"]["model"] != given["models"]["draft"]["model"]
+    assert (given["rule"]["name"], given["seed"], given["max_new_tokens"]) == ("semantic", 3, 20)
+    assert given["optimizations"] == ["partial-acceptance", "token-speculation"]
+    assert given["sampling"] == {"temperature": 0.6, "top_p": 0.95}
+    other = semanticspec("generate", MIA, "--json", "--rule", "never", "--max-new-tokens", "20")
+    other = json.loads(other.stdout)
+    assert (other["rule"]["name"], other["optimizations"]) == ("never", [])
+    assert other["stats"]["draft_tokens"] == 0
+
+
+def test_a_prompt_from_standard_input_or_a_file(semanticspec, monkeypatch, tmp_path):
+    (tmp_path / "prompt.txt").write_bytes(b"\xef\xbb\xbf" + MIA.encode())
+    options = ["--seed", "5", "--max-new-tokens", "20"]
+    expected = semanticspec("generate", MIA, *options).stdout
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(MIA.encode()), encoding="ascii"))
+    assert semanticspec("generate", "-", *options).stdout == expected
+    assert semanticspec("generate", "--file", str(tmp_path / "prompt.txt"), *options).stdout == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["- 5 + 3 = ?"],
+        ["-5"],
+        ["-5 + 3 = ?", "--seed", "1"],
+        ["--seed", "1", "--", "--odd"],
+        ["-x = 3, what is x?"],
+    ],
+    ids=str,
+)
+def test_a_prompt_that_begins_with_a_dash(semanticspec, arguments):
+    done = (
+        semanticspec("generate", *arguments, "--max-new-tokens", "4")
+        if "--" not in arguments
+        else semanticspec("generate", "--max-new-tokens", "4", *arguments)
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_option_is_no_prompt(semanticspec):
+    done = semanticspec("generate", MIA, "--temprature", "1")
+    assert (done.returncode, "No such option" in done.stderr) == (2, True)
+    done = semanticspec("generate", MIA, "--target", "-a model", "--draft", "x", "--rule", "token")
+    assert "-a model" in done.stderr
+
+
+def test_what_is_not_utf8_is_told_with_its_place(semanticspec, monkeypatch, tmp_path):
+    (tmp_path / "latin1.txt").write_bytes("Combien de caf\xe9s ?".encode("latin1"))
+    done = semanticspec("generate", "--file", str(tmp_path / "latin1.txt"))
+    assert "latin1.txt is not UTF-8: byte 0xe9 at position 14" in done.stderr
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert "standard input is not UTF-8: byte 0xff at position 0" in semanticspec("generate", "-").stderr
+    assert "the prompt is not UTF-8: byte 0xe9" in semanticspec("generate", "caf\udce9").stderr
+
+
+def test_a_prompt_comes_from_one_place(semanticspec, tmp_path):
+    assert (
+        "got no prompt; expected a prompt, - for standard input, or --file" in semanticspec("generate").stderr
+    )
+    assert "got a prompt and --file" in semanticspec("generate", MIA, "--file", "prompt.txt").stderr
+    missing = semanticspec("generate", "--file", str(tmp_path / "none.txt"))
+    assert (missing.returncode, "none.txt cannot be read: No such file" in missing.stderr) == (2, True)
+
+
 def test_same_seed_same_text_streamed_or_not(semanticspec):
     texts = [semanticspec("generate", MIA, "--seed", "5", *flags).stdout for flags in ([], ["--no-stream"])]
     assert texts[0] == texts[1] != ""
@@ -49,7 +120,7 @@ def test_same_seed_same_text_streamed_or_not(semanticspec):
 
 def test_optimizations_are_on_by_default_and_off_in_the_papers_preset(semanticspec):
     def text(*flags: str) -> str:
-        return semanticspec("generate", MIA, "--seed", "5", "--rule", "never", *flags).stdout
+        return semanticspec("generate", MIA, "--seed", "5", "--rule", "token", *flags).stdout
 
     assert (
         text()
@@ -70,7 +141,7 @@ def test_levers_is_the_old_name_of_optimizations(semanticspec):
     assert warnings == [
         "warning: --levers is now called --optimizations; the old name will be removed in 0.2"
     ]
-    assert run("--levers", "prefix,tokens")[0] == run()[0]
+    assert run("--levers", "prefix,tokens")[0] == run("--optimizations", "default")[0]
 
 
 def test_a_prompt_outside_the_grammar_is_warned_of(semanticspec):
@@ -108,7 +179,10 @@ def target_and_draft(folder: Path) -> list[str]:
         ([MIA, "--device", "cuda:99"], "cuda:99"),
         ([MIA, "--draft-device", "cuda:99"], "cuda:99"),
         ([MIA, "--dtype", "float7"], "float7"),
-        ([MIA, "--draft-engine", "onnx"], "no engine 'onnx'; choose from transformers, llama-cpp, vllm"),
+        (
+            [MIA, "--draft-engine", "onnx"],
+            "no engine 'onnx'; choose from auto, transformers, llama-cpp, vllm",
+        ),
         (["word " * 3000], "must hold prompt and answer"),
         ([MIA, "--target-probe", str(demo.draft_probe_path())], "probe"),
     ],

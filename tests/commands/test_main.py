@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,46 @@ def test_warnings_of_other_packages_keep_their_place():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr == "/elsewhere.py:7: FutureWarning: old\n"
+
+
+def test_a_full_disk_is_one_line():
+    for arguments in (["--help"], ["probe", "list"], ["generate", "-5", "--max-new-tokens", "4"]):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "semanticspec", *arguments]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == "error: cannot write to the output: No space left on device"
+        assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_one_line(monkeypatch, capsys, tmp_path):
+    def command() -> None:
+        (tmp_path / "no" / "file").write_text("")
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as exit_:
+        run(command)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/no/file: No such file or directory; check")
+
+
+@pytest.mark.parametrize("command", ["", "generate", "bench", "probe train"])
+def test_an_ascii_terminal_prints_help(command):
+    done = run_process(*command.split(), "--help", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "Usage" in done.stdout
+
+
+def test_an_ascii_terminal_prints_an_answer():
+    done = run_process(
+        "generate",
+        "What is 東京?",
+        "--max-new-tokens",
+        "4",
+        PYTHONUTF8="0",
+        PYTHONCOERCECLOCALE="0",
+        LC_ALL="C",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tokens in" in done.stderr

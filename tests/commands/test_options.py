@@ -26,12 +26,30 @@ def test_engine_and_device_are_those_of_both_models_unless_one_has_its_own():
     assert options.devices == {"target": "cuda:1", "draft": "cpu"}
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_gguf_file_runs_on_llama_cpp_where_it_is_installed(monkeypatch, capsys, installed):
+    monkeypatch.setattr("semanticspec.engines.registry.find_spec", lambda _: object() if installed else None)
+    monkeypatch.setattr("semanticspec.loading.load_pair", lambda *_, **__: None)
+    options = PairOptions("some/model", "draft.gguf")
+    chosen = "llama-cpp" if installed else "transformers"
+    assert options.engines == {"target": "transformers", "draft": chosen}
+    options.load()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"draft.gguf runs on the engine {chosen} (llama.cpp")
+    assert ("--draft-engine transformers" if installed else "pip install") in said
+    PairOptions("some/model", "draft.gguf", draft_engine="llama.cpp").load()
+    PairOptions().load()
+    assert capsys.readouterr().err == ""
+
+
 def test_every_option_of_a_pair_reaches_load_pair(monkeypatch):
     loaded = []
     monkeypatch.setattr(
         "semanticspec.loading.load_pair", lambda *args, **kwargs: loaded.append((args, kwargs))
     )
-    PairOptions("t", "d", "tp", "dp", "vllm", None, "llama-cpp", "float32", "cpu", None, "cuda:1").load()
+    PairOptions(
+        "t", "d", "tp", "dp", "vllm", None, "llama-cpp", "float32", None, "float16", "cpu", None, "cuda:1"
+    ).load()
     assert loaded == [
         (
             ("t", "d"),
@@ -40,7 +58,8 @@ def test_every_option_of_a_pair_reaches_load_pair(monkeypatch):
                 "draft_probe": "dp",
                 "target_engine": "vllm",
                 "draft_engine": "llama-cpp",
-                "dtype": "float32",
+                "target_dtype": "float32",
+                "draft_dtype": "float16",
                 "target_device": "cpu",
                 "draft_device": "cuda:1",
             },
@@ -78,7 +97,7 @@ def test_without_options_a_preset_stays_as_it_is():
     ],
 )
 def test_a_pair_turns_its_default_optimizations_on_unless_told_otherwise(options, on):
-    assert (options.config(scripted_pair()).num_speculative_tokens > 0) == on
+    assert bool(scripted_pair().resolve(options.config()).num_speculative_tokens) == on
 
 
 @pytest.mark.parametrize("name", PRESETS)

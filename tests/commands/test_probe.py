@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def test_collect_loads_the_pair_it_is_told(semanticspec, monkeypatch, tmp_path):
 
     monkeypatch.setattr("semanticspec.training.stages.load_models", load_models)
     models = ["--target", "t", "--draft", "d", "--engine", "vllm", "--draft-engine", "llama-cpp"]
-    places = ["--dtype", "float32", "--device", "cpu", "--draft-device", "cuda:1"]
+    places = ["--target-dtype", "float32", "--device", "cpu", "--draft-device", "cuda:1"]
     states = ["--target-layer", "3", "--pooling", "last"]
     done = semanticspec("probe", "collect", "--out", str(tmp_path), *models, *places, *states)
     assert done.returncode == 130
@@ -30,7 +31,7 @@ def test_collect_loads_the_pair_it_is_told(semanticspec, monkeypatch, tmp_path):
             {"target": StateSpec(3, "last"), "draft": StateSpec(-1, "last")},
             {"target": "vllm", "draft": "llama-cpp"},
         ),
-        {"dtype": "float32", "devices": {"target": "cpu", "draft": "cuda:1"}},
+        {"dtypes": {"target": "float32", "draft": "auto"}, "devices": {"target": "cpu", "draft": "cuda:1"}},
     ]
 
 
@@ -43,9 +44,12 @@ def test_list_as_json_names_both_probes_of_every_packaged_pair(semanticspec):
     assert set(listed[0]) == {"pair", "role", "model", "estimator", "judge", "auroc", "path"}
 
 
-def test_list_as_a_table_ends_with_the_folders(semanticspec):
+def test_list_cuts_no_name_that_one_has_to_copy(semanticspec, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     lines = semanticspec("probe", "list").stdout.splitlines()
-    assert any(line.startswith("bundled draft: /") for line in lines)
+    assert "qwen2.5-coder-1.5b-0.5b-portable" in lines
+    assert any("draft: Qwen/Qwen2.5-Coder-0.5B-Instruct (" in line for line in lines)
+    assert sum(Path(line.strip()).is_dir() for line in lines) == 6
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def side(row: Mapping[str, float], *added: str, padding: int = 0) -> Side:
 
 
 def lossless(rule: str, **changes: Any) -> DecodingConfig:
-    settings = {"sampling": Sampling(1.0, 1.0), "max_new_tokens": 1} | changes
-    return DecodingConfig(rule=RuleConfig(name=rule), **settings)
+    plain = {"sampling": Sampling(1.0, 1.0), "partial_acceptance": False, "num_speculative_tokens": 0}
+    return DecodingConfig(rule=RuleConfig(name=rule), **plain | {"max_new_tokens": 1} | changes)
 
 
 HALF = {"a": 0.5, "b": 0.5}

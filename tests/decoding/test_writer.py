@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,22 +136,3 @@ def test_the_token_rule_keeps_its_own_prefix() -> None:
             generate(pair, "a", config("token", seed=seed, partial_acceptance=True)).token_ids
             == plain.token_ids
         )
-
-
-def test_optimizations_are_on_where_the_pair_can_have_them() -> None:
-    pair = make_pair()
-    chosen = pair.with_default_optimizations(config(seed=3, overlap=True))
-    assert chosen == config(seed=3, partial_acceptance=True, num_speculative_tokens=8)
-    assert pair.with_default_optimizations(target_alone(config())) == target_alone(config())
-    blind = ScriptedEngine(draft_says, 9)
-    blind.info = replace(blind.info, capabilities=replace(blind.info.capabilities, distributions=False))
-    without = Pair(pair.target, Model(blind, pair.draft.vocabulary))
-    assert without.with_default_optimizations(chosen) == config(seed=3)
-    other = Pair(pair.target, Model(ScriptedEngine(draft_says, 9), make_vocabulary(["d", "c", "b", "a"])))
-    assert other.with_default_optimizations(chosen) == config(seed=3)
-
-
-def test_optimizations_are_on_unless_a_configuration_says_otherwise() -> None:
-    pair = make_pair(p_target=0.01)
-    assert any(segment.proposals for segment in generate(pair, "a").segments)
-    assert not any(segment.proposals for segment in generate(pair, "a", DecodingConfig()).segments)

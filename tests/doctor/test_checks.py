@@ -68,7 +68,7 @@ def test_blank_lines_of_two_tokens_need_an_engine_that_stops_at_pairs():
 
 
 def test_packaged_probes_that_fit_are_named():
-    found = findings(fitting_probes=("some-pair",))
+    found = findings(fitting_probes={"some-pair": "A and B"})
     assert "--target-probe some-pair --draft-probe some-pair" in found["probes"].text
     assert "semanticspec probe run" in findings()["probes"].text
 

@@ -35,10 +35,28 @@ def test_usual_spellings_of_an_engine(name: str, spellings: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "installed", "engine"),
+    [
+        ("model.gguf", True, "llama-cpp"),
+        ("model.gguf", False, "transformers"),
+        ("some/model", True, "transformers"),
+        ("/a/folder", True, "transformers"),
+    ],
+)
+def test_auto_is_llama_cpp_for_a_gguf_file_where_it_is_installed(
+    model: str, installed: bool, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "find_spec", lambda _: object() if installed else None)
+    assert EngineChoice.parse("auto").for_model(model) == EngineChoice(engine)
+    assert EngineChoice.parse("hf").for_model(model).name == "transformers"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("onnx", "there is no engine 'onnx'; choose from transformers, llama-cpp"),
+        ("onnx", "there is no engine 'onnx'; choose from auto, transformers, llama-cpp"),
         ("", "there is no engine ''"),
+        ("auto:threads=4", "the engine 'auto:threads=4' has options; name the engine that they are for"),
         ("llama-cpp:layers=3", "llama-cpp has no option 'layers'; choose from threads, gpu_layers"),
         ("llama-cpp:threads=two", "threads of the engine llama-cpp is 'two'; expected a whole number"),
         ("transformers:threads", "threads of the engine transformers is ''"),

@@ -28,6 +28,14 @@ def test_a_torn_line_is_dropped(tmp_path: Path) -> None:
             journal.read()
 
 
+def test_a_path_that_cannot_be_read_is_not_to_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "j.jsonl", tmp_path):
+        with pytest.raises(ProbeError, match="cannot read") as caught:
+            Journal(path).read()
+        assert "delete" not in str(caught.value)
+
+
 def test_a_full_disk_keeps_earlier_records(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl")
     journal.append([{"a": 1}])

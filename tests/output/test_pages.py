@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from semanticspec.output.pages import TableSection, Tile, draw, render_page
+from semanticspec.output.console import TableSection
+from semanticspec.output.pages import Tile, draw, render_page
 
 
 def paint(axes: Any, colours: Mapping[str, str]) -> None:

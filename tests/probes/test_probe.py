@@ -247,7 +247,7 @@ def test_a_pair_is_loaded_with_the_states_its_probes_read(tmp_path: Path) -> Non
     assert 0 < pair.target_probe.estimate(score) < 1
     asyncio.run(pair.aclose())
     # The packaged probe would fit this model, had it been loaded for that one.
-    assert fitting(info, card.fingerprint, "target", card.model_id) == ["bundled"]
+    assert list(fitting(info, card.fingerprint, "target")) == ["bundled"]
     with pytest.raises(
         ProbeError, match=r"layer 8 instead of 2.*load the engine with states=StateSpec\(layer=8"
     ):

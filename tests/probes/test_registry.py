@@ -118,13 +118,17 @@ def test_what_the_hub_does_not_give_is_told_in_one_line(
 
 def test_probes_that_fit_are_named_not_used(pretrained: Path) -> None:
     assert pretrained.is_dir()
-    fits = info(model_id="/elsewhere/some-model")
-    assert fitting(fits, "f00d", "target", "/elsewhere/some-model") == ["some-pair"]
-    assert fitting(info(model_id="x"), "f00d", "target", "Other/Some-Model") == ["some-pair"]
-    assert fitting(info(model_id="x"), "f00d", "target", "y") == []
-    assert fitting(fits, "beef", "target", "Maker/Some-Model") == []
-    pair = replace(make_pair(), fitting_probes=("some-pair",))
-    with pytest.raises(ProbeError, match="--target-probe some-pair --draft-probe some-pair come with"):
+    made_for = {"some-pair": "Maker/Some-Model", "other-pair": "Maker/Other-Model"}
+    for name in ("/elsewhere/some-model", "/a/folder/with/another/name", "x.gguf"):
+        assert fitting(info(model_id=name), "f00d", "target") == made_for
+    assert fitting(info(model_id="Maker/Some-Model"), "beef", "target") == {}
+    assert fitting(replace(info(), hidden_size=99), "f00d", "target") == {}
+    assert fitting(replace(info(), num_layers=99), "f00d", "target") == {}
+    pair = replace(make_pair(), fitting_probes={"some-pair": "A and B"})
+    with pytest.raises(
+        ProbeError,
+        match=r"--target-probe some-pair --draft-probe some-pair come with .* if these are A and B;",
+    ):
         pair.check(DecodingConfig())
     with pytest.raises(ProbeError) as caught:
         make_pair().check(DecodingConfig())

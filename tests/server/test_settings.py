@@ -23,8 +23,9 @@ from tests.support.serving import scripted_pair
     ids=str,
 )
 def test_default_optimizations_are_on_unless_the_settings_name_others(settings, on):
-    config = Service(scripted_pair(), ServerSettings(**settings)).config
-    assert (config.partial_acceptance, config.num_speculative_tokens > 0) == (on, on)
+    service = Service(scripted_pair(), ServerSettings(**settings))
+    config = service.pair.resolve(service.config)
+    assert config.optimizations == (("partial-acceptance", "token-speculation") if on else ())
 
 
 def test_the_command_line_overrides_the_file(tmp_path):

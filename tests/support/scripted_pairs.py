@@ -62,7 +62,9 @@ def make_pair(p_target: float = 0.5, p_draft: float = 1.0, **engine) -> Pair:
 
 
 def config(rule: str = "semantic", **changes) -> DecodingConfig:
-    return DecodingConfig(rule=RuleConfig(name=rule), **{"sampling": RAW, "max_new_tokens": 100} | changes)
+    """A configuration without optimizations, unless `changes` turn them on."""
+    plain = {"sampling": RAW, "max_new_tokens": 100, "partial_acceptance": False, "num_speculative_tokens": 0}
+    return DecodingConfig(rule=RuleConfig(name=rule), **plain | changes)
 
 
 async def collect(pair: Pair, decoding: DecodingConfig):

@@ -23,7 +23,7 @@ from semanticspec.server.settings import ServerSettings
 from tests.support.vocabularies import make_vocabulary
 
 USER = [{"role": "user", "content": "a"}]
-CONFIG = with_options(ServerSettings(strictness=1.0).decoding(), seed=1)
+CONFIG = with_options(ServerSettings(strictness=1.0, optimizations="none").decoding(), seed=1)
 """What `live` serves, with a seed."""
 A, B, C, D, NEWLINE, BLANK, EOS, THINK, THINK_END = range(9)
 TEMPLATE = (

@@ -23,7 +23,9 @@ from semanticspec.training.data.examples import split_of
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
 from semanticspec.training.labels.label import label
+from semanticspec.training.metrics import Interval
 from semanticspec.training.report import write_report
+from semanticspec.training.stages import run_evaluate
 from semanticspec.training.train import TrainConfig, train
 from tests.support.collecting import (
     run_collect,
@@ -108,6 +110,43 @@ def test_the_report_needs_nothing_beside_it(tmp_path: Path, evaluated: tuple[Eva
     assert content["best_signal"] == best
     difference = content["after"]["auroc"]["value"] - signals[best]["auroc"]["value"]
     assert content["differences"]["auroc"]["value"] == pytest.approx(difference, abs=2e-5)
+
+
+NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("contexts", "auroc"),
+    [
+        ([0, 0, 1, 2], NO_INTERVAL),
+        ([0, 4], Interval(0.7, float("nan"), float("nan"))),
+        ([0, 8], Interval(0.7, 0.6, 0.8)),
+        ([3], Interval(0.7, 0.6, 0.8)),
+    ],
+)
+def test_a_report_of_few_problems_leaves_out_what_cannot_be_drawn(
+    tmp_path: Path,
+    probes: dict[str, Probe],
+    evaluated: tuple[Evaluation, JudgedRows],
+    contexts: list[int],
+    auroc: Interval,
+) -> None:
+    examples = evaluated[1].examples
+    one_class = replace(evaluated[1], examples=replace(examples, labels=torch.ones_like(examples.labels)))
+    curve = [{"problems": n, "contexts": n, "figures": {"auroc": auroc}} for n in contexts]
+    evaluation = replace(evaluate(one_class, probes["target"]), learning_curve=curve)
+    (tmp_path / "roc.png").touch()  # of an earlier report
+    page = write_report(evaluation, one_class, tmp_path).read_text()
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"reliability", "predicted"}
+    assert "No figure roc: all labels are on one side of 0.5." in page
+    assert "No figure learning curve: fewer than two sizes" in page
+
+
+def test_a_report_of_few_problems_says_so(
+    labelled: Collection, probes: dict[str, Probe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_evaluate(labelled, probes["target"], tmp_path, learning_curve=False)
+    assert "test problems are too few to tell how good the probe is" in capsys.readouterr().err
 
 
 def test_retraining_all_of_it_gives_the_same_probe(

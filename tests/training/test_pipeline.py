@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,27 @@ def test_a_run_whose_training_its_collection_cannot_serve_does_nothing(tmp_path:
     assert not (tmp_path / "out").exists()
     pair = parse_settings({"pair": {"pooling": "none", "target_layer": 3}}).pair
     assert pair.states == {"target": StateSpec(3, "none"), "draft": StateSpec(-1, "none")}
+
+
+def test_a_refused_run_keeps_the_settings_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "probes.toml").write_text(SETTINGS)
+    write_problems(tmp_path / "problems.jsonl")
+    settings, out = read_settings(tmp_path / "probes.toml"), tmp_path / "run"
+    out.mkdir()
+    (out / "settings.json").write_text(settings.to_json())
+
+    def refuse(_: _Pipeline) -> None:
+        raise ProbeError("the folder holds a collection made with other settings")
+
+    monkeypatch.setattr(_Pipeline, "_collect", refuse)
+    other = replace(settings, collect=replace(settings.collect, num_samples=9))
+    with pytest.raises(ProbeError, match="made with other settings"):
+        run(other, out)
+    assert (out / "settings.json").read_text() == settings.to_json()
+    monkeypatch.setattr(_Pipeline, "_collect", lambda _: None)
+    monkeypatch.setattr(_Pipeline, "_label", refuse)
+    with pytest.raises(ProbeError):
+        run(other, out)
+    assert read_settings(out / "settings.json") == other

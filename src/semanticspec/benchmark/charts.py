@@ -30,6 +30,7 @@ _MIN_SEGMENTS = 5  # a bin with fewer is not shown
 
 Summary = Mapping[str, Mapping[str, Any]]
 """Figures by method, see `summarize`."""
+_SPEEDUP = "speed-up by seconds a request (×)"
 
 
 def draw_all(comparison: Comparison, summary: Summary) -> dict[str, dict[Theme, bytes]]:
@@ -121,7 +122,11 @@ def _accuracy_speedup(summary: Summary, names: Sequence[str]) -> Painter:
         for name, style in _styles(list(summary)).items():
             if name in names:
                 _error_bars(axes, summary[name], style, label=name)
-        axes.set(title="Accuracy and speed-up, 95 % intervals", xlabel="speed-up (×)", ylabel="accuracy (%)")
+        axes.set(
+            title="Accuracy and speed-up, 95 % intervals",
+            xlabel=_SPEEDUP,
+            ylabel="accuracy (%)",
+        )
         _legend(axes, colours)
 
     return paint
@@ -151,7 +156,11 @@ def _sweep(summary: Summary) -> Painter:
             for x, y, (strictness, figures) in zip(xs, ys, points, strict=True):
                 _error_bars(axes, figures, style)
                 axes.annotate(f"{strictness:g}", (x, y), **text)
-        axes.set(title="Strictness from loose to strict", xlabel="speed-up (×)", ylabel="accuracy (%)")
+        axes.set(
+            title="Strictness from loose to strict",
+            xlabel=_SPEEDUP,
+            ylabel="accuracy (%)",
+        )
         _legend(axes, colours)
 
     return paint

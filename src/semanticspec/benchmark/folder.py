@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from semanticspec.benchmark.rows import Row, RowKey
 from semanticspec.benchmark.tasks import BenchProblem
 from semanticspec.errors import BenchmarkError
+from semanticspec.output.differences import as_json, differences, listed
 from semanticspec.output.files import write_atomically
 from semanticspec.output.journal import Journal
 from semanticspec.output.validation import validation_message
@@ -22,7 +23,6 @@ from semanticspec.output.validation import validation_message
 FORMAT = 1
 CONFIG_FILE, ROWS_FILE, SUMMARY_FILE, LOCK_FILE = "config.json", "rows.jsonl", "summary.json", ".lock"
 _STRICT = ConfigDict(extra="forbid")
-_MAX_DIFFERENCES = 4
 
 
 @with_config(_STRICT)
@@ -116,14 +116,12 @@ class RunFolder:
                 )
             return
         saved = self.config()
-        differences = _differences(saved["run"], _as_json(run))
-        for name, description in _as_json(methods).items():
-            differences += _differences(saved["methods"].get(name, {}), description, f"{name}: ")
-        if differences:
-            more = len(differences) - _MAX_DIFFERENCES
-            listed = "; ".join(differences[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        found = differences(saved["run"], as_json(run))
+        for name, description in as_json(methods).items():
+            found += differences(saved["methods"].get(name, {}), description, f"{name}: ")
+        if found:
             raise BenchmarkError(
-                f"{self.path} holds results of another configuration: {listed}; use another --out "
+                f"{self.path} holds results of another configuration: {listed(found)}; use another --out "
                 "(existing rows are kept)"
             )
 
@@ -217,24 +215,3 @@ class BenchFolder(RunFolder):
             pilots={name: ids for config, _ in parts for name, ids in config["pilots"].items()},
             command="\n".join(config["command"] for config, _ in parts),
         )
-
-
-def _as_json(value: Any) -> Any:
-    """Turns tuples into lists and so on, as reading the file back does."""
-    return json.loads(json.dumps(value))
-
-
-def _differences(saved: Any, new: Any, path: str = "") -> list[str]:
-    """Describes each value that both have and that differs."""
-    if isinstance(saved, dict) and isinstance(new, dict):
-        joint = "" if not path or path.endswith(": ") else "."
-        shared = sorted(saved.keys() & new.keys())
-        return [
-            text for name in shared for text in _differences(saved[name], new[name], f"{path}{joint}{name}")
-        ]
-    return [] if saved == new else [f"{path} is {_short(saved)} in the folder and {_short(new)} in this run"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."

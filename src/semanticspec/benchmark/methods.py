@@ -208,8 +208,9 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
         return BASELINES[base](pair, config)
     kind = METHODS[base]
     config = kind.configure(with_strictness(config, strictness))
-    if optimizations := _optimizations(name):
-        config = with_optimizations(config, optimizations)
+    config = with_optimizations(
+        config, _optimizations(name)
+    )  # the name says which ones, the configuration does not
     pair.check(config)
     return kind.loop(name, pair, config)
 

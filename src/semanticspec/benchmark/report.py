@@ -16,22 +16,23 @@ from semanticspec.benchmark.folder import SUMMARY_FILE, BenchConfig, BenchFolder
 from semanticspec.benchmark.rows import Row
 from semanticspec.benchmark.summary import PROPOSED, Comparison, summary_json
 from semanticspec.errors import BenchmarkError
-from semanticspec.output.console import print_table
+from semanticspec.output.console import TableSection, print_table
 from semanticspec.output.files import write_atomically
-from semanticspec.output.pages import TableSection, Tile, check_report_libraries, draw, render_page
+from semanticspec.output.pages import Tile, check_report_libraries, draw, render_page
 
 REPORT_FILE, TABLE_FILE = "report.html", "table.md"
 METHOD = (
     "All requests count: right, wrong, truncated and failed ones. Only problems that every method has finished are "
-    "compared. Methods take turns problem by problem, and every request starts with empty caches. Speed-up: wall- "
-    "clock seconds of the faster of target and hf-target, summed over problems, divided by those of the method; a "
-    "failed request is charged the baseline's seconds on top of its own. Length: output tokens relative to the "
-    "target's; a method that changes the output can look fast by stopping early, which shows here and under "
-    "truncated. Brackets: 95 % intervals over problems, with all samples of a problem together: percentile "
-    "bootstrap for ratios, Wilson for accuracies, Bonett and Price for paired differences of accuracies (pp: "
-    "percentage points). Random: accepts segments at the rates of the semantic rule on other problems, by segment "
-    "length. Limit: the speed-up with every drafted segment accepted, at the target's lengths and without overhead, "
-    "from the costs measured in this run."
+    "compared. Methods take turns problem by problem, and every request starts with empty caches. Speed-up by seconds "
+    "a request: wall-clock seconds of the faster of target and hf-target, summed over problems, divided by those of "
+    "the method; a failed request is charged the baseline's seconds on top of its own. Speed-up by seconds a token: "
+    "the same ratio of seconds per output token. They differ where a method writes shorter outputs, as a lossy rule "
+    "may: it keeps the draft's steps, and a draft can leave out steps or end sooner. Length: output tokens relative "
+    "to the target's. Truncated: outputs cut off at the limit, whose seconds and tokens count as they are. Brackets: "
+    "95 % intervals over problems, with all samples of a problem together: percentile bootstrap for ratios, Wilson "
+    "for accuracies, Bonett and Price for paired differences of accuracies (pp: percentage points). Random: accepts "
+    "segments at the rates of the semantic rule on other problems, by segment length. Limit: the speed-up with every "
+    "drafted segment accepted, at the target's lengths and without overhead, from the costs measured in this run."
 )
 
 
@@ -149,14 +150,21 @@ def _tiles(methods: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
         return []
     own = methods[name]
     tiles = [
-        Tile(f"{own['speedup']:.2f}×", f"speed-up of {name}", tables.interval(own["speedup_ci95"], ".2f")),
         Tile(
-            f"{own['accuracy']:.1%}", f"accuracy of {name}", tables.interval(own["accuracy_ci95"], ".1f", 100)
+            f"{own['speedup']:.2f}×",
+            f"speed-up of {name}, by seconds a request",
+            tables.interval_of(own, "speedup_ci95", ".2f"),
+        ),
+        *_per_token_tile(tables.per_token(own)),
+        Tile(
+            f"{own['accuracy']:.1%}",
+            f"accuracy of {name}",
+            tables.interval_of(own, "accuracy_ci95", ".1f", 100),
         ),
         Tile(
             f"{100 * own['accuracy_diff']:+.1f}",
             "percentage points vs target",
-            tables.interval(own["accuracy_diff_ci95"], "+.1f", 100),
+            tables.interval_of(own, "accuracy_diff_ci95", "+.1f", 100),
         ),
         Tile(f"{own['draft_token_share']:.1%}", "of the output written by the draft"),
     ]
@@ -168,9 +176,22 @@ def _tiles(methods: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     return tiles
 
 
+def _per_token_tile(own: tables.Figures) -> list[Tile]:
+    if "speedup_per_token" not in own:
+        return []
+    return [
+        Tile(
+            f"{own['speedup_per_token']:.2f}×",
+            "speed-up by seconds a token",
+            tables.interval_of(own, "speedup_per_token_ci95", ".2f"),
+        )
+    ]
+
+
 def _sections(comparison: Comparison, summary: Mapping[str, Any]) -> list[TableSection]:
     methods, baseline = summary["methods"], summary["baseline"]
     caption = f"Speed-up relative to {baseline}, the faster of target and hf-target." if baseline else ""
+    caption = " ".join([caption, *(f"{note}." for note in tables.truncated_notes(methods))]).strip()
     sections = [_section("Methods", caption, tables.filled_columns(methods), methods)]
     if comparison.concurrent:
         caption = (

@@ -30,6 +30,7 @@ from semanticspec.benchmark.tasks import PILOT_PROBLEMS, BenchProblem, Task, fin
 from semanticspec.config import RuleConfig
 from semanticspec.decoding.pair import Pair
 from semanticspec.errors import BenchmarkError, ConfigError
+from semanticspec.output.files import check_output_folder
 from semanticspec.output.progress import progress_bar, say
 
 _CONCURRENCY_FOLDER = "concurrency-"
@@ -84,6 +85,7 @@ def join(paths: Sequence[Path], out: Path) -> None:
         BenchmarkError: they differ in more than problems and methods, or `out` already holds results.
     """
     check_libraries()
+    check_output_folder(out)
     folder = BenchFolder(out)
     with folder.locked():
         folder.join([BenchFolder(path) for path in paths])
@@ -96,6 +98,7 @@ class _TaskRun:
     def __init__(self, options: BenchOptions, task: Task, concurrency: int) -> None:
         self.options, self.task, self.concurrency = options, task, concurrency
         self.folder = BenchFolder(_folder_path(options, task, concurrency))
+        check_output_folder(self.folder.path)
         task.check_grader()
         seed = options.config.seed
         self.problems, self.pilot = task.read(options.data, options.num_problems, seed)

@@ -25,6 +25,30 @@ def ratio_of_sums(numerators: Sequence[float], denominators: Sequence[float]) ->
     return float(top.sum() / bottom.sum()), (float(low), float(high))
 
 
+def ratio_of_rates(
+    seconds: Sequence[float],
+    tokens: Sequence[float],
+    other_seconds: Sequence[float],
+    other_tokens: Sequence[float],
+) -> tuple[float, Interval] | None:
+    """Returns how much higher the first seconds per token are than the others, with a percentile bootstrap interval.
+
+    Args:
+        seconds, tokens, other_seconds, other_tokens: one value per problem, paired.
+
+    Returns:
+        None if there are no tokens, in all or in a resample.
+    """
+    parts = [np.asarray(values, dtype=float) for values in (seconds, tokens, other_seconds, other_tokens)]
+    picks = _resamples(len(parts[0]))
+    drawn_s, drawn, other_s, other = (values[picks].sum(1) for values in parts)
+    if not (drawn.all() and other.all() and other_s.all()):
+        return None
+    low, high = np.quantile(drawn_s / drawn / (other_s / other), (0.025, 0.975))
+    all_s, all_tokens, all_other_s, all_other = (float(values.sum()) for values in parts)
+    return all_s / all_tokens / (all_other_s / all_other), (float(low), float(high))
+
+
 def share(values: Sequence[float]) -> tuple[float, Interval]:
     """Returns the mean of values in [0, 1], one per problem, with a Wilson score interval.
 

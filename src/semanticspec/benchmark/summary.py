@@ -8,7 +8,7 @@ from typing import Any
 
 from semanticspec.benchmark.costs import TARGETS, Costs, measure_costs, total, verifying_methods
 from semanticspec.benchmark.rows import Row
-from semanticspec.benchmark.statistics import difference, percentiles, ratio_of_sums, share
+from semanticspec.benchmark.statistics import difference, percentiles, ratio_of_rates, ratio_of_sums, share
 
 PROPOSED = "semantic"
 PHASES = ("draft_s", "verify_s", "probe_s", "rewrite_s")
@@ -66,6 +66,10 @@ class Comparison:
         """
         return [sum(values) for values in self._by_problem(self._charged(method, "wall_s"))]
 
+    def tokens(self, method: str) -> list[float]:
+        """Returns output tokens, charged as in `seconds`, summed by problem."""
+        return [sum(values) for values in self._by_problem(self._charged(method, "num_tokens"))]
+
     def block_seconds(self, method: str) -> list[float]:
         """Returns seconds of the machine, charged as in `seconds`, summed by the baseline's blocks."""
         assert self.baseline is not None
@@ -84,15 +88,15 @@ class Comparison:
         return measure_costs(self.rows)
 
     def _charged(self, method: str, field: str) -> list[float]:
-        """Returns a field of seconds, plus the baseline's where the request failed."""
+        """Returns a field, plus the baseline's where the request failed."""
         own = self.rows[method]
-        seconds = [float(getattr(row, field)) for row in own]
+        values = [float(getattr(row, field)) for row in own]
         if self.baseline is None or method == self.baseline:
-            return seconds
+            return values
         fallback = [float(getattr(row, field)) for row in self.rows[self.baseline]]
         return [
             value + (other if row.failed else 0.0)
-            for value, row, other in zip(seconds, own, fallback, strict=True)
+            for value, row, other in zip(values, own, fallback, strict=True)
         ]
 
     def _by_problem(self, values: Sequence[float]) -> list[list[float]]:
@@ -146,7 +150,9 @@ def _own_figures(comparison: Comparison, name: str) -> dict[str, Any]:
         "accuracy_ci95": accuracy_ci95,
         "tokens": tokens,
         "wall_s": wall_s,
+        "seconds_per_request": wall_s / num_requests,
         "seconds_per_token": wall_s / tokens if tokens else None,
+        "truncated_problems": list(dict.fromkeys(row.problem_id for row in rows if row.truncated)),
         "truncated_share": total(rows, "truncated") / num_requests,
         "failed_share": total(rows, "failed") / num_requests,
         "draft_token_share": total(rows, "draft_tokens") / tokens if tokens else 0.0,
@@ -167,9 +173,23 @@ def _against_baseline(comparison: Comparison, name: str) -> dict[str, Any]:
     return {
         "speedup": speedup,
         "speedup_ci95": speedup_ci95,
+        **_speedup_per_token(comparison, name),
         **_accuracy_difference(comparison, name, reference, "accuracy_diff"),
         "length_ratio": comparison.total(name, "num_tokens") / target_tokens if target_tokens else None,
     }
+
+
+def _speedup_per_token(comparison: Comparison, name: str) -> dict[str, Any]:
+    """Returns the speed-up by seconds per token, which a method cannot raise by writing less."""
+    baseline = comparison.baseline
+    assert baseline is not None
+    found = ratio_of_rates(
+        comparison.seconds(baseline),
+        comparison.tokens(baseline),
+        comparison.seconds(name),
+        comparison.tokens(name),
+    )
+    return {} if found is None else {"speedup_per_token": found[0], "speedup_per_token_ci95": found[1]}
 
 
 def _throughput(comparison: Comparison, name: str) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from semanticspec.benchmark.costs import TARGETS
-from semanticspec.output.console import figure_table
+from semanticspec.output.console import TableSection
+
+MIN_PROBLEMS = 5
+"""With fewer problems no intervals are shown: that of a difference would span more than half of what is possible."""
 
 Figures = Mapping[str, Any]
 """The figures of one method, see `summarize`."""
@@ -24,16 +25,34 @@ def interval(bounds: Sequence[float], digits: str, factor: float = 1.0) -> str:
     return f"[{low}, {high}]"
 
 
+def interval_of(figures: Figures, name: str, digits: str, factor: float = 1.0) -> str:
+    """Formats the interval of a figure, with a space before it; "" for so few problems that it would say nothing."""
+    if figures["problems"] < MIN_PROBLEMS:
+        return ""
+    return f" {interval(figures[name], digits, factor)}"
+
+
+def per_token(figures: Figures) -> Figures:
+    """Returns the figures with `speedup_per_token`, from the speed-up and the lengths where the summary has none.
+
+    Summaries of earlier versions lack it. The computed value has no interval.
+    """
+    if "speedup_per_token" in figures or figures.get("length_ratio") is None:
+        return figures
+    value = figures["speedup"] * figures["length_ratio"]
+    return {**figures, "speedup_per_token": value, "speedup_per_token_ci95": (value, value)}
+
+
 def _ratio(name: str) -> Callable[[Figures], str]:
-    """A ratio with its interval; without it for a single problem or block, and for the baseline itself."""
+    """A ratio with its interval; without it for few problems, a single block, and the baseline itself."""
 
     def cell(figures: Figures) -> str:
-        if name not in figures:
+        if figures.get(name) is None:
             return ""
         low, high = figures[f"{name}_ci95"]
         if low == high:
             return "1" if figures[name] == 1 else f"{figures[name]:.2f}"
-        return f"{figures[name]:.2f} {interval((low, high), '.2f')}"
+        return f"{figures[name]:.2f}" + interval_of(figures, f"{name}_ci95", ".2f")
 
     return cell
 
@@ -44,7 +63,7 @@ def _points(name: str) -> Callable[[Figures], str]:
     def cell(figures: Figures) -> str:
         if name not in figures or figures[f"{name}_ci95"][0] == figures[f"{name}_ci95"][1]:
             return ""
-        return f"{100 * figures[name]:+.1f} {interval(figures[f'{name}_ci95'], '+.1f', 100)}"
+        return f"{100 * figures[name]:+.1f}" + interval_of(figures, f"{name}_ci95", "+.1f", 100)
 
     return cell
 
@@ -58,10 +77,11 @@ def _latency(name: str) -> Callable[[Figures], str]:
 
 
 COLUMNS: Columns = {
-    "accuracy, %": lambda f: f"{100 * f['accuracy']:.1f} {interval(f['accuracy_ci95'], '.1f', 100)}",
+    "accuracy, %": lambda f: f"{100 * f['accuracy']:.1f}" + interval_of(f, "accuracy_ci95", ".1f", 100),
     "vs target, pp": _points("accuracy_diff"),
     "vs semantic, pp": _points("accuracy_diff_to_semantic"),
-    "speed-up": _ratio("speedup"),
+    "speed-up, s/request": _ratio("speedup"),
+    "speed-up, s/token": lambda f: _ratio("speedup_per_token")(per_token(f)),
     "of limit": _number("limit_share", ".0%"),
     "s/request": lambda f: f"{f['wall_s'] / f['requests']:.3f}",
     "ms/token": _number("seconds_per_token", ".2f", 1000),
@@ -78,8 +98,18 @@ THROUGHPUT: Columns = {
     "throughput vs target": _ratio("throughput_ratio"),
     **{f"latency {name}, s": _latency(name) for name in ("p50", "p90", "p99")},
 }
-_NOT_IN_TERMINAL = ("of limit", "ms/token")
-_IN_MARKDOWN = ("accuracy, %", "vs target, pp", "speed-up", "of limit", "by draft", "length", "truncated")
+_NOT_IN_TERMINAL = ("of limit",)
+_IN_MARKDOWN = (
+    "accuracy, %",
+    "vs target, pp",
+    "speed-up, s/request",
+    "speed-up, s/token",
+    "of limit",
+    "by draft",
+    "length",
+    "truncated",
+)
+_MAX_NAMED = 5
 _FOR_CONTROL = "vs semantic, pp"
 
 
@@ -102,18 +132,40 @@ def cells(columns: Columns, methods: Mapping[str, Figures]) -> dict[str, list[st
     return {name: [cell(figures) for cell in columns.values()] for name, figures in methods.items()}
 
 
-def comparison_table(methods: Mapping[str, Figures], title: str) -> Table:
-    """Returns a table for the terminal, one method per line, with intervals below the figures."""
+def comparison_table(methods: Mapping[str, Figures], title: str) -> TableSection:
+    """Returns a table for the terminal, one method per line."""
     columns = {name: cell for name, cell in filled_columns(methods).items() if name not in _NOT_IN_TERMINAL}
-    rows = {
-        name: [cell.replace(" [", "\n[") for cell in row] for name, row in cells(columns, methods).items()
-    }
-    return figure_table(title, list(columns), rows, "in brackets: 95 % intervals; pp: percentage points")
+    return TableSection(title, _caption(methods), list(columns), cells(columns, methods))
 
 
-def throughput_table(methods: Mapping[str, Figures], concurrency: int) -> Table:
+def _caption(methods: Mapping[str, Figures]) -> str:
+    """Explains the headings of a comparison, and names the outputs that were cut off."""
+    notes = ["pp: percentage points", "speed-up: by seconds a request, and by seconds a token"]
+    few = min((figures["problems"] for figures in methods.values()), default=0) < MIN_PROBLEMS
+    notes.insert(0, f"no intervals below {MIN_PROBLEMS} problems" if few else "in brackets: 95 % intervals")
+    return "; ".join([*notes, *truncated_notes(methods)])
+
+
+def throughput_table(methods: Mapping[str, Figures], concurrency: int) -> TableSection:
     """Returns a table for the terminal of throughput and latency."""
-    return figure_table(f"{concurrency} concurrent requests", list(THROUGHPUT), cells(THROUGHPUT, methods))
+    return TableSection(
+        f"{concurrency} concurrent requests", "", list(THROUGHPUT), cells(THROUGHPUT, methods)
+    )
+
+
+def truncated_notes(methods: Mapping[str, Figures]) -> list[str]:
+    """Returns a note for each method whose outputs were cut off: how many, and of which problems."""
+    notes = []
+    for name, figures in methods.items():
+        count = round(figures["truncated_share"] * figures["requests"])
+        if not count:
+            continue
+        named = figures.get("truncated_problems", [])
+        listed = ", ".join(named[:_MAX_NAMED]) + (", ..." if len(named) > _MAX_NAMED else "")
+        notes.append(
+            f"{name}: {count} of {figures['requests']} outputs cut off" + f" ({listed})" * bool(named)
+        )
+    return notes
 
 
 def markdown_comparison(methods: Mapping[str, Figures], described: Mapping[str, Mapping[str, Any]]) -> str:

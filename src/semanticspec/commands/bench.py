@@ -21,6 +21,7 @@ from semanticspec.commands.options import (
     output_option,
 )
 from semanticspec.commands.replay import replay_command
+from semanticspec.config import with_optimizations
 from semanticspec.errors import ConfigError
 from semanticspec.probes.registry import BUNDLED, PackagedProbe, packaged_probes
 
@@ -115,7 +116,7 @@ def bench_command(
         return
     if out is None:
         raise ConfigError("--out is missing; expected a folder for answers, summary and report")
-    config = sampling.config()
+    config = with_optimizations(sampling.config(), ())  # those of a method are in its name
     pair, described = find_pair(pair_name, pair)
     options = BenchOptions(
         tasks=comma_separated(task, "--task"),
@@ -131,7 +132,7 @@ def bench_command(
         data=data,
         pilot_data=pilot_data,
         engines=pair.engines,
-        dtype=pair.dtype,
+        dtype=" and ".join(dict.fromkeys(pair.dtypes.values())),
         devices=pair.devices,
         quiet=quiet,
     )

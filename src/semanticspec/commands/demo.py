@@ -14,11 +14,11 @@ from semanticspec.benchmark.runner import RunContext, make_calibrated_method, ru
 from semanticspec.commands.demo_registration import DemoGrader, demo_task_problems
 from semanticspec.commands.option_groups import expand_options, option
 from semanticspec.commands.options import SamplingOptions, comma_separated, output_option
-from semanticspec.config import DecodingConfig
+from semanticspec.config import DecodingConfig, with_optimizations
 from semanticspec.errors import ConfigError
 from semanticspec.loading import BUNDLED, load_pair
 from semanticspec.output.console import messages, print_table
-from semanticspec.output.files import write_atomically
+from semanticspec.output.files import check_output_file, write_atomically
 from semanticspec.output.progress import progress_bar
 
 SPLITS = ("test", "validation")
@@ -38,11 +38,13 @@ def demo_command(
     quiet: Annotated[bool, output_option("Print the table only, not each answer.")] = False,
 ) -> None:
     """Solve problems that the bundled pair was not trained on: the target alone next to speculative decoding."""
-    config = sampling.config()
+    config = with_optimizations(sampling.config(), ())  # those of a method are in its name
     if split not in SPLITS:
         raise ConfigError(f"--split is {split!r}; expected {' or '.join(SPLITS)}")
     names = comma_separated(methods, "--methods")
     check_names(names)
+    if out is not None:
+        check_output_file(out)
     rows = _solve(config, names, split, num_problems, quiet=quiet)
     if rows:
         _report(rows, split, out)

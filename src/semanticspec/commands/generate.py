@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from semanticspec.commands.option_groups import expand_options
+from semanticspec.commands.option_groups import expand_options, option
 from semanticspec.commands.options import PairOptions, SamplingOptions, output_option
+from semanticspec.commands.prompt_argument import read_prompt
 from semanticspec.commands.view import RequestView, closing_line, result_json
 from semanticspec.config import DecodingConfig
 from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Pair
 from semanticspec.demo.grammar import read_problem
-from semanticspec.errors import PromptError
 from semanticspec.loading import BUNDLED
 from semanticspec.output.console import messages
 from semanticspec.records import Finished, Result
@@ -23,9 +24,18 @@ from semanticspec.records import Finished, Result
 
 @expand_options()
 def generate_command(
-    prompt: Annotated[str, typer.Argument(help="The prompt, as the content of a user message.")],
     pair: PairOptions,
     sampling: SamplingOptions,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help="The prompt, as the content of a user message; - reads standard input, -- goes "
+            "before one that looks like an option."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, option("Read the prompt from this UTF-8 text file.", "--file", default="none")
+    ] = None,
     stream: Annotated[bool, output_option("Print text as soon as it is decided.")] = True,
     as_json: Annotated[bool, output_option("Print one JSON object instead of text.", "--json")] = False,
 ) -> None:
@@ -36,14 +46,13 @@ def generate_command(
     Accepting drafted segments by their meaning is lossy: the output can differ from the target's own. The rule token
     is lossless.
     """
-    sampling.config()
-    if not prompt.strip():
-        raise PromptError("the prompt is empty; expected some text to answer")
+    config = sampling.config()
+    text = read_prompt(prompt, file)
     loaded = pair.load()
-    config = sampling.config(loaded)
-    result = asyncio.run(_generate(loaded, prompt, config, stream=stream, quiet=as_json))
+    config = loaded.resolve(config)
+    result = asyncio.run(_generate(loaded, text, config, stream=stream, quiet=as_json))
     if as_json:
-        typer.echo(result_json(result))
+        typer.echo(result_json(result, loaded, config))
     else:
         messages().print(closing_line(result), style="dim")
 

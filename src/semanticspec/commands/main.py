@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -17,9 +20,12 @@ from semanticspec.commands.doctor import doctor_command
 from semanticspec.commands.generate import generate_command
 from semanticspec.commands.option_groups import option
 from semanticspec.commands.probe import probe_app
+from semanticspec.commands.prompt_argument import PromptCommand
 from semanticspec.commands.serve import serve_command
-from semanticspec.errors import SemanticSpecError
+from semanticspec.errors import SemanticSpecError, os_error_line
+from semanticspec.output.console import use_safe_characters
 
+_READER_GONE = 141  # as a shell reports SIGPIPE
 _PACKAGE_FOLDER = Path(semanticspec.__file__).parent
 
 app = typer.Typer(
@@ -29,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("generate")(generate_command)
+app.command("generate", cls=PromptCommand)(generate_command)
 app.command("demo")(demo_command)
 app.command("serve")(serve_command)
 app.command("doctor")(doctor_command)
@@ -50,16 +56,42 @@ def main() -> None:
 
 
 def run(command: typer.Typer | Callable[..., None]) -> None:
-    """Runs a command. Expected errors end in one line and exit code 2, Ctrl-C in exit code 130."""
+    """Runs a command. Expected errors end in one line and exit code 2, Ctrl-C in exit code 130.
+
+    Files that cannot be read or written are expected errors, also where standard output is one of them. If the reader
+    of a pipe has gone, the command ends without a message, as other commands do.
+    """
+    use_safe_characters()
     _show_warnings_as_lines()
     register_demo()
     try:
-        command() if isinstance(command, typer.Typer) else typer.run(command)
+        try:
+            command() if isinstance(command, typer.Typer) else typer.run(command)
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be reported
     except SemanticSpecError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except BrokenPipeError:
+        _drop_output()
+        raise SystemExit(_READER_GONE) from None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _drop_output()
+        _fail(os_error_line(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise SystemExit(2) from None
+
+
+def _drop_output() -> None:
+    """Points standard output at the null device, so that Python does not fail again when it flushes at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warnings_as_lines() -> None:

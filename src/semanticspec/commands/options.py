@@ -18,8 +18,10 @@ from semanticspec.config import (
     preset,
     with_options,
 )
-from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINE_HELP
+from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINE_HELP, LLAMA_CPP, EngineChoice
 from semanticspec.errors import ConfigError
+from semanticspec.install_hints import install_hint
+from semanticspec.output.console import messages
 from semanticspec.records import Author
 from semanticspec.training.labels.judges import JudgeConfig
 
@@ -52,17 +54,37 @@ class PairOptions:
     engine: Annotated[str, model_option(f"Engine of both models: {ENGINE_HELP}")] = DEFAULT_ENGINE
     target_engine: Annotated[str | None, model_option("Engine of the target.", default="--engine")] = None
     draft_engine: Annotated[str | None, model_option("Engine of the draft.", default="--engine")] = None
-    dtype: Annotated[str, model_option("Data type of both models: auto, float32, bfloat16 or float16.")] = (
-        "auto"
-    )
+    dtype: Annotated[
+        str,
+        model_option(
+            "Data type of both models: auto, float32, bfloat16 or float16 (llama-cpp: of the KV cache)."
+        ),
+    ] = "auto"
+    target_dtype: Annotated[str | None, model_option("Data type of the target.", default="--dtype")] = None
+    draft_dtype: Annotated[str | None, model_option("Data type of the draft.", default="--dtype")] = None
     device: Annotated[str, model_option(f"Device of both models: {DEVICES_HELP}")] = "auto"
     target_device: Annotated[str | None, model_option("Device of the target.", default="--device")] = None
     draft_device: Annotated[str | None, model_option("Device of the draft.", default="--device")] = None
 
     @property
     def engines(self) -> dict[Author, str]:
-        """The engine of each model."""
-        return {"target": self.target_engine or self.engine, "draft": self.draft_engine or self.engine}
+        """The engine of each model, with `auto` replaced where the model is a GGUF file."""
+        given: dict[Author, str] = {
+            "target": self.target_engine or self.engine,
+            "draft": self.draft_engine or self.engine,
+        }
+        models = {"target": self.target, "draft": self.draft}
+        return {
+            role: EngineChoice.parse(engine).for_model(models[role] or "").name
+            if engine == DEFAULT_ENGINE
+            else engine
+            for role, engine in given.items()
+        }
+
+    @property
+    def dtypes(self) -> dict[Author, str]:
+        """The data type of each model."""
+        return {"target": self.target_dtype or self.dtype, "draft": self.draft_dtype or self.dtype}
 
     @property
     def devices(self) -> dict[Author, str]:
@@ -77,6 +99,7 @@ class PairOptions:
         """
         from semanticspec.loading import load_pair
 
+        self._say_chosen_engines()
         return load_pair(
             self.target,
             self.draft,
@@ -84,10 +107,25 @@ class PairOptions:
             draft_probe=self.draft_probe,
             target_engine=self.engines["target"],
             draft_engine=self.engines["draft"],
-            dtype=self.dtype,
+            target_dtype=self.dtypes["target"],
+            draft_dtype=self.dtypes["draft"],
             target_device=self.devices["target"],
             draft_device=self.devices["draft"],
         )
+
+    def _say_chosen_engines(self) -> None:
+        """Says which engine runs a GGUF file if none was named, since two can."""
+        named = {"target": self.target_engine or self.engine, "draft": self.draft_engine or self.engine}
+        for role, model in (("target", self.target), ("draft", self.draft)):
+            if named[role] != DEFAULT_ENGINE or model is None or not model.endswith(".gguf"):
+                continue
+            engine = EngineChoice().for_model(model).name
+            why = (
+                f"llama.cpp is installed; --{role}-engine transformers dequantizes the file instead"
+                if engine == LLAMA_CPP
+                else f"llama.cpp, which would be faster, is not installed: {install_hint(LLAMA_CPP)}"
+            )
+            messages().print(f"{model} runs on the engine {engine} ({why})", style="dim")
 
 
 @dataclass(frozen=True)
@@ -134,18 +172,14 @@ class SamplingOptions:
     ] = None
     seed: Annotated[int, decoding_option("Random seed; the same seed gives the same text.", min=0)] = 0
 
-    def config(self, pair: Pair | None = None) -> DecodingConfig:
-        """Returns the decoding configuration.
-
-        Args:
-            pair: decides which optimizations are on by default. Without it, only optimizations that are named are
-                on; commands call this first, so that wrong options are reported before a model is loaded.
+    def config(self) -> DecodingConfig:
+        """Returns the decoding configuration. Commands call it before they load a model, to report wrong options.
 
         Raises:
             ConfigError: an option is unknown or out of range.
         """
         optimizations = renamed_levers(self.optimizations, self.levers)
-        config = with_options(
+        return with_options(
             preset(self.preset),
             rule=self.rule,
             strictness=self.strictness,
@@ -153,11 +187,8 @@ class SamplingOptions:
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
-            optimizations=optimizations,
+            optimizations=None if optimizations == AUTO_OPTIMIZATIONS else optimizations,  # the preset's
         )
-        if pair is not None and optimizations == AUTO_OPTIMIZATIONS and self.preset == "default":
-            return pair.with_default_optimizations(config)
-        return config
 
 
 JudgeName = Annotated[

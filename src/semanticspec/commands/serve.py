@@ -87,10 +87,11 @@ def serve_command(
     from semanticspec.server.settings import read_settings
 
     settings = read_settings(given.pop("config", None), given)
-    from semanticspec.server.run import run_server
+    from semanticspec.server.run import listen, run_server
 
     pair_settings = {field.name: getattr(settings, field.name) for field in fields(PairOptions)}
-    run_server(PairOptions(**pair_settings).load(), settings)
+    with listen(settings.host, settings.port) as listening:  # before the models load, which takes longer
+        run_server(PairOptions(**pair_settings).load(), settings, listening)
 
 
 def _given_options(context: typer.Context) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
+from semanticspec import __version__
+from semanticspec.config import DecodingConfig
+from semanticspec.decoding.pair import Pair
 from semanticspec.records import Event, Finished, Result, SegmentDecided, TextWritten
 
 AUTHOR_STYLE = {"draft": "green", "target": "cyan"}
@@ -78,10 +81,24 @@ def closing_line(result: Result) -> str:
     return " · ".join(parts)
 
 
-def result_json(result: Result) -> str:
-    """Returns the object that `--json` prints."""
+def result_json(result: Result, pair: Pair, config: DecodingConfig) -> str:
+    """Returns the object that `--json` prints: the result and what it can be repeated with.
+
+    Args:
+        config: as `Pair.resolve` returns it.
+    """
+    models = {role: model.engine.info for role, model in (("target", pair.target), ("draft", pair.draft))}
     return json.dumps(
         {
+            "version": __version__,
+            "models": {
+                role: {"model": info.model_id, "revision": info.revision} for role, info in models.items()
+            },
+            "rule": asdict(config.rule) if config.speculate else None,
+            "optimizations": config.optimizations,
+            "sampling": asdict(config.sampling),
+            "max_new_tokens": config.max_new_tokens,
+            "seed": config.seed,
             "text": result.text,
             "reasoning": result.reasoning,
             "answer": result.answer,

@@ -21,7 +21,7 @@ class Drafter:
         """
         self._request, self._distributions = request, distributions
         config = request.config
-        self._size = ProposalSize(config.num_speculative_tokens) if config.drafts_proposals else None
+        self._size = ProposalSize(config.num_speculative_tokens or 0) if config.drafts_proposals else None
         self._ahead: asyncio.Task[Draft | None] | None = None
 
     async def next_segment(self, transcript: Transcript) -> Draft | None:

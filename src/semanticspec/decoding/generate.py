@@ -6,20 +6,23 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, overload
 
-from semanticspec.config import DecodingConfig
+from semanticspec.config import DecodingConfig, Overrides, with_options
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.loop import Listener, run_loop
 from semanticspec.decoding.pair import Pair
+from semanticspec.decoding.prompts import Prompts, check_prompt, is_list_of_prompts
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers import make_proposal_verifier, make_verifier
 from semanticspec.decoding.verifiers.base import Verifier
+from semanticspec.errors import ConfigError
 from semanticspec.records import Event, Finished, Result
 from semanticspec.text.chat import Prompt
 
 T = TypeVar("T")
 VerifierFactory = Callable[[RequestContext], Verifier]
+_MAX_CONCURRENT_PROMPTS = 16
 
 
 def decode(
@@ -31,6 +34,7 @@ def decode(
     proposal_verifier: VerifierFactory = make_proposal_verifier,
     listener: Listener | None = None,
     request_id: str | None = None,
+    **overrides: Unpack[Overrides],
 ) -> AsyncGenerator[Event, None]:
     """Answers a prompt; yields what happens, `Finished` last.
 
@@ -39,17 +43,20 @@ def decode(
 
     Args:
         prompt: a user's text, or chat messages (`role`, `content`).
-        config: None = the defaults, with the optimizations of `Pair.with_default_optimizations`.
+        config: None = `DecodingConfig()`. The pair decides on optimizations that it leaves open, see `Pair.resolve`.
         verifier, proposal_verifier: make the verifiers of the request; by default those of `config.rule` and of
             token-level speculation. A verifier of your own replaces `config.rule` and what it needs.
         listener: watches the verdicts.
         request_id: a caching hint for the engines; made up if not given.
+        overrides: settings that replace those of `config`, for example `max_new_tokens=200, temperature=0`.
 
     Raises:
-        PromptError: the prompt is empty or leaves no room for an answer.
+        PromptError: the prompt is empty, of a wrong type, or leaves no room for an answer.
         SemanticSpecError: the pair cannot run this configuration; see `Pair.check`.
     """
-    config = config or pair.with_default_optimizations(DecodingConfig())
+    _check_types(pair, config)
+    check_prompt(prompt)
+    config = pair.resolve(with_options(config or DecodingConfig(), **overrides))
     request = RequestContext(pair, config, request_id)
     made = verifier(request)
     own_rule = verifier is make_verifier
@@ -58,9 +65,21 @@ def decode(
     return run_loop(request, transcript, made, proposal_verifier(request), listener)
 
 
-async def generate_async(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
-    """Answers a prompt and returns the result of `decode`."""
-    return await result_of(decode(pair, prompt, config))
+@overload
+async def generate_async(
+    pair: Pair, prompt: Prompt, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> Result: ...
+@overload
+async def generate_async(
+    pair: Pair, prompt: Prompts, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> list[Result]: ...
+async def generate_async(
+    pair: Pair, prompt: Prompt | Prompts, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> Result | list[Result]:
+    """Answers a prompt, or each of a list of prompts; see `generate`."""
+    if is_list_of_prompts(prompt):
+        return await _answer_all([decode(pair, each, config, **overrides) for each in prompt])
+    return await result_of(decode(pair, prompt, config, **overrides))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> Result:
@@ -72,9 +91,51 @@ async def result_of(events: AsyncGenerator[Event, None]) -> Result:
     raise AssertionError("a request ends with Finished")
 
 
-def generate(pair: Pair, prompt: Prompt, config: DecodingConfig | None = None) -> Result:
-    """Answers a prompt and returns the result. Also works inside a running event loop (a notebook)."""
-    return run_blocking(generate_async(pair, prompt, config))
+async def _answer_all(requests: list[AsyncGenerator[Event, None]]) -> list[Result]:
+    """Runs requests concurrently; if one fails, the others are stopped."""
+    slots = asyncio.Semaphore(_MAX_CONCURRENT_PROMPTS)
+
+    async def answer(events: AsyncGenerator[Event, None]) -> Result:
+        async with slots:
+            return await result_of(events)
+
+    tasks = [asyncio.create_task(answer(events)) for events in requests]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@overload
+def generate(
+    pair: Pair, prompt: Prompt, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> Result: ...
+@overload
+def generate(
+    pair: Pair, prompt: Prompts, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> list[Result]: ...
+def generate(
+    pair: Pair, prompt: Prompt | Prompts, config: DecodingConfig | None = None, **overrides: Unpack[Overrides]
+) -> Result | list[Result]:
+    """Answers a prompt and returns the result. Also works inside a running event loop (a notebook).
+
+    Args:
+        prompt: a user's text, or chat messages (`role`, `content`); or a list of such prompts, which are answered
+            concurrently, all with the same seed.
+        config: None = `DecodingConfig()`; see `decode`.
+        overrides: settings that replace those of `config`, for example `max_new_tokens=200, temperature=0`.
+
+    Returns:
+        The result; for a list of prompts, a list of results in the same order.
+
+    Raises:
+        PromptError, ConfigError, ProbeError, EngineError: see `decode`. All prompts are checked before the first is
+            answered.
+    """
+    answer: Coroutine[Any, Any, Result | list[Result]] = generate_async(pair, prompt, config, **overrides)
+    return run_blocking(answer)
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -98,3 +159,15 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def _check_types(pair: object, config: object) -> None:
+    """Raises ConfigError for arguments of wrong types, such as a model name in place of a pair."""
+    if not isinstance(pair, Pair):
+        raise ConfigError(
+            f"the pair is {pair!r}; expected what load_pair returns: generate(load_pair(...), prompt)"
+        )
+    if config is not None and not isinstance(config, DecodingConfig):
+        raise ConfigError(
+            f"the configuration is {config!r}; expected a DecodingConfig, for example DecodingConfig(seed=1)"
+        )

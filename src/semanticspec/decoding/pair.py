@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
-from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, with_optimizations
+from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, resolve_optimizations
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
@@ -54,7 +54,8 @@ class Pair:
         target: the large model.
         draft: the small, fast model.
         target_probe, draft_probe: needed by the rule `semantic` only.
-        fitting_probes: names of packaged probes that fit this pair, for error messages.
+        fitting_probes: packaged probes that fit this pair by shape and tokenizer, and the models that they were made
+            for; for error messages.
     """
 
     target: Model
@@ -62,7 +63,7 @@ class Pair:
     target_probe: SemanticProbe | None = None
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
-    fitting_probes: tuple[str, ...] = field(default=(), compare=False)
+    fitting_probes: Mapping[str, str] = field(default_factory=dict, compare=False)
     _policies: dict[DecodingConfig, AdaptivePolicy] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -117,8 +118,8 @@ class Pair:
         if own_rule and config.rule.needs_probes and (self.target_probe is None or self.draft_probe is None):
             missing = "target" if self.target_probe is None else "draft"
             known = "".join(
-                f"--target-probe {name} --draft-probe {name} come with the package and fit; "
-                for name in self.fitting_probes
+                f"--target-probe {name} --draft-probe {name} come with the package and fit if these are {models}; "
+                for name, models in self.fitting_probes.items()
             )
             raise ProbeError(
                 f"the rule 'semantic' needs a probe of the {missing}; {known}give --{missing}-probe (make one with "
@@ -163,21 +164,22 @@ class Pair:
                     stacklevel=3,
                 )
 
-    def with_default_optimizations(self, config: DecodingConfig) -> DecodingConfig:
-        """Returns the configuration with the default optimizations, or without any if this pair does not support them.
+    def resolve(self, config: DecodingConfig) -> DecodingConfig:
+        """Returns the configuration with the optimizations that it leaves open turned on or off for this pair.
 
-        They need one vocabulary and engines that return distributions. Token-level speculation, which makes many short
-        calls, also needs engines with a prefix cache.
+        The default optimizations need one vocabulary and engines that return distributions. Token-level speculation,
+        which makes many short calls, also needs engines with a prefix cache. This is the only place where a default
+        depends on the pair; `decode` calls it.
         """
         engines = [model.engine.info.capabilities for model in (self.target, self.draft)]
-        if not (config.speculate and self.same_vocabulary and all(can.distributions for can in engines)):
-            return with_optimizations(config, ())
-        names = [
+        if not (self.same_vocabulary and all(can.distributions for can in engines)):
+            return resolve_optimizations(config, ())
+        supported = [
             name
             for name in DEFAULT_OPTIMIZATIONS
             if name != "token-speculation" or all(can.prefix_cache for can in engines)
         ]
-        return with_optimizations(config, names)
+        return resolve_optimizations(config, supported)
 
     def speculation_policy(self, config: DecodingConfig) -> SpeculationPolicy:
         """Returns what decides when to speculate; adaptive ones are shared by the requests of a configuration."""

@@ -27,7 +27,7 @@ class Writer:
         proposal_verifier: verifies what the drafter proposes token by token; its verdict's `next_id` is appended.
         """
         self._request, self._drafter, self._verifier = request, drafter, proposal_verifier
-        self._size = ProposalSize(request.config.num_speculative_tokens)
+        self._size = ProposalSize(request.config.num_speculative_tokens or 0)
         self._proposals: list[tuple[int, int]] = []
 
     async def segment(self, transcript: Transcript) -> AsyncGenerator[Event, None]:
@@ -64,7 +64,7 @@ class Writer:
         """Yields token ids, and whether they come from a verified proposal. The caller appends each piece."""
         left, ended = max_tokens, False
         stop = _stop(self._request.pair.target, to_the_end)
-        proposes = self._request.config.speculate and self._request.config.num_speculative_tokens > 0
+        proposes = self._request.config.speculate and bool(self._request.config.num_speculative_tokens)
         while proposes and left > 0 and not ended and self._request.policy.tokens_pay():
             previous_id = transcript.target_ids[-1]
             ids = await self._verified_proposal(transcript, left, to_the_end)

@@ -153,7 +153,7 @@ def _probes(pair: Pair) -> Finding:
     if pair.target_probe is not None and pair.draft_probe is not None:
         return Finding("ok", "probes", "the rule semantic is available")
     if pair.fitting_probes:
-        name = pair.fitting_probes[0]
+        name = next(iter(pair.fitting_probes))
         return Finding(
             "note",
             "probes",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from semanticspec.engines.base import Engine, LoadRequest, StateSpec
@@ -72,10 +73,13 @@ def _share_vllm_memory(first: LoadRequest, second: LoadRequest) -> tuple[LoadReq
     return share_memory(first, second)
 
 
-DEFAULT_ENGINE = "transformers"
+TRANSFORMERS, LLAMA_CPP = "transformers", "llama-cpp"
+DEFAULT_ENGINE = "auto"
+"""llama.cpp for a GGUF file where it is installed, and transformers for everything else."""
+
 ENGINES: dict[str, EngineKind] = {
-    DEFAULT_ENGINE: EngineKind(_load_transformers, ("hf", "huggingface"), ("threads", "cache_bytes")),
-    "llama-cpp": EngineKind(
+    TRANSFORMERS: EngineKind(_load_transformers, ("hf", "huggingface"), ("threads", "cache_bytes")),
+    LLAMA_CPP: EngineKind(
         _load_llama_cpp,
         ("llama.cpp", "llama_cpp", "llamacpp"),
         ("threads", "gpu_layers", "context_tokens", "cache_tokens"),
@@ -84,7 +88,8 @@ ENGINES: dict[str, EngineKind] = {
     "vllm": EngineKind(_load_vllm, options=None, share_devices=_share_vllm_memory),
 }
 ENGINE_HELP = (
-    f"{', '.join(ENGINES)}; optionally with engine options: llama-cpp:threads=4,gpu_layers=20 or "
+    f"{DEFAULT_ENGINE} ({LLAMA_CPP} for a GGUF file if it is installed, else {TRANSFORMERS}), {', '.join(ENGINES)}; "
+    "optionally with engine options: llama-cpp:threads=4,gpu_layers=20 or "
     "vllm:tensor_parallel_size=2 (any of vLLM's engine arguments)."
 )
 """Help text of the option --engine."""
@@ -92,7 +97,7 @@ ENGINE_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """An engine's name in the registry, and its options."""
+    """An engine's name in the registry, or `auto`, and its options."""
 
     name: str = DEFAULT_ENGINE
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +110,10 @@ class EngineChoice:
             ConfigError: The engine or an option is unknown.
         """
         given, _, listed = text.partition(":")
+        if given.lower() == DEFAULT_ENGINE:
+            if listed:
+                raise ConfigError(f"the engine {text!r} has options; name the engine that they are for")
+            return cls()
         name = _canonical_name(given)
         options: dict[str, Any] = {}
         for part in filter(None, listed.split(",")):
@@ -112,8 +121,15 @@ class EngineChoice:
             options[key] = _parse_option(name, key, value)
         return cls(name, options)
 
+    def for_model(self, model: str) -> EngineChoice:
+        """Returns the engine that runs a model; replaces `auto`."""
+        if self.name != DEFAULT_ENGINE:
+            return self
+        with_llama_cpp = model.endswith(".gguf") and find_spec("llama_cpp") is not None
+        return replace(self, name=LLAMA_CPP if with_llama_cpp else TRANSFORMERS)
+
     def request(self, model: str, dtype: str, device: str, states: StateSpec) -> LoadRequest:
-        """Returns the request to load a model with this engine."""
+        """Returns the request to load a model with this engine, which must not be `auto`."""
         return LoadRequest(self.name, model, dtype, device, states, self.options)
 
 
@@ -134,7 +150,7 @@ def _canonical_name(given: str) -> str:
     for name, kind in ENGINES.items():
         if given.lower() in (name, *kind.aliases):
             return name
-    raise ConfigError(f"there is no engine {given!r}; choose from {', '.join(ENGINES)}")
+    raise ConfigError(f"there is no engine {given!r}; choose from {', '.join([DEFAULT_ENGINE, *ENGINES])}")
 
 
 def _parse_option(engine: str, key: str, value: str) -> Any:

@@ -38,7 +38,9 @@ class Journal:
             records = [json.loads(line) for line in lines]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise self._error(f"cannot read {self.path}: {error.strerror}; check the path") from error
+        except ValueError as error:
             raise self._error(
                 f"{self.path} is broken ({error}); delete the file and rerun the command"
             ) from error

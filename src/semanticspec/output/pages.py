@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from semanticspec.errors import ConfigError
 from semanticspec.install_hints import install_hint
+from semanticspec.output.console import TableSection
 
 Theme = Literal["light", "dark"]
 Painter = Callable[[Any, Mapping[str, str]], None]
@@ -31,15 +32,6 @@ class Tile(NamedTuple):
     value: str
     label: str
     note: str = ""
-
-
-class TableSection(NamedTuple):
-    """A table with a heading. `rows` maps a row's name to its cells; "0.9 [0.8, 1.0]" shows the interval small."""
-
-    title: str
-    caption: str
-    columns: Sequence[str]
-    rows: Mapping[str, Sequence[str]]
 
 
 def check_report_libraries(extra: str, *others: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticspec.errors import ProbeError
+from semanticspec.hub import hub_or_cache
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.records import Author
 
@@ -79,20 +80,19 @@ def locate(name: str, role: Author) -> Path:
         ) from error
 
 
-def fitting(info: EngineInfo, fingerprint: str, role: Author, model: str) -> list[str]:
-    """Returns the packaged pairs whose probe fits a model: same shape, tokenizer and name.
+def fitting(info: EngineInfo, fingerprint: str, role: Author) -> dict[str, str]:
+    """Returns the packaged pairs whose probe fits a model, and the model that each was made for.
 
-    Args:
-        model: the name the user gave; the last part of its path must match that of a name in the card.
+    A probe fits by the model's shape and tokenizer, whatever the model's folder is called. Models of one family can
+    share both, so whoever uses the probe has to know that it is the same model; `Probe.check` warns if the weights
+    are others.
     """
-    wanted = {_last_part(model), _last_part(info.model_id)}
-    return [
-        probe.pair
+    return {
+        probe.pair: probe.card.names[0]
         for probe in packaged_probes()
         if not probe.card.mismatches(_with_states_of(probe.card, info), fingerprint, role)
         and probe.card.served_by(info)
-        and wanted & {_last_part(name) for name in probe.card.names}
-    ]
+    }
 
 
 def _with_states_of(card: ProbeCard, info: EngineInfo) -> EngineInfo:
@@ -117,9 +117,10 @@ def _download(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        found = snapshot_download(
-            repository, revision=revision or None, allow_patterns=[CARD_FILE, WEIGHTS_FILE]
-        )
+        with hub_or_cache((repository,), raises=ProbeError):
+            found = snapshot_download(
+                repository, revision=revision or None, allow_patterns=[CARD_FILE, WEIGHTS_FILE]
+            )
     except ValueError as error:  # a name that the hub does not allow
         raise OSError(str(error)) from error
     return Path(found)
@@ -128,7 +129,3 @@ def _download(name: str) -> Path:
 def _first_sentence(error: OSError) -> str:
     words = " ".join(str(error).split()) or type(error).__name__
     return words.split(". ")[0][:200].rstrip(".")
-
-
-def _last_part(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2].lower()

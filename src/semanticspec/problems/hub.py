@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.hub import why_unreachable
 from semanticspec.install_hints import install_hint
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.-]+))?")
@@ -58,6 +59,11 @@ def hub_rows(name: HubName, *, streaming: bool = False) -> Iterator[Mapping[str,
         import datasets
     except ImportError as error:
         raise ProbeError(f"data sets need the datasets package: {install_hint('probes')}") from error
+    if not Path(name.repo).is_dir() and not datasets.config.HF_HUB_OFFLINE and (reason := why_unreachable()):
+        raise ConfigError(
+            f"the Hugging Face hub cannot be reached ({reason}) for the data set {name.repo}; check the network, set "
+            "HF_HUB_OFFLINE=1 if the data set is in the cache, or give a local JSONL file"
+        )
     with _one_line_errors(name):
         config = name.config
         if config is None and _USUAL_CONFIG in datasets.get_dataset_config_names(name.repo):

@@ -33,8 +33,7 @@ class Service:
     def __init__(self, pair: Pair, settings: ServerSettings) -> None:
         """Raises ConfigError, ProbeError or EngineError if the pair cannot run with these settings."""
         self.pair, self.settings = pair, settings
-        config = settings.decoding()
-        self.config = pair.with_default_optimizations(config) if settings.default_optimizations else config
+        self.config = settings.decoding()
         pair.check(self.config)
         context = pair.target.engine.info.max_context_tokens
         self.max_model_len = settings.max_model_len or context

@@ -47,6 +47,8 @@ class ServerSettings(BaseModel):
     target_engine: str | None = None
     draft_engine: str | None = None
     dtype: str = "auto"
+    target_dtype: str | None = None
+    draft_dtype: str | None = None
     device: str = "auto"
     target_device: str | None = None
     draft_device: str | None = None
@@ -93,13 +95,8 @@ class ServerSettings(BaseModel):
         """Engines of target and draft."""
         return self.target_engine or self.engine, self.draft_engine or self.engine
 
-    @property
-    def default_optimizations(self) -> bool:
-        """Whether the pair decides which optimizations are on, see `Pair.with_default_optimizations`."""
-        return self.optimizations == AUTO_OPTIMIZATIONS and self.preset == "default"
-
     def decoding(self) -> DecodingConfig:
-        """Returns the configuration of requests that do not change it, without the pair's default optimizations.
+        """Returns the configuration of requests that do not change it.
 
         Raises:
             ConfigError: the settings contradict each other.
@@ -111,7 +108,7 @@ class ServerSettings(BaseModel):
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
-            optimizations=self.optimizations,
+            optimizations=None if self.optimizations == AUTO_OPTIMIZATIONS else self.optimizations,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from semanticspec.output.pages import Painter, Theme, draw
 from semanticspec.training.evaluate import Evaluation, JudgedRows
-from semanticspec.training.metrics import POSITIVE
+from semanticspec.training.metrics import POSITIVE, Interval
 
 Colours = Mapping[str, str]
 _LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)))
 
 
 def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, bytes]]:
-    """Draws all figures as PNG, by name and theme; the learning curve only if the evaluation has one."""
+    """Draws all figures as PNG, by name and theme, without those of `undrawn`."""
     painters: dict[str, Painter] = {
         "reliability": partial(_reliability, evaluation),
         "predicted": partial(_predicted, rows),
@@ -26,7 +27,24 @@ def draw_all(evaluation: Evaluation, rows: JudgedRows) -> dict[str, dict[Theme, 
     }
     if evaluation.learning_curve:
         painters["learning_curve"] = partial(_learning_curve, evaluation)
-    return {name: draw(painter) for name, painter in painters.items()}
+    missing = undrawn(evaluation, rows)
+    return {name: draw(painter) for name, painter in painters.items() if name not in missing}
+
+
+def undrawn(evaluation: Evaluation, rows: JudgedRows) -> dict[str, str]:
+    """Returns the figures that these problems are too few for, and why."""
+    reasons = {}
+    if bool(rows.positive.all()) or not bool(rows.positive.any()):
+        reasons["roc"] = f"all labels are on one side of {POSITIVE}"
+    if evaluation.learning_curve and len(_curve_points(evaluation)) < 2:
+        reasons["learning_curve"] = "fewer than two sizes of training data give an AUROC"
+    return reasons
+
+
+def _curve_points(evaluation: Evaluation) -> list[tuple[int, Interval]]:
+    """Returns the training contexts and the AUROC of those points of the learning curve that have one."""
+    points = [(point["contexts"], point["figures"]["auroc"]) for point in evaluation.learning_curve]
+    return [(contexts, auroc) for contexts, auroc in points if contexts and all(map(isfinite, auroc))]
 
 
 def _reliability(evaluation: Evaluation, axes: Any, colours: Colours) -> None:
@@ -70,15 +88,16 @@ def _roc(evaluation: Evaluation, rows: JudgedRows, axes: Any, colours: Colours) 
 
 def _learning_curve(evaluation: Evaluation, axes: Any, colours: Colours) -> None:
     """AUROC and its interval by number of training contexts, and the best cheap signal."""
-    contexts = [point["contexts"] for point in evaluation.learning_curve]
-    values, low, high = zip(*(point["figures"]["auroc"] for point in evaluation.learning_curve), strict=True)
+    contexts = [contexts for contexts, _ in _curve_points(evaluation)]
+    values, low, high = zip(*(auroc for _, auroc in _curve_points(evaluation)), strict=True)
     axes.fill_between(contexts, low, high, color=colours["main"], alpha=0.15, linewidth=0)
     axes.plot(contexts, values, color=colours["main"], marker="o", label="probe, 95 % interval")
     best = evaluation.best_signal
     signal = evaluation.signals[best]["auroc"].value
-    axes.axhline(signal, color=colours["second"], linestyle="--", linewidth=1.2, label=best)
+    if isfinite(signal):
+        axes.axhline(signal, color=colours["second"], linestyle="--", linewidth=1.2, label=best)
     axes.set(title="Learning curve", xlabel="training contexts", ylabel="AUROC on test problems")
-    if len(contexts) > 1 and contexts[-1] / max(1, contexts[0]) >= 4:
+    if contexts[-1] / contexts[0] >= 4:
         axes.set_xscale("log", base=2)
         axes.set_xticks(contexts, [str(value) for value in contexts])
 

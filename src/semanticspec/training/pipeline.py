@@ -29,7 +29,7 @@ from semanticspec.training.calibrate import check_choice
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import EVALUATION_FILE
 from semanticspec.training.publish import README_FILE, publish
-from semanticspec.training.settings import RunSettings
+from semanticspec.training.settings import PairSettings, RunSettings
 from semanticspec.training.train import pooling_of
 
 SETTINGS_FILE = "settings.json"
@@ -51,10 +51,10 @@ def run(settings: RunSettings, out: Path) -> None:
     check_report_libraries("probes", "sklearn")
     wanted = settings.problems
     problems = read_problems(wanted.source, wanted.count, wanted.traces, wanted.config)
-    with stages.storing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / SETTINGS_FILE, settings.to_json().encode())
-    _Pipeline(settings, out, problems).all()
+    started = _Pipeline(settings, out, problems)
+    if not (out / SETTINGS_FILE).exists():
+        started.save_settings()
+    started.all()
 
 
 class _Pipeline:
@@ -65,17 +65,24 @@ class _Pipeline:
         self.number = 0
         self.collection = Collection(out / DATA_FOLDER)
 
+    def save_settings(self) -> None:
+        """Writes `settings.json`, which can be run again."""
+        with stages.storing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.out / SETTINGS_FILE, self.settings.to_json().encode())
+
     def all(self) -> None:
-        """Runs every stage in order."""
+        """Runs every stage in order. Settings of an earlier run are replaced once its collection fits the new ones."""
         settings, out = self.settings, self.out
         pair = settings.pair
         weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
         collected = self.stage(
             "collect",
-            (asdict(pair), weights, self.problems, asdict(settings.collect)),
+            (_inputs_of(pair), weights, self.problems, asdict(settings.collect)),
             self._collect,
             lambda: len(self.collection) >= len(self.problems),
         )
+        self.save_settings()
         labelled = self.stage("label", (collected, asdict(settings.label)), self._label, lambda: True)
         trained = {
             role: self.stage(
@@ -124,7 +131,7 @@ class _Pipeline:
     def _collect(self) -> None:
         pair, settings, folder = self.settings.pair, self.settings, self.collection.folder
         models = stages.load_models(
-            pair.target, pair.draft, pair.states, pair.engines, dtype=pair.dtype, device=pair.device
+            pair.target, pair.draft, pair.states, pair.engines, dtypes=pair.dtypes, device=pair.device
         )
         stages.run_collect(models, self.problems, settings.collect, folder, settings.problems.concurrency)
         if len(self.collection) > len(self.problems):
@@ -156,6 +163,12 @@ class _Pipeline:
         folder = self.out / "published" / role
         with stages.storing(folder):
             publish(self.out / "probes" / role, folder, self.out / "reports" / role)
+
+
+def _inputs_of(pair: PairSettings) -> dict[str, Any]:
+    """The settings of a pair without those at their defaults that earlier versions did not have."""
+    later = ("target_dtype", "draft_dtype")
+    return {name: value for name, value in asdict(pair).items() if value is not None or name not in later}
 
 
 def _digest_in(stamp: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from semanticspec.output.console import TableSection
 from semanticspec.output.files import write_atomically
-from semanticspec.output.pages import TableSection, Theme, Tile, render_page
-from semanticspec.training.charts import draw_all
+from semanticspec.output.pages import Theme, Tile, render_page
+from semanticspec.training.charts import draw_all, undrawn
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, Figures, JudgedRows
 from semanticspec.training.metrics import Interval
@@ -46,13 +48,23 @@ def write_report(evaluation: Evaluation, rows: JudgedRows, folder: Path) -> Path
     pictures = draw_all(evaluation, rows)
     for name, themes in pictures.items():
         write_atomically(folder / f"{name}.png", themes["light"])
+    for name in undrawn(evaluation, rows):
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier report in this folder
     page = folder / REPORT_FILE
-    write_atomically(page, render(evaluation, pictures).encode())
+    write_atomically(page, render(evaluation, pictures, undrawn(evaluation, rows)).encode())
     return page
 
 
-def render(evaluation: Evaluation, pictures: Mapping[str, Mapping[Theme, bytes]]) -> str:
-    """Renders the page, with the figures inlined."""
+def render(
+    evaluation: Evaluation,
+    pictures: Mapping[str, Mapping[Theme, bytes]],
+    missing: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Renders the page, with the figures inlined.
+
+    Args:
+        missing: figures that cannot be drawn, and why.
+    """
     card, sizes = evaluation.probe, evaluation.sizes
     name = (*card["model_names"], card["model_id"])[0]
     return render_page(
@@ -61,6 +73,7 @@ def render(evaluation: Evaluation, pictures: Mapping[str, Mapping[Theme, bytes]]
             f"How well the probe estimates the {card['role']}'s semantic probability of a segment, on "
             f"{sizes['segments']:.0f} draft-written segments of {sizes['problems']:.0f} test problems labelled by the "
             f"judge “{evaluation.judge}”; {sizes['share_positive']:.0%} of them have a label of at least 0.5."
+            + "".join(f" No figure {name.replace('_', ' ')}: {reason}." for name, reason in missing.items())
         ),
         tiles=_tiles(evaluation),
         figures=pictures,

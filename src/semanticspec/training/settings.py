@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, with_config
 
 from semanticspec.engines.base import LAST_LAYER, Pooling, StateSpec
-from semanticspec.engines.registry import DEFAULT_ENGINE
+from semanticspec.engines.registry import TRANSFORMERS
 from semanticspec.errors import ConfigError
 from semanticspec.output.validation import STRICT, parse_json
 from semanticspec.probes.features import named_features
@@ -30,17 +30,20 @@ class PairSettings:
 
     Attributes:
         target, draft: hub name, folder or GGUF file; neither for the bundled pair.
-        target_engine, draft_engine: see `load_model`.
+        target_engine, draft_engine: see `load_model`; by default transformers, which returns the states of any layer.
         dtype, device: of both models, see `load_model`.
+        target_dtype, draft_dtype: of one model; None = `dtype`.
         target_layer, draft_layer, pooling: which states are collected, see `StateSpec`; `none` keeps all of them.
         target_names, draft_names: further names for the cards, such as the hub name of a model in a folder.
     """
 
     target: str | None = None
     draft: str | None = None
-    target_engine: str = DEFAULT_ENGINE
-    draft_engine: str = DEFAULT_ENGINE
+    target_engine: str = TRANSFORMERS
+    draft_engine: str = TRANSFORMERS
     dtype: str = "auto"
+    target_dtype: str | None = None
+    draft_dtype: str | None = None
     device: str = "auto"
     target_layer: int = LAST_LAYER
     draft_layer: int = LAST_LAYER
@@ -52,6 +55,11 @@ class PairSettings:
     def engines(self) -> dict[Author, str]:
         """The engine of each model."""
         return {"target": self.target_engine, "draft": self.draft_engine}
+
+    @property
+    def dtypes(self) -> dict[Author, str]:
+        """The data type of each model."""
+        return {"target": self.target_dtype or self.dtype, "draft": self.draft_dtype or self.dtype}
 
     @property
     def states(self) -> dict[Author, StateSpec]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ProbeError
+from semanticspec.output.console import print_table
 from semanticspec.output.progress import progress_bar, say
 from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from semanticspec.training.data.storage import Collection
     from semanticspec.training.evaluate import Evaluation, JudgedRows
     from semanticspec.training.train import TrainConfig
+
+MIN_TEST_PROBLEMS = 10
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def load_models(
     draft: str | None,
     states: Mapping[Author, StateSpec],
     engines: Mapping[Author, str],
-    dtype: str = "auto",
+    dtypes: Mapping[Author, str] | None = None,
     device: str = "auto",
     devices: Mapping[Author, str] | None = None,
 ) -> Pair:
@@ -66,7 +69,8 @@ def load_models(
         draft_states=states["draft"],
         target_engine=engines["target"],
         draft_engine=engines["draft"],
-        dtype=dtype,
+        target_dtype=dtypes["target"] if dtypes else None,
+        draft_dtype=dtypes["draft"] if dtypes else None,
         device=device,
         target_device=devices["target"] if devices else None,
         draft_device=devices["draft"] if devices else None,
@@ -167,6 +171,7 @@ def run_evaluate(
     from dataclasses import replace
 
     from semanticspec.training.ablations import SHARES, Retraining, num_variants
+    from semanticspec.training.charts import undrawn
     from semanticspec.training.evaluate import evaluate, judge_rows
     from semanticspec.training.report import provenance, write_report
 
@@ -186,22 +191,30 @@ def run_evaluate(
     with storing(out):
         page = write_report(evaluation, rows, out)
     _print_tables(evaluation, rows)
+    _warn_of_few_problems(evaluation, undrawn(evaluation, rows))
     say(f"report in {page}")
     return evaluation
+
+
+def _warn_of_few_problems(evaluation: Evaluation, missing: Mapping[str, str]) -> None:
+    """Warns of figures that are left out, and of intervals that the number of problems makes useless."""
+    for name, reason in missing.items():
+        say(f"warning: the report has no figure {name.replace('_', ' ')}: {reason}")
+    problems = round(evaluation.sizes["problems"])
+    if problems < MIN_TEST_PROBLEMS:
+        say(
+            f"warning: {problems} test problems are too few to tell how good the probe is; collect on 100 problems or "
+            "more, a fifth of which are test problems"
+        )
 
 
 def _print_tables(evaluation: Evaluation, rows: JudgedRows) -> None:
     """Prints the main figures as tables on standard output."""
     from rich.console import Console
-    from rich.table import Table
 
     from semanticspec.training.report import text_tables
 
-    console = Console()
     for section in text_tables(evaluation):
-        table = Table("", *section.columns, title=section.title, title_justify="left")
-        for name, cells in section.rows.items():
-            table.add_row(name, *cells)
-        console.print(table)
+        print_table(section)
     problems = evaluation.sizes["problems"]
-    console.print(f"{len(rows.examples)} distinct segments of {problems:.0f} test problems")
+    Console().print(f"{len(rows.examples)} distinct segments of {problems:.0f} test problems")

@@ -84,7 +84,12 @@ def test_assisted_generation_loads_the_weights_of_a_gguf_draft(
 ) -> None:
     def answer(draft_engine: str) -> tuple[int, ...]:
         async def solved() -> tuple[int, ...]:
-            pair = load_pair(*map(str, files), draft_engine=draft_engine, dtype="float32")
+            pair = load_pair(
+                *map(str, files),
+                target_engine="transformers",
+                draft_engine=draft_engine,
+                dtype="float32",
+            )
             try:
                 result = await HuggingFaceAssisted(pair, DecodingConfig()).solve(PROMPT, 3)
             finally:

@@ -135,14 +135,14 @@ def loop_plan(trace: Trace, optimizations: Sequence[str], acceptance: float | No
         bonus_token=any(step.bonus for step in trace.steps),
         judge_think_end=not any(step.drafted and step.accepted is None for step in trace.steps),
     )
-    proposer = _Proposer(config.num_speculative_tokens, acceptance, Random(f"{seed}:{trace.name}"))
+    proposer = _Proposer(config.num_speculative_tokens or 0, acceptance, Random(f"{seed}:{trace.name}"))
     turns = tuple(_turn(step, config, proposer) for step in trace.steps)
     return Plan(trace.prompt_tokens, turns, config)
 
 
 def _turn(step: Step, config: DecodingConfig, proposer: _Proposer) -> Turn:
     rejected = step.accepted is False
-    checked = rejected and config.partial_acceptance
+    checked = rejected and bool(config.partial_acceptance)
     kept = step.kept if step.accepted or checked else 0
     to_write = step.num_tokens - kept - step.bonus
     # Partial acceptance adds the token that replaces the first one it rejects.

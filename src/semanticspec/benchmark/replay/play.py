@@ -280,7 +280,7 @@ class PlannedVerifier:
 
     def __init__(self, request: RequestContext, script: Script) -> None:
         self._script = script
-        self.needs_distributions = request.config.partial_acceptance
+        self.needs_distributions = bool(request.config.partial_acceptance)
         self._by_verdict: dict[bool, Verifier] = {
             accepted: make_verifier(request, RULES["always" if accepted else "never"](request))
             for accepted in (True, False)

@@ -25,6 +25,7 @@ from semanticspec.benchmark.replay.summary import costs_text, replay_table, summ
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError
 from semanticspec.output.console import print_table
+from semanticspec.output.files import check_output_folder
 from semanticspec.output.progress import progress_bar, say
 
 FORMAT = 1
@@ -47,6 +48,7 @@ class _Session:
     """One replay. The constructor checks everything that needs no model."""
 
     def __init__(self, options: ReplayOptions) -> None:
+        check_output_folder(options.out)
         self.options, self.folder = options, ReplayFolder(options.out)
         check_place(options.device, options.dtype)
         self.shapes = {"target": find_shape(options.target), "draft": find_shape(options.draft)}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from semanticspec.benchmark.replay import NOTE
 from semanticspec.benchmark.replay.cases import PLAIN, TARGET, Case, Decisions
 from semanticspec.benchmark.replay.costs import TokenCosts, measured_costs, predicted_s
 from semanticspec.benchmark.replay.folder import Key, Record
 from semanticspec.benchmark.replay.play import PHASES, Play
+from semanticspec.output.console import TableSection
 
 
 def whole_trials(plays: Iterable[Key], cases: Sequence[Case], trials: int) -> list[int]:
@@ -83,7 +81,7 @@ def _predicted(case: Case, baseline: Case, costs: TokenCosts) -> dict[str, Any]:
     return {"predicted_seconds_per_token": own / case.counts().num_tokens, "predicted_speedup": base / own}
 
 
-def replay_table(summary: Mapping[str, Any]) -> Table:
+def replay_table(summary: Mapping[str, Any]) -> TableSection:
     """A table with one row per case; milliseconds are per output token."""
     source = summary["source"]
     models = f"{summary['target']['name']} and {summary['draft']['name']}, {summary['dtype']}"
@@ -91,21 +89,8 @@ def replay_table(summary: Mapping[str, Any]) -> Table:
         f"Replay of {source['decisions']} decisions, random weights: {models}; requests: {source['requests']}, "
         f"tokens: {source['tokens']}, trials: {summary['trials']}"
     )
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=f"in brackets: slowest and fastest trial\n{NOTE}",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    table.add_column("", no_wrap=True)
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, figures in summary["cases"].items():
-        table.add_row(name, *(cell(figures) for cell in _COLUMNS.values()))
-    return table
+    rows = {name: [cell(figures) for cell in _COLUMNS.values()] for name, figures in summary["cases"].items()}
+    return TableSection(title, f"in brackets: slowest and fastest trial; {NOTE}", list(_COLUMNS), rows)
 
 
 def _ms_of(phase: str) -> Callable[[Mapping[str, Any]], str]:
@@ -115,7 +100,7 @@ def _ms_of(phase: str) -> Callable[[Mapping[str, Any]], str]:
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "speed-up": lambda f: f"{f['speedup']:.2f}x [{f['speedup_range'][0]:.2f}, {f['speedup_range'][1]:.2f}]",
     "predicted": lambda f: f"{f['predicted_speedup']:.2f}x",
-    "ms a token": lambda f: f"{1000 * f['seconds_per_token']:.2f}",
+    "ms/token": lambda f: f"{1000 * f['seconds_per_token']:.2f}",
     "prompt": _ms_of("prompt_s"),
     "draft": _ms_of("draft_s"),
     "verify": _ms_of("verify_s"),

@@ -9,6 +9,7 @@ from semanticspec.commands.option_groups import expand_options, option_in
 from semanticspec.commands.options import PairOptions, decoding_option, model_option, output_option
 from semanticspec.config import RuleConfig
 from semanticspec.engines.base import Pooling, StateSpec
+from semanticspec.output.files import check_output_folder
 from semanticspec.output.progress import say
 from semanticspec.problems.sources import read_problems
 from semanticspec.records import Author, Sampling
@@ -86,6 +87,7 @@ def collect_command(
     from semanticspec.training.data.parquet import require_pyarrow
 
     require_pyarrow()
+    check_output_folder(out)
     layers: dict[Author, int] = {"target": target_layer, "draft": draft_layer}
     listed = read_problems(problems, num_problems, traces, config_name)
     config = CollectConfig(
@@ -103,7 +105,7 @@ def collect_command(
         pair.draft,
         {role: StateSpec(layer, cast(Pooling, pooling)) for role, layer in layers.items()},
         pair.engines,
-        dtype=pair.dtype,
+        dtypes=pair.dtypes,
         devices=pair.devices,
     )
     collection = stages.run_collect(models, listed, config, out, concurrency)

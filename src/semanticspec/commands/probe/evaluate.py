@@ -9,6 +9,7 @@ from semanticspec.commands.option_groups import option
 from semanticspec.commands.options import PROBE_HELP, output_option
 from semanticspec.commands.probe.label import Data
 from semanticspec.commands.probe.roles import PackagedRole, checked_role
+from semanticspec.output.files import check_output_folder
 from semanticspec.training import stages
 
 
@@ -37,6 +38,7 @@ def evaluate_command(
 ) -> None:
     """Compare a probe with cheap signals on test problems; writes figures and an HTML report."""
     author = checked_role(role)
+    check_output_folder(out)
     from semanticspec.output.pages import check_report_libraries
 
     check_report_libraries("probes", "sklearn")

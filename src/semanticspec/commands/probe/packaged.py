@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from semanticspec.commands.options import output_option
 from semanticspec.probes.registry import packaged_probes
 
 
 def list_command(
-    as_json: Annotated[bool, output_option("Print a JSON list instead of a table.", "--json")] = False,
+    as_json: Annotated[bool, output_option("Print a JSON list instead of text.", "--json")] = False,
 ) -> None:
     """List the packaged probes. The name of a pair works as --target-probe and --draft-probe."""
     probes = [
@@ -32,12 +31,13 @@ def list_command(
     if as_json:
         typer.echo(json.dumps(probes, indent=1))
         return
-    columns = ("pair", "role", "model", "estimator", "judge")
-    table = Table(*columns, "AUROC")
+    console = Console(soft_wrap=True, highlight=False)
+    pair = ""
     for probe in probes:
-        auroc = f"{probe['auroc']:.3f}" if probe["auroc"] is not None else ""
-        table.add_row(*(str(probe[column]) for column in columns), auroc)
-    console = Console()
-    console.print(table)
-    for probe in probes:
-        console.print(f"{probe['pair']} {probe['role']}: {probe['path']}", soft_wrap=True, highlight=False)
+        if probe["pair"] != pair:
+            pair = str(probe["pair"])
+            console.print(f"[bold]{pair}[/]")
+        auroc = f", AUROC {probe['auroc']:.3f}" if probe["auroc"] is not None else ""
+        made = f"estimator {probe['estimator']}, judge {probe['judge']}{auroc}"
+        console.print(f"  {probe['role']}: {probe['model']} ({made})")
+        console.print(f"    {probe['path']}", style="dim")

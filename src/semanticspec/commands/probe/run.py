@@ -9,6 +9,7 @@ import typer
 
 from semanticspec.commands.options import output_option
 from semanticspec.demo import settings_path
+from semanticspec.output.files import check_output_folder
 
 
 def run_command(
@@ -25,6 +26,7 @@ def run_command(
     """
     if str(config) == "demo" and not config.exists():
         config = settings_path()
+    check_output_folder(out)
     from semanticspec.training.settings import read_settings
 
     settings = read_settings(config)

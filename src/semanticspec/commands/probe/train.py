@@ -10,6 +10,7 @@ from semanticspec.commands.options import output_option
 from semanticspec.commands.probe.label import Data
 from semanticspec.commands.probe.roles import checked_role
 from semanticspec.errors import ConfigError
+from semanticspec.output.files import check_output_folder
 from semanticspec.probes.features import named_features
 from semanticspec.training import stages
 
@@ -76,6 +77,7 @@ def train_command(
 ) -> None:
     """Train a probe, and measure it on test problems that were held out from training."""
     author = checked_role(role)
+    check_output_folder(out)
     hidden_widths = _integers(widths) if widths else None
     from semanticspec.training.data.storage import Collection
     from semanticspec.training.train import TrainConfig

@@ -42,7 +42,7 @@ class LlamaOptions:
         if self.dtype not in _DTYPES:
             raise ConfigError(
                 f"dtype is {self.dtype!r}; expected {', '.join(_DTYPES)} for llama.cpp's KV cache (the weights stay "
-                "as stored in the file)"
+                "as stored in the file); to set the dtype of one model, use --target-dtype or --draft-dtype"
             )
         if self.device not in _DEVICES:
             raise ConfigError(f"device is {self.device!r}; expected {', '.join(_DEVICES)} with llama.cpp")

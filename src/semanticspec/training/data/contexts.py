@@ -108,6 +108,8 @@ class ContextFinder:
 def loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
     """Returns the settings of a loop that writes a trace with one of the rules."""
     return DecodingConfig(
+        partial_acceptance=False,
+        num_speculative_tokens=0,
         rule=rule,
         sampling=config.sampling,
         max_new_tokens=config.max_trace_tokens,

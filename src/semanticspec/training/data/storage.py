@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semanticspec.engines.base import Pooling
 from semanticspec.errors import ProbeError
+from semanticspec.output.differences import differences, listed
 from semanticspec.output.files import write_atomically
 from semanticspec.output.validation import parse_json
 from semanticspec.records import Author, StopReason
@@ -154,11 +155,11 @@ class Collection:
         except OSError as error:
             raise ProbeError(f"no collection can be written to {self.folder}: {error.strerror}") from error
         found, wanted = self.manifest, Manifest.model_validate_json(content)
-        differing = [name for name in Manifest.model_fields if getattr(found, name) != getattr(wanted, name)]
-        if differing:
+        if found != wanted:
+            named = differences(found.model_dump(mode="json"), wanted.model_dump(mode="json"))
             raise ProbeError(
-                f"{self.folder} holds a collection made with other {', '.join(sorted(differing))}; choose another "
-                "folder, or delete it"
+                f"{self.folder} holds a collection made with other settings: {listed(named) or 'of another version'}; "
+                "choose another folder, or delete it"
             )
 
     def has(self, problem_id: str) -> bool:

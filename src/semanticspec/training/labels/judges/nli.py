@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticspec.errors import ConfigError, ModelError, first_line
+from semanticspec.hub import hub_or_cache
 from semanticspec.install_hints import install_hint
 from semanticspec.training.labels.judges.base import Question, without_think_end
 from semanticspec.training.labels.judges.cache import VerdictCache
@@ -57,7 +58,10 @@ class EntailmentJudge:
         self._path = str(folder) if folder.is_dir() else model
         self._cache = VerdictCache() if cache is None else cache
         try:
-            config = AutoConfig.from_pretrained(self._path)
+            with hub_or_cache((self._path,)):
+                config = AutoConfig.from_pretrained(self._path)
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"cannot read the configuration of the judge {model!r} ({first_line(error)}); expected a folder "
