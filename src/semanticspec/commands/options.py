@@ -132,7 +132,9 @@ class SamplingOptions:
             default=str(_DEFAULT.sampling.top_p),
         ),
     ] = None
-    seed: Annotated[int, decoding_option("Random seed; repeats a text in float32, and mostly in other dtypes.", min=0)] = 0
+    seed: Annotated[
+        int, decoding_option("Random seed; repeats a text in float32, and mostly in other dtypes.", min=0)
+    ] = 0
 
     def config(self, pair: Pair | None = None) -> DecodingConfig:
         """Returns the decoding configuration.
