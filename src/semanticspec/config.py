@@ -118,7 +118,9 @@ class DecodingConfig:
         max_repeated_tokens: speculation ends once so many tokens at the end of the output, half of them or more by the
             draft, repeat an n-gram over and over: a draft in a loop is easy to accept. 0 = off.
         stop: the output ends before the first of these strings; in Python also a single string.
-        seed: fixes the output, together with models and configuration; see `adaptive`.
+        seed: repeats an output, together with models and configuration, in float32 (see also `adaptive`). In bfloat16
+            and float16, and with llama.cpp or vLLM, repeats can differ: rounding depends on which tokens are computed
+            together, and so on what is cached.
     """
 
     rule: RuleConfig = field(default_factory=RuleConfig)

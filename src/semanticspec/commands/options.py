@@ -170,7 +170,9 @@ class SamplingOptions:
             default=str(_DEFAULT.sampling.top_p),
         ),
     ] = None
-    seed: Annotated[int, decoding_option("Random seed; the same seed gives the same text.", min=0)] = 0
+    seed: Annotated[
+        int, decoding_option("Random seed; repeats a text in float32, and mostly in other dtypes.", min=0)
+    ] = 0
 
     def config(self) -> DecodingConfig:
         """Returns the decoding configuration. Commands call it before they load a model, to report wrong options.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from semanticspec.decoding.adaptive import ProposalSize
+from semanticspec.decoding.adaptive import NeverSpeculate, ProposalSize
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.engines.base import derived_seed
-from semanticspec.records import Generation, Stop
+from semanticspec.records import Generation, SpeculationEnded, Stop
+
+DRAFT_IS_FULL = "the draft's context is used up"
 
 
 class Drafter:
@@ -23,6 +25,16 @@ class Drafter:
         config = request.config
         self._size = ProposalSize(config.num_speculative_tokens or 0) if config.drafts_proposals else None
         self._ahead: asyncio.Task[Draft | None] | None = None
+
+    def has_room(self, transcript: Transcript) -> bool:
+        """Returns whether the draft's context has room for another token; True where nothing is drafted at all."""
+        limit = self._request.pair.draft.engine.info.max_context_tokens
+        return not self._request.config.speculate or len(transcript.draft_ids) < limit
+
+    def end_speculation(self, transcript: Transcript, reason: str) -> SpeculationEnded:
+        """Lets the target write alone from here on."""
+        self._request.policy = NeverSpeculate()
+        return transcript.end_speculation(reason)
 
     async def next_segment(self, transcript: Transcript) -> Draft | None:
         """Returns the next drafted segment, which may have been started ahead of time.

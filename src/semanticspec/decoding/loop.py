@@ -11,14 +11,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
-from semanticspec.decoding.adaptive import NeverSpeculate
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
-from semanticspec.decoding.drafter import Drafter
+from semanticspec.decoding.drafter import DRAFT_IS_FULL, Drafter
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers.base import Verifier
 from semanticspec.decoding.writer import Writer
-from semanticspec.records import Event, Finished, SegmentDecided, SegmentDrafted, SpeculationEnded, Verdict
+from semanticspec.records import Event, Finished, SegmentDecided, SegmentDrafted, Verdict
 
 
 class Listener(Protocol):
@@ -48,8 +47,9 @@ async def run_loop(
     target_is_next = request.config.first_segment == "target"
     try:
         while not transcript.ended:
-            if transcript.speculation_ended is None and transcript.repetition.found:
-                yield await _end_speculation(request, transcript, drafter)
+            if transcript.speculation_ended is None and (reason := _why_end_speculation(transcript, drafter)):
+                await drafter.cancel()
+                yield drafter.end_speculation(transcript, reason)
             draft = None
             if not target_is_next and not transcript.target_finishes:
                 draft = await drafter.next_segment(transcript)
@@ -100,13 +100,11 @@ async def _verify(
     return verdict
 
 
-async def _end_speculation(
-    request: RequestContext, transcript: Transcript, drafter: Drafter
-) -> SpeculationEnded:
-    """Lets the target write alone from here on."""
-    request.policy = NeverSpeculate()
-    await drafter.cancel()
-    return transcript.end_speculation("the output repeats itself")
+def _why_end_speculation(transcript: Transcript, drafter: Drafter) -> str:
+    """Returns why the target should write alone from here on; "" if it should not."""
+    if transcript.repetition.found:
+        return "the output repeats itself"
+    return "" if drafter.has_room(transcript) else DRAFT_IS_FULL
 
 
 def _is_left_to_target(

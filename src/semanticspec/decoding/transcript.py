@@ -73,18 +73,16 @@ class Transcript:
         self.limit = self._token_limit()
 
     def _token_limit(self) -> int:
-        """The longest output in tokens: the configured limit, or what the target's context leaves."""
-        prompts = [("target", self._pair.target, self.prompt_ids)]
-        if self._config.speculate:
-            prompts.append(("draft", self._pair.draft, self._draft_prompt_ids))
-        for role, model, prompt_ids in prompts:
-            context = model.engine.info.max_context_tokens
-            if len(prompt_ids) >= context:
-                raise PromptError(
-                    f"the prompt has {len(prompt_ids)} tokens, and the {role}'s context of {context} tokens must hold "
-                    "prompt and answer; shorten the prompt"
-                )
+        """The longest output in tokens: the configured limit, or what the target's context leaves.
+
+        The draft's context may be shorter: the target writes alone where it ends.
+        """
         context = self._pair.target.engine.info.max_context_tokens
+        if len(self.prompt_ids) >= context:
+            raise PromptError(
+                f"the prompt has {len(self.prompt_ids)} tokens, and the target's context of {context} tokens must hold "
+                "prompt and answer; shorten the prompt"
+            )
         return min(self._config.max_new_tokens, context - len(self.prompt_ids))
 
     @property

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from semanticspec.decoding.adaptive import ProposalSize
 from semanticspec.decoding.context import RequestContext
-from semanticspec.decoding.drafter import Drafter
+from semanticspec.decoding.drafter import DRAFT_IS_FULL, Drafter
 from semanticspec.decoding.pair import Model
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers.base import Verifier
@@ -31,9 +31,9 @@ class Writer:
         self._proposals: list[tuple[int, int]] = []
 
     async def segment(self, transcript: Transcript) -> AsyncGenerator[Event, None]:
-        """Writes one segment, or everything that is left if `transcript.target_finishes`."""
+        """Writes one segment, or everything that is left if the target finishes or speculation has ended."""
         config, clock = self._request.config, self._request.clock
-        to_the_end, max_tokens = transcript.target_finishes, transcript.room
+        to_the_end, max_tokens = self._writes_to_the_end(transcript), transcript.room
         if not to_the_end:
             max_tokens = min(max_tokens, config.max_segment_tokens)
         elif config.speculate and config.max_answer_tokens is not None:
@@ -53,10 +53,21 @@ class Writer:
                     yield event
                 if transcript.stop_string_found:  # the target does not know it and would write on
                     break
+                if proposed and self._draft_is_full(transcript):
+                    yield self._drafter.end_speculation(transcript, DRAFT_IS_FULL)
         transcript.record("target", written, tuple(self._proposals))
         self._proposals.clear()
         if to_the_end and not transcript.ended:
             transcript.finish_reason = "length"
+
+    def _writes_to_the_end(self, transcript: Transcript) -> bool:
+        """Whether one call writes all that is left. A limit of the answer needs a call that begins with the answer."""
+        alone = transcript.speculation_ended is not None and self._request.config.max_answer_tokens is None
+        return transcript.target_finishes or alone
+
+    def _draft_is_full(self, transcript: Transcript) -> bool:
+        ended = transcript.ended or transcript.speculation_ended is not None
+        return not ended and not self._drafter.has_room(transcript)
 
     async def _pieces(
         self, transcript: Transcript, max_tokens: int, to_the_end: bool

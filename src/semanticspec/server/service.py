@@ -96,7 +96,7 @@ class Service:
         specs: list[OutputSpec] = []
         for prompt in body.prompts:
             config = body.decoding_config(self.config)  # without a seed, each prompt gets its own
-            prompt_ids = self._tokenize(prompt, with_draft=config.speculate)
+            prompt_ids = self._tokenize(prompt)
             room = self.max_model_len - len(prompt_ids)
             for choice in range(body.n):
                 seed = config.seed if choice == 0 else derived_seed(config.seed, "choice", choice)
@@ -113,21 +113,15 @@ class Service:
                 )
         return specs
 
-    def _tokenize(self, prompt: Prompt, *, with_draft: bool) -> list[int]:
+    def _tokenize(self, prompt: Prompt) -> list[int]:
         """Returns the prompt's ids in the target's vocabulary, after checking that an output fits."""
         prompt_ids = self.pair.target.vocabulary.render_prompt(prompt)
-        lengths = [("server's", len(prompt_ids), self.max_model_len)]
-        if with_draft:
-            draft = self.pair.draft
-            num_draft_ids = len(self.pair.render_draft_prompt(prompt, prompt_ids))
-            lengths.append(("draft's", num_draft_ids, draft.engine.info.max_context_tokens))
-        for whose, num_tokens, limit in lengths:
-            if num_tokens >= limit:
-                raise ApiError(
-                    400,
-                    f"the prompt has {num_tokens} tokens, but the {whose} context is limited to {limit}, output "
-                    "included; shorten the prompt",
-                    param="prompt",
-                    code="context_length_exceeded",
-                )
+        if len(prompt_ids) >= self.max_model_len:
+            raise ApiError(
+                400,
+                f"the prompt has {len(prompt_ids)} tokens, but the server's context is limited to "
+                f"{self.max_model_len}, output included; shorten the prompt",
+                param="prompt",
+                code="context_length_exceeded",
+            )
         return prompt_ids

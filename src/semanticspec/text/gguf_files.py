@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 from pathlib import Path
 from typing import Any
 
-from semanticspec.errors import EngineError, ModelError
+from semanticspec.errors import EngineError, ModelError, first_line
 from semanticspec.install_hints import install_hint
+from semanticspec.output.conversion_cache import keep_conversion, kept_conversion
+from semanticspec.output.quiet import quiet
 
 HF_TOKENIZER_KEY = "tokenizer.huggingface.json"
 """Metadata key of an embedded `tokenizer.json`. Source: GGUF specification."""
@@ -17,6 +20,9 @@ _MAGIC = b"GGUF"
 _DIGEST_BYTES = 2**16
 # Upper bound for the metadata, with the tokens and merges of the largest vocabularies.
 _METADATA_BYTES = 2**26
+_BLOCK_BYTES = 2**22
+
+_logger = logging.getLogger(__name__)
 
 
 def gguf_digest(model: str) -> str:
@@ -33,6 +39,49 @@ def gguf_digest(model: str) -> str:
     if not head.startswith(_MAGIC):
         raise ModelError(f"{path} is not a GGUF file: it does not start with the bytes GGUF")
     return hashlib.sha256(head + f"{path.name}:{path.stat().st_size}".encode()).hexdigest()[:16]
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Loads the tokenizer of a GGUF file: an embedded `tokenizer.json`, else llama.cpp's metadata converted.
+
+    Conversion can take minutes for large vocabularies. It runs once per file: the result is kept, see
+    `conversion_cache`.
+
+    Raises:
+        EngineError: The package gguf is not installed.
+        ModelError: The kept tokenizer is broken.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if (embedded := load_embedded_tokenizer(path)) is not None:
+        return embedded
+    name = f"gguf/{conversion_key(path, _METADATA_BYTES)}-tokenizer"
+    folder = kept_conversion(name)
+    if folder is not None:
+        try:
+            with quiet():
+                return PreTrainedTokenizerFast.from_pretrained(str(folder))
+        except Exception as error:
+            raise ModelError(f"cannot read {folder} ({first_line(error)}); delete this folder") from error
+    _logger.warning(
+        "converting the tokenizer of %s; this may take minutes, and happens once per file", path.name
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    keep_conversion(name, tokenizer.save_pretrained)
+    return tokenizer
+
+
+def conversion_key(path: Path, num_bytes: int | None = None) -> str:
+    """Returns a key for what transformers converts from the first `num_bytes` of a file (default: all)."""
+    import transformers
+
+    digest = hashlib.sha256()
+    left = path.stat().st_size if num_bytes is None else num_bytes
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
+    return f"{digest.hexdigest()[:32]}-transformers-{transformers.__version__}"
 
 
 def load_embedded_tokenizer(path: Path) -> Any | None:

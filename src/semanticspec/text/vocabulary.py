@@ -65,23 +65,20 @@ class Vocabulary:
         """
         from transformers import AutoTokenizer
 
-        from semanticspec.text.gguf_files import load_embedded_tokenizer
+        from semanticspec.text.gguf_files import load_tokenizer
 
         path = Path(model).expanduser()
-        name, options = model, {"revision": revision} if revision else {}
+        options = {"revision": revision} if revision else {}
         is_gguf = path.suffix == ".gguf"
-        if is_gguf:
-            name, options = str(path.parent), options | {"gguf_file": path.name}
         try:
-            embedded = load_embedded_tokenizer(path) if is_gguf else None
-            tokenizer = embedded or AutoTokenizer.from_pretrained(name, **options)
+            tokenizer = load_tokenizer(path) if is_gguf else AutoTokenizer.from_pretrained(model, **options)
         except Exception as error:
             raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 f"{model!r} has no fast tokenizer (tokenizer.json); convert it with transformers"
             )
-        return cls(tokenizer, [] if is_gguf else _generation_config_end_ids(name, options))
+        return cls(tokenizer, [] if is_gguf else _generation_config_end_ids(model, options))
 
     @property
     def has_chat_template(self) -> bool:

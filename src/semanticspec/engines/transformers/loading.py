@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from semanticspec.errors import ConfigError, EngineError, ModelError, first_line
 from semanticspec.install_hints import install_hint
+from semanticspec.output.conversion_cache import keep_conversion, kept_conversion
 from semanticspec.output.quiet import quiet
-from semanticspec.text.gguf_files import gguf_digest
+from semanticspec.text.gguf_files import conversion_key, gguf_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
+_MAX_KEPT_FILE_BYTES = 2**30
+"""Dequantized weights are kept for GGUF files of at most this size; they take four to ten times as much on disk."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +183,23 @@ def _load_weights(model: str, name: str, device: torch.device, **options: Any) -
 
 
 def _load_gguf(path: Path, dtype: torch.dtype | str, device: torch.device) -> Loaded:
+    """Loads a GGUF file, dequantized. Weights of small files are kept, see `conversion_cache`."""
     digest = gguf_digest(str(path))
     for package in ("gguf", "accelerate"):  # transformers needs both to read GGUF files
         if importlib.util.find_spec(package) is None:
             raise EngineError(f"GGUF files need the package {package}: {install_hint('gguf')}")
-    from transformers import GgufConfig
-
-    dequantize = GgufConfig(dequantize=True)
-    loaded = _load_weights(
-        str(path), str(path.parent), device, gguf_file=path.name, quantization_config=dequantize, dtype=dtype
-    )
+    is_small = path.stat().st_size <= _MAX_KEPT_FILE_BYTES
+    name = f"gguf/{conversion_key(path)}-{str(dtype).removeprefix('torch.')}" if is_small else ""
+    folder = kept_conversion(name) if name else None
+    if folder is not None:
+        loaded = _load_weights(f"{folder} (delete it to convert again)", str(folder), device, dtype=dtype)
+    else:
+        _logger.warning("dequantizing %s%s", path.name, "; this happens once per file" if name else "")
+        dequantize = GgufConfig(dequantize=True)
+        options = {"gguf_file": path.name, "quantization_config": dequantize, "dtype": dtype}
+        loaded = _load_weights(str(path), str(path.parent), device, **options)
+        if name:
+            keep_conversion(name, loaded.save_pretrained)
     return Loaded(loaded, digest, max_context(loaded.config))
 
 
