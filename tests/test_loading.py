@@ -15,13 +15,14 @@ from semanticspec.probes import Probe
 from tests.support.tiny_models import SIZES
 from tests.support.vocabularies import make_vocabulary
 
+TEMPLATE = "{{ messages[0].content }}"
 RECURRENT = {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
 
 
-def save(folder: Path, config: PreTrainedConfig) -> str:
+def save(folder: Path, config: PreTrainedConfig, template: str | None = TEMPLATE) -> str:
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    make_vocabulary().tokenizer.save_pretrained(folder)
+    make_vocabulary(template=template).tokenizer.save_pretrained(folder)
     return str(folder)
 
 
@@ -49,6 +50,14 @@ async def test_other_models_load_without_a_warning(tmp_path: Path) -> None:
         pair = load_pair(other, sliding)
     decoding = pair.resolve(DecodingConfig())
     assert decoding.num_speculative_tokens == OPTIMIZATIONS["token-speculation"]["num_speculative_tokens"]
+    await pair.aclose()
+
+
+async def test_a_model_without_a_chat_template_is_said_once_at_start(tmp_path: Path) -> None:
+    folder = save(tmp_path / "base", LlamaConfig(**SIZES), template=None)
+    with pytest.warns(UserWarning, match=r"base has no chat template, so it gets prompts as they are") as caught:
+        pair = load_pair(folder, folder)
+    assert len(caught) == 1
     await pair.aclose()
 
 

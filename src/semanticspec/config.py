@@ -330,6 +330,8 @@ class Overrides(TypedDict, total=False):
     top_p: float | None
     seed: int | None
     optimizations: str | None
+    stop: str | Sequence[str] | None
+    max_repeated_tokens: int | None
 
 
 def with_options(config: DecodingConfig, **overrides: Unpack[Overrides]) -> DecodingConfig:

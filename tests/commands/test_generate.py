@@ -113,6 +113,15 @@ def test_a_prompt_comes_from_one_place(semanticspec, tmp_path):
     assert (missing.returncode, "none.txt cannot be read: No such file" in missing.stderr) == (2, True)
 
 
+def test_the_output_ends_before_a_stop_string(semanticspec):
+    whole = json.loads(semanticspec("generate", MIA, "--json").stdout)
+    word = whole["answer"].split()[0]
+    for arguments in (["--stop", word], ["--stop", "not in the text", "--stop", word]):
+        stopped = json.loads(semanticspec("generate", MIA, "--json", *arguments).stdout)
+        assert stopped["finish_reason"] == "stop"
+        assert stopped["text"] == whole["text"].partition(word)[0]
+
+
 def test_same_seed_same_text_streamed_or_not(semanticspec):
     texts = [semanticspec("generate", MIA, "--seed", "5", *flags).stdout for flags in ([], ["--no-stream"])]
     assert texts[0] == texts[1] != ""

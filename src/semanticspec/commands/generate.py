@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from semanticspec.commands.option_groups import expand_options, option
-from semanticspec.commands.options import PairOptions, SamplingOptions, output_option
+from semanticspec.commands.options import PairOptions, SamplingOptions, decoding_option, output_option
 from semanticspec.commands.prompt_argument import read_prompt
 from semanticspec.commands.view import RequestView, closing_line, result_json
-from semanticspec.config import DecodingConfig
+from semanticspec.config import DecodingConfig, with_options
 from semanticspec.decoding.generate import decode
 from semanticspec.decoding.pair import Pair
 from semanticspec.demo.grammar import read_problem
@@ -36,6 +36,10 @@ def generate_command(
     file: Annotated[
         Path | None, option("Read the prompt from this UTF-8 text file.", "--file", default="none")
     ] = None,
+    stop: Annotated[
+        list[str] | None,
+        decoding_option("End the output before this text; repeat the option for several.", default="none"),
+    ] = None,
     stream: Annotated[bool, output_option("Print text as soon as it is decided.")] = True,
     as_json: Annotated[bool, output_option("Print one JSON object instead of text.", "--json")] = False,
 ) -> None:
@@ -46,7 +50,7 @@ def generate_command(
     Accepting drafted segments by their meaning is lossy: the output can differ from the target's own. The rule token
     is lossless.
     """
-    config = sampling.config()
+    config = with_options(sampling.config(), stop=stop)
     text = read_prompt(prompt, file)
     loaded = pair.load()
     config = loaded.resolve(config)
