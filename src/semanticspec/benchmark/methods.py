@@ -208,9 +208,8 @@ def make_method(name: str, pair: Pair, config: DecodingConfig) -> Method:
         return BASELINES[base](pair, config)
     kind = METHODS[base]
     config = kind.configure(with_strictness(config, strictness))
-    config = with_optimizations(
-        config, _optimizations(name)
-    )  # the name says which ones, the configuration does not
+    # The name says which ones, not the configuration.
+    config = with_optimizations(config, _optimizations(name))
     pair.check(config)
     return kind.loop(name, pair, config)
 
