@@ -69,6 +69,7 @@ def test_the_hub_is_asked_for_a_name_and_streams_the_first_problems(monkeypatch:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda _: ["main", "socratic"])
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("semanticspec.problems.hub.why_unreachable", lambda: "")
     assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "")]
     assert len(read_problems("openai/gsm8k:train", config="socratic")) == 2
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

@@ -120,6 +120,7 @@ def _add_tokenizer(writer: Any, folder: Path, vocabulary_size: int) -> None:
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in json.loads(content)["model"]["merges"]])
     writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
     writer.add_string(HF_TOKENIZER_KEY, content)

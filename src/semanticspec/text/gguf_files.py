@@ -109,6 +109,8 @@ def load_embedded_tokenizer(path: Path) -> Any | None:
     backend = Tokenizer.from_str(value(HF_TOKENIZER_KEY))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
     tokenizer.eos_token = backend.id_to_token(value("tokenizer.ggml.eos_token_id"))
+    if (pad_id := value("tokenizer.ggml.padding_token_id")) is not None:
+        tokenizer.pad_token = backend.id_to_token(pad_id)
     tokenizer.chat_template = value("tokenizer.chat_template")
     return tokenizer
 
