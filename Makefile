@@ -32,11 +32,14 @@ llama-cpp: $(READY)  ## Install llama.cpp for its engine and the engine's tests 
 demo: $(READY)  ## Solve a few problems, target alone beside speculative decoding
 	@$(VENV)/bin/semanticspec demo
 
+# Processes of one thread each: several test files run at a time.
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: $(READY)  ## All tests
-	@$(PYTHON) -m pytest
+	@$(PYTEST)
 
 test-fast: $(READY)  ## Only tests that take a few seconds at most
-	@$(PYTHON) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 contract: $(READY)  ## The contract tests of engines, over those that are installed
 	@$(PYTHON) -m pytest tests/contract -rs
