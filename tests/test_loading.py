@@ -55,7 +55,9 @@ async def test_other_models_load_without_a_warning(tmp_path: Path) -> None:
 
 async def test_a_model_without_a_chat_template_is_said_once_at_start(tmp_path: Path) -> None:
     folder = save(tmp_path / "base", LlamaConfig(**SIZES), template=None)
-    with pytest.warns(UserWarning, match=r"base has no chat template, so it gets prompts as they are") as caught:
+    with pytest.warns(
+        UserWarning, match=r"base has no chat template, so it gets prompts as they are"
+    ) as caught:
         pair = load_pair(folder, folder)
     assert len(caught) == 1
     await pair.aclose()
