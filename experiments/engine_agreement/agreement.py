@@ -88,7 +88,7 @@ async def judge(pair: Pair, segment: RecordedSegment, rule: RuleConfig, seed: in
     """Returns the estimates and the verdict of the pair's engines and probes; `seed` is the segment's own."""
     assert pair.target_probe is not None
     assert pair.draft_probe is not None
-    (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids])
+    (of_target,) = await pair.target.engine.score(segment.target_context, [segment.target_ids], signals=True)
     (of_draft,) = await pair.draft.engine.score(segment.draft_context, [segment.draft_ids])
     p_target, p_draft = pair.target_probe.estimate(of_target), pair.draft_probe.estimate(of_draft)
     uniform = Random(derived_seed(seed, "agreement")).random()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from semanticspec.distributions import Distributions
+
 Author = Literal["draft", "target"]
 StopReason = Literal["stop", "length"]
 
@@ -62,13 +64,13 @@ class Reading:
         pooled_state: hidden states at the predicting positions, float32, on the engine's device: their mean or the
             last one, `[hidden]`, or all of them, `[tokens, hidden]`, see `EngineInfo.pooling`. Layer and norm: see
             `EngineInfo.layer` and `EngineInfo.norm_state`.
-        distributions: probabilities under the sampling settings, float32, `[tokens, vocabulary]` for a generation
-            and `[tokens + 1, vocabulary]` for a score (the last row predicts the next token); None unless requested.
+        distributions: under the sampling settings, on the CPU: of each token of a generation; for a score, the last
+            of tokens + 1 predicts the next token. None unless requested.
     """
 
     logprobs: tuple[float, ...]
     pooled_state: Tensor
-    distributions: Tensor | None = None
+    distributions: Distributions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Score(Reading):
     """How probable a model finds a given continuation.
 
     Attributes:
-        ranks: rank of each token in the model's distribution at its position; 1 = most probable.
+        ranks: rank of each token in the model's distribution at its position; 1 = most probable. Ranks, argmax ids
+            and entropies may be empty unless requested (`signals`).
         argmax_ids: the most probable token at each position.
         entropies: entropy of the model's distribution at each position (nats, temperature 1); empty if the engine
             does not report it.

@@ -16,6 +16,7 @@ from semanticspec.engines.transformers import prefill
 from semanticspec.engines.transformers import scoring as transformers_scoring
 from semanticspec.errors import EngineError
 from semanticspec.records import GREEDY, Sampling, Score, Stop
+from tests.support.distributions import dense
 from tests.support.subjects import Subject
 
 CONTEXT = [3, 14, 15, 9, 26, 5, 35, 8]
@@ -25,12 +26,20 @@ TOLERANCE = 1e-4
 
 
 def check(score: Score, subject: Subject, context: list[int], segment: list[int]) -> None:
-    """Compares a score with the oracle, except for what depends on the sampling settings."""
+    """Compares a score with the oracle, except for what depends on the sampling settings and for the signals."""
     whole = [*context, *segment]
     predicting = slice(len(context) - 1, len(whole) - 1)
     rows = subject.logprobs(whole)[predicting]
     chosen = rows.gather(1, torch.tensor(segment)[:, None])
     torch.testing.assert_close(torch.tensor(score.logprobs), chosen[:, 0], atol=TOLERANCE, rtol=0)
+    state = subject.states(whole)[predicting].mean(0)
+    torch.testing.assert_close(score.pooled_state, state, atol=TOLERANCE, rtol=0)
+
+
+def check_signals(score: Score, subject: Subject, context: list[int], segment: list[int]) -> None:
+    """Compares ranks, argmax ids and entropies with the oracle."""
+    rows = subject.logprobs([*context, *segment])[len(context) - 1 : -1]
+    chosen = rows.gather(1, torch.tensor(segment)[:, None])
     assert score.ranks == tuple((1 + (rows > chosen).sum(1)).tolist())
     assert score.argmax_ids == tuple(rows.argmax(1).tolist())
     if not subject.engine.info.capabilities.entropies:
@@ -38,13 +47,14 @@ def check(score: Score, subject: Subject, context: list[int], segment: list[int]
     else:
         entropies = torch.distributions.Categorical(logits=rows).entropy()
         torch.testing.assert_close(torch.tensor(score.entropies), entropies, atol=TOLERANCE, rtol=0)
-    state = subject.states(whole)[predicting].mean(0)
-    torch.testing.assert_close(score.pooled_state, state, atol=TOLERANCE, rtol=0)
 
 
-async def test_score_equals_the_oracle(subject: Subject) -> None:
-    (score,) = await subject.engine.score(CONTEXT, [SEGMENT])
+@pytest.mark.parametrize("signals", [False, True])
+async def test_score_equals_the_oracle(subject: Subject, signals: bool) -> None:
+    (score,) = await subject.engine.score(CONTEXT, [SEGMENT], signals=signals)
     check(score, subject, CONTEXT, SEGMENT)
+    if signals:
+        check_signals(score, subject, CONTEXT, SEGMENT)
     assert score.next_token_id is None
     assert score.distributions is None
 
@@ -79,16 +89,17 @@ async def test_several_continuations_equal_single_ones(subject: Subject) -> None
     continuations = [SEGMENT, SEGMENT[:1], [1, 2, 3], SEGMENT[3:]]
     can = subject.engine.info.capabilities
     options: Any = {"sampling": SAMPLING, "seed": 6, "distributions": can.distributions}
-    scores = await subject.engine.score(CONTEXT, continuations, **options)
+    scores = await subject.engine.score(CONTEXT, continuations, signals=True, **options)
     for score, continuation in zip(scores, continuations, strict=True):
         check(score, subject, CONTEXT, continuation)
+        check_signals(score, subject, CONTEXT, continuation)
         (single,) = await subject.engine.score(CONTEXT, [continuation], **options)
         assert score.next_token_id == single.next_token_id
         if not can.distributions:
             continue
-        assert score.distributions is not None
-        assert single.distributions is not None
-        torch.testing.assert_close(score.distributions, single.distributions, atol=TOLERANCE, rtol=0)
+        size = subject.engine.info.vocabulary_size
+        rows = [dense(one.distributions, size) for one in (score, single)]
+        torch.testing.assert_close(*rows, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("sampling", [SAMPLING, GREEDY, Sampling(1.0, 1.0)])
@@ -96,9 +107,9 @@ async def test_next_token_and_distributions(subject: Subject, sampling: Sampling
     subject.needs("distributions", "position_seeds")
     (score,) = await subject.engine.score(CONTEXT, [SEGMENT], sampling=sampling, seed=12, distributions=True)
     whole = [*CONTEXT, *SEGMENT]
-    assert score.distributions is not None
-    assert score.distributions.shape == (len(SEGMENT) + 1, subject.engine.info.vocabulary_size)
-    for index, row in enumerate(score.distributions):
+    rows = dense(score.distributions, subject.engine.info.vocabulary_size)
+    assert len(rows) == len(SEGMENT) + 1
+    for index, row in enumerate(rows):
         expected = subject.distribution(whole[: len(CONTEXT) + index], sampling)
         torch.testing.assert_close(row, torch.tensor(expected), atol=TOLERANCE, rtol=0)
     expected_id = draw(subject.distribution(whole, sampling), position_uniform(12, len(whole)))
@@ -120,8 +131,9 @@ async def test_long_texts_are_prefilled_in_chunks(subject: Subject, monkeypatch:
     for chunk in (3, 7, 8, 11):
         monkeypatch.setattr(prefill, "CHUNK_TOKENS", chunk)
         context = [chunk, *CONTEXT]  # not cached yet
-        (score,) = await subject.engine.score(context, [SEGMENT], sampling=SAMPLING)
+        (score,) = await subject.engine.score(context, [SEGMENT], sampling=SAMPLING, signals=True)
         check(score, subject, context, SEGMENT)
+        check_signals(score, subject, context, SEGMENT)
         (generated,) = await subject.engine.generate(
             [chunk, chunk, *CONTEXT], max_tokens=8, stop=Stop(), sampling=SAMPLING
         )
@@ -155,9 +167,7 @@ def test_batches_hold_little_padding() -> None:
 
 def test_entropy_of_impossible_tokens_is_a_number() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0], [5.0, float("-inf"), float("-inf")]])
-    normaliser, entropies = scoring.log_normalizer_and_entropies(logits)
-    torch.testing.assert_close(normaliser, logits.logsumexp(-1, keepdim=True))
-    assert entropies.tolist() == pytest.approx([0.6931472, 0.0])
+    assert scoring.entropy(logits).flatten().tolist() == pytest.approx([0.6931472, 0.0])
 
 
 async def test_concurrent_scores_with_shared_prefixes_equal_single_ones(subject: Subject) -> None:

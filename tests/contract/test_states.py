@@ -145,7 +145,9 @@ async def test_the_selected_states_do_not_change_the_text(model_folders: dict[st
         for spec in (StateSpec(), StateSpec(1, "none")):
             engine = load(model_folders[name], states=spec)
             (one,) = await engine.generate(CONTEXT, max_tokens=20, stop=Stop(), sampling=SAMPLING, seed=2)
-            (score,) = await engine.score([*CONTEXT, *one.token_ids], [SEGMENT], sampling=SAMPLING)
+            (score,) = await engine.score(
+                [*CONTEXT, *one.token_ids], [SEGMENT], sampling=SAMPLING, signals=True
+            )
             texts.append((one.token_ids, score.next_token_id, score.ranks))
             logprobs.append(one.logprobs + score.logprobs)
         assert texts[0] == texts[1]

@@ -21,6 +21,7 @@ from semanticspec.decoding.verifiers.controls import accept_rate
 from semanticspec.decoding.verifiers.semantic import acceptance_probability
 from semanticspec.decoding.verifiers.token import accept_tokens
 from semanticspec.records import Generation, Score, SegmentDecided, SegmentDrafted, Verdict
+from tests.support.distributions import sparse
 from tests.support.scripted_pairs import collect, config, make_pair
 
 TRIALS = 20_000
@@ -104,7 +105,7 @@ def test_token_rule_first_token_has_the_targets_distribution(target, draft):
     trials, counts = 1500, Counter()
     for _ in range(trials):
         drafted = random.choices(range(4), draft)[0]
-        verdict = accept_tokens((drafted,), torch.tensor([target, target]), torch.tensor([draft]), random)
+        verdict = accept_tokens((drafted,), sparse([target, target]), sparse([draft]), random)
         counts[drafted if verdict.accepted else verdict.next_id] += 1
     # chi-square with 3 degrees of freedom; hypothesis looks for the worst of many pairs
     statistic = sum((counts[i] - trials * p) ** 2 / (trials * p) for i, p in enumerate(target))
@@ -112,14 +113,14 @@ def test_token_rule_first_token_has_the_targets_distribution(target, draft):
 
 
 def test_token_rule_frequency_is_the_ratio():
-    target, draft = torch.tensor([[0.2, 0.8], [0.5, 0.5]]), torch.tensor([[0.5, 0.5]])
+    target, draft = sparse([[0.2, 0.8], [0.5, 0.5]]), sparse([[0.5, 0.5]])
     random = Random(1)
     accepted = sum(accept_tokens((0,), target, draft, random).accepted for _ in range(TRIALS))
     assert accepted / TRIALS == pytest.approx(0.4, abs=0.015)
 
 
 def test_token_rule_replaces_a_token_the_target_does_not_have():
-    target, draft = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.6, 0.0]])
+    target, draft = sparse([[1.0, 0.0], [0.0, 1.0]]), sparse([[1.0, 0.0], [0.6, 0.0]])
     verdict = accept_tokens((0,), target, draft, Random(0))
     assert (verdict.accepted, verdict.num_kept, verdict.next_id) == (False, 1, 1)
 

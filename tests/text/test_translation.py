@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from semanticspec.text.translation import Translation, describe_difference
+from tests.support.distributions import dense, sparse
 from tests.support.vocabularies import EOS, THINK, THINK_END, A, B, make_vocabulary
 
 ORDER = ("<think>", "</think>", "<tool>", "<eos>")  # added tokens under other ids, and one more
@@ -23,7 +24,8 @@ def test_added_tokens_are_mapped_by_name_and_ends_by_role():
 
 def test_columns_of_distributions_follow_their_tokens():
     rows = torch.arange(1.0, 11.0)[None] / 55
-    moved = Translation(make_vocabulary(added=ORDER), make_vocabulary()).distributions(rows)
+    translation = Translation(make_vocabulary(added=ORDER), make_vocabulary())
+    moved = dense(translation.distributions(sparse(rows)), 10)
     assert moved[0, EOS] == rows[0, 9]
     assert moved[0, THINK] == rows[0, 6]
     assert moved[0, A] == rows[0, A]
@@ -43,8 +45,7 @@ def test_a_mapped_id_beyond_the_sources_width_widens_the_distributions():
     """The sink's `</think>` has a larger id than any id of the source's rows."""
     source = make_vocabulary(added=("<eos>", "</think>"))
     sink = make_vocabulary(added=("<eos>", "<x>", "<y>", "<z>", "</think>"))
-    moved = Translation(source, sink).distributions(torch.eye(8)[:, :8])
-    assert moved.shape == (8, sink.think_end_id + 1)
+    moved = dense(Translation(source, sink).distributions(sparse(torch.eye(8))), sink.think_end_id + 1)
     assert float(moved[source.think_end_id, sink.think_end_id]) == 1
     assert float(moved.sum()) == 8
 
@@ -52,7 +53,7 @@ def test_a_mapped_id_beyond_the_sources_width_widens_the_distributions():
 def test_ids_without_a_token_have_no_counterpart():
     vocabulary = make_vocabulary()
     padded = torch.full((1, 12), 1 / 12)
-    moved = Translation(vocabulary, make_vocabulary()).distributions(padded)
+    moved = dense(Translation(vocabulary, make_vocabulary()).distributions(sparse(padded)), 12)
     assert float(moved.sum()) == pytest.approx(9 / 12)
     assert Translation(vocabulary, make_vocabulary()).ids([0, 10, 1]) == [0]
 
@@ -74,7 +75,7 @@ def test_padded_vocabularies_exchange_ids():
     assert there.unmapped == {6, 7, 8}
     assert there.ids([A, padded.think_end_id, 7, B]) == [A, THINK_END]
     assert back.ids([A, THINK_END, EOS]) == [A, padded.think_end_id, padded.end_id]
-    moved = there.distributions(torch.full((1, 12), 1 / 12))
+    moved = dense(there.distributions(sparse(torch.full((1, 12), 1 / 12))), 12)
     assert float(moved.sum()) == pytest.approx(9 / 12)
 
 

@@ -26,7 +26,8 @@ _MAX_POLICIES = 64
 class SemanticProbe(Protocol):
     """Estimates how likely a model was to say something with the meaning of a segment.
 
-    A probe may have an attribute `sampling`: the settings under which its training labels were sampled.
+    A probe may have the attributes `sampling`: the settings under which its training labels were sampled, and
+    `needs_signals`: whether it reads ranks and entropies of a score.
     """
 
     def estimate(self, reading: Reading) -> float:

@@ -187,6 +187,7 @@ class Engine(Protocol):
         sampling: Sampling | None = None,
         seed: int = 0,
         distributions: bool = False,
+        signals: bool = False,
         request_id: str | None = None,
     ) -> list[Score]:
         """Scores given continuations of a context. Prefills only what the prefix cache does not hold.
@@ -195,6 +196,8 @@ class Engine(Protocol):
             context_ids: the whole context, at least one token.
             continuations: at least one; none may be empty.
             sampling: settings for `Score.next_token_id` and `Score.distributions`; None = neither is computed.
+            signals: also compute `Score.ranks`, `Score.argmax_ids` and `Score.entropies`, which cost further passes
+                over the vocabulary.
             seed, distributions, request_id: see `generate`.
 
         Raises:

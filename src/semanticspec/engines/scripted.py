@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import log
 from typing import TYPE_CHECKING
 
+from semanticspec.distributions import Distribution
 from semanticspec.engines.base import ALL_CAPABILITIES, EngineInfo, StateSpec, TokenChunk, position_uniform
 from semanticspec.engines.runtime.engine import BaseEngine
 from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
@@ -90,7 +91,7 @@ class ScriptedEngine(BaseEngine):
         return Generation(
             tuple(logprobs),
             self._pooled(states),
-            _matrix(rows) if request.distributions else None,
+            tuple(map(Distribution.of_dense, rows)) if request.distributions else None,
             tuple(ids[start:]),
             "stop" if stopped else "length",
         )
@@ -104,7 +105,7 @@ class ScriptedEngine(BaseEngine):
         return Score(
             logprobs=tuple(_log(p[i]) for p, i in scored),
             pooled_state=self._pooled(positions[:-1]),
-            distributions=_matrix(rows) if request.distributions and rows else None,
+            distributions=tuple(map(Distribution.of_dense, rows)) if request.distributions and rows else None,
             ranks=tuple(1 + sum(other > p[i] for other in p) for p, i in scored),
             argmax_ids=tuple(p.index(max(p)) for p, _ in scored),
             entropies=tuple(-sum(other * _log(other) for other in p if other > 0) for p, _ in scored),

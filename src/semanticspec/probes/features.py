@@ -140,6 +140,11 @@ def needs_entropies(names: Sequence[str]) -> bool:
     return any(name in _OF_ENTROPIES for name in names)
 
 
+def needs_signals(names: Sequence[str]) -> bool:
+    """Whether one of the features is computed from ranks or entropies, which `Engine.score` computes on request."""
+    return any(name not in _OF_LOGPROBS for name in names)
+
+
 def check_features(names: Sequence[str], role: Author | None = None) -> None:
     """Checks feature names.
 

@@ -20,7 +20,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
-from semanticspec.probes.features import TokenSignals, compute_features, signals_of
+from semanticspec.probes.features import TokenSignals, compute_features, needs_signals, signals_of
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.states import Ragged, States, joined
 from semanticspec.records import Author, Reading, Sampling
@@ -52,6 +52,11 @@ class Probe:
         self.calibration = calibration
         self.network = network.eval().requires_grad_(False)
         self._num_parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    @property
+    def needs_signals(self) -> bool:
+        """Whether it reads ranks or entropies of a score."""
+        return needs_signals(self.card.features)
 
     @property
     def sampling(self) -> Sampling:

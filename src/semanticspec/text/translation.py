@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
 
+import numpy as np
+
+from semanticspec.distributions import Distributions, Ids
 from semanticspec.text.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 # Tokenizers do not merge tokens across these places, so that the paragraphs of a text can be encoded one by one.
 _PARAGRAPHS = re.compile(r"(?<=\n\n)(?=\S)")
@@ -111,24 +110,21 @@ class Translation:
                 return translated[: n + 1]
         return translated
 
-    def distributions(self, source: Tensor) -> Tensor:
-        """Reorders the columns of `[tokens, vocabulary]` from source to sink ids.
+    def distributions(self, source: Distributions) -> Distributions:
+        """Translates distributions over the source's tokens, where ids are exchanged.
 
-        Tokens without a counterpart, and ids beyond the source's tokenizer, lose their probability: rows may sum to
+        Tokens without a counterpart, and ids beyond the source's tokenizer, lose their probability: the rest may sum to
         less than 1.
         """
-        padding = source[:, self._source_size :]
-        has_padding_mass = padding.numel() > 0 and bool((padding > 0).any())
-        if not self._mapped and not self.unmapped and not has_padding_mass:
-            return source
-        num_columns = source.shape[1]
-        mapped = {i: j for i, j in self._mapped.items() if i < num_columns}
-        moved = source.new_zeros(len(source), max(num_columns, 1 + max(mapped.values(), default=0)))
-        moved[:, : self._source_size] = source[:, : self._source_size]
-        moved[:, [*mapped, *(i for i in self.unmapped if i < num_columns)]] = 0
-        for i, j in mapped.items():
-            moved[:, j] += source[:, i]
-        return moved
+        return [row.translated(self._sink_ids) for row in source]
+
+    @cached_property
+    def _sink_ids(self) -> Ids:
+        """The sink's token for each id of the source; -1 if there is none."""
+        ids = np.arange(self._source_size)
+        ids[list(self._mapped)] = list(self._mapped.values())
+        ids[list(self.unmapped)] = -1
+        return ids
 
 
 class TranslatedContext:

@@ -135,8 +135,8 @@ class _Scoring:
             return values.get(reply.token_ids[0], 0)
         assert reply.distributions is not None
         row = reply.distributions[0]
-        candidates = row.topk(min(_NUM_CANDIDATES, len(row))).indices.tolist()
-        weights = {values[i]: float(row[i]) for i in candidates if i in values}
+        candidates = row.token_ids[row.probabilities.argsort()[-_NUM_CANDIDATES:]].tolist()
+        weights = {values[i]: float(row.of(i)) for i in candidates if i in values}
         total = sum(weights.values())
         return sum(value * weight for value, weight in weights.items()) / total if total else 0.0
 

@@ -34,6 +34,7 @@ class Rule(Protocol):
     Attributes:
         lossy: whether its verdicts can change the distribution of the target's output.
         needs_distributions: the score and the draft must hold full distributions.
+        needs_signals: the score must hold ranks and entropies; assumed of rules without this attribute.
     """
 
     lossy: bool

@@ -13,6 +13,7 @@ class RandomRule:
 
     lossy = True
     needs_distributions = False
+    needs_signals = False
 
     def __init__(self, request: RequestContext) -> None:
         self._request = request
@@ -28,6 +29,7 @@ class AlwaysRule:
 
     lossy = True
     needs_distributions = False
+    needs_signals = False
 
     def __init__(self, request: RequestContext) -> None: ...
 
@@ -40,6 +42,7 @@ class NeverRule:
 
     lossy = False
     needs_distributions = False
+    needs_signals = False
 
     def __init__(self, request: RequestContext) -> None: ...
 

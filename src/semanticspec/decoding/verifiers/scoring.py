@@ -32,6 +32,7 @@ class ScoringVerifier:
         self._request, self._rule = request, rule
         self._token_rule = TokenRule(request) if partial_acceptance else None
         self._next_token = next_token
+        self._signals = getattr(rule, "needs_signals", True)
         self.needs_distributions = rule.needs_distributions or partial_acceptance
         self.lossy = rule.lossy or next_token not in (None, request.config.sampling)
 
@@ -81,6 +82,7 @@ class ScoringVerifier:
             sampling=sampling,
             seed=self._request.target_seed,
             distributions=distributions,
+            signals=self._signals,
             request_id=self._request.request_id,
         )
         return score

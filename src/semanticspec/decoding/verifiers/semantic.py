@@ -20,6 +20,8 @@ class SemanticRule:
 
     def __init__(self, request: RequestContext) -> None:
         self._request, self._config = request, request.config.rule
+        shortcut = self._config.shortcut_top_k > 0
+        self.needs_signals = shortcut or getattr(request.pair.target_probe, "needs_signals", True)
 
     def decide(self, draft: Draft, score: Score) -> Verdict:
         num_tokens = len(draft.token_ids)

@@ -6,14 +6,11 @@ Source: Leviathan et al. 2023, algorithm 1.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
 
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
+from semanticspec.distributions import Distributions
 from semanticspec.records import Score, Verdict
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class TokenRule:
@@ -21,6 +18,7 @@ class TokenRule:
 
     lossy = False
     needs_distributions = True
+    needs_signals = False
 
     def __init__(self, request: RequestContext) -> None:
         self._request = request
@@ -36,44 +34,25 @@ class TokenRule:
         )
 
 
-def accept_tokens(token_ids: tuple[int, ...], target: Tensor, draft: Tensor, random: Random) -> Verdict:
+def accept_tokens(
+    token_ids: tuple[int, ...], target: Distributions, draft: Distributions, random: Random
+) -> Verdict:
     """Accepts tokens one by one with probability min(1, target / draft).
 
-    At the first token that fails, a token is drawn from the normalised positive part of target - draft.
+    At the first token that fails, a token is drawn from the normalized positive part of target - draft.
 
     Args:
         token_ids: the drafted tokens, in the target's vocabulary.
-        target: `[tokens + 1, vocabulary]`, under the sampling settings in force.
-        draft: what the draft sampled from, `[tokens, vocabulary]`, possibly on another device; a further row means
-            that the draft continued with a token that the target does not have.
+        target: of each token and the next one, under the sampling settings in force.
+        draft: what each token was drawn from; one more means that the draft continued with a token that the target
+            does not have.
     """
-    places, columns = list(range(len(token_ids))), list(token_ids)
-    # One copy from each device, instead of one per token.
-    p_targets, p_drafts = target[places, columns].tolist(), draft[places, columns].tolist()
-    for i, (p_target, p_draft) in enumerate(zip(p_targets, p_drafts, strict=True)):
-        if random.random() * p_draft >= p_target:
-            return Verdict(False, i, "token", draw_residual(target[i], draft[i], random), "draft")
+    for i, token_id in enumerate(token_ids):
+        if random.random() * draft[i].of(token_id) >= target[i].of(token_id):
+            next_id = target[i].residual(draft[i]).draw(random.random())
+            return Verdict(False, i, "token", next_id, "draft")
     num_tokens = len(token_ids)
     if len(draft) > num_tokens:
-        next_id = draw_residual(target[num_tokens], draft[num_tokens], random)
+        next_id = target[num_tokens].residual(draft[num_tokens]).draw(random.random())
         return Verdict(False, num_tokens, "token", next_id, "draft")
     return Verdict(True, num_tokens, "token", next_author="draft")
-
-
-def draw_residual(target: Tensor, draft: Tensor, random: Random) -> int:
-    """Draws from max(0, target - draft), normalised; `[vocabulary]` each, widths may differ by padding.
-
-    This is the only place where tensors of both models meet. It runs on the CPU: the models may be on two devices, and
-    MPS has no float64.
-    """
-    target, draft = target.cpu().double(), draft.cpu().double()
-    residual = target.clone()
-    shared = min(len(target), len(draft))
-    residual[:shared] = (residual[:shared] - draft[:shared]).clamp(min=0)
-    if float(residual.sum()) <= 0:  # equal up to rounding: every token passes with probability 1
-        residual = target
-    cumulative = residual.cumsum(0)
-    index = int((cumulative <= random.random() * float(cumulative[-1])).sum())
-    while index >= len(residual) or float(residual[index]) == 0:  # rounding at the upper end
-        index -= 1
-    return index

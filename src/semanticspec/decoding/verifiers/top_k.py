@@ -12,6 +12,7 @@ class TopKRule:
 
     lossy = True
     needs_distributions = False
+    needs_signals = True
 
     def __init__(self, request: RequestContext) -> None:
         self._top_k = request.config.rule.top_k

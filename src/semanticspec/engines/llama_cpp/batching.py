@@ -52,7 +52,7 @@ class SharedBatch:
             if self._space.num_running > 1:
                 yield ()
             while part in self._waiting:
-                self._run_pass()
+                self._run_pass(part)
         finally:
             if part in self._waiting:
                 self._waiting.remove(part)
@@ -63,13 +63,16 @@ class SharedBatch:
     def run_with_output(
         self, token_ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int]
     ) -> Steps[ForwardOutput]:
-        """Runs a part with output, see `BatchPart` and `run`."""
+        """Runs a part with output, see `BatchPart` and `run`. The logits are valid until the caller's next step."""
         output = yield from self.run(BatchPart(token_ids, positions, sequences, with_output=True))
         assert output is not None
         return output
 
-    def _run_pass(self) -> None:
-        """Runs the part that has waited longest, with those of its kind that fit."""
+    def _run_pass(self, own: BatchPart) -> None:
+        """Runs the part that has waited longest, with those of its kind that fit.
+
+        The output of `own` is not copied: its call reads it before the next pass.
+        """
         with_output = self._waiting[0].with_output
         left = self.runner.max_output_tokens if with_output else MAX_BATCH_TOKENS
         parts: list[BatchPart] = []
@@ -93,5 +96,6 @@ class SharedBatch:
         for part in parts:
             rows = slice(start, start + len(part.token_ids))
             start = rows.stop
-            if output is not None:  # cloned, since the next pass overwrites llama.cpp's buffers
-                part.output = ForwardOutput(output.states[rows].clone(), output.logits[rows].clone())
+            if output is not None:  # the next pass overwrites llama.cpp's buffers; states are kept beyond it
+                logits = output.logits[rows] if part is own else output.logits[rows].clone()
+                part.output = ForwardOutput(output.states[rows].clone(), logits)

@@ -50,7 +50,7 @@ def _decode(batch: SharedBatch, call: DecodeCall, rows: list[LlamaSequence]) -> 
         if len(active) < len(rows):
             call.select_rows(torch.tensor(active))
             rows = [rows[index] for index in active]
-        token_ids = call.next_ids.flatten().tolist()
+        token_ids = call.last_ids
         positions = [len(row.token_ids) for row in rows]
         output = yield from batch.run_with_output(token_ids, positions, [row.number for row in rows])
         for row, token_id in zip(rows, token_ids, strict=True):

@@ -93,6 +93,7 @@ class BaseEngine(ABC):
         sampling: Sampling | None = None,
         seed: int = 0,
         distributions: bool = False,
+        signals: bool = False,
         request_id: str | None = None,
     ) -> list[Score]:
         """See `Engine.score`."""
@@ -100,7 +101,8 @@ class BaseEngine(ABC):
         self._check_capabilities(Stop(), distributions)
         rows = check_continuations(self.info, continuations)
         context = check_context(self.info, context_ids, max(map(len, rows)), sampling)
-        return await self._score(ScoreRequest(context, rows, sampling, seed, distributions, request_id))
+        request = ScoreRequest(context, rows, sampling, seed, distributions, request_id, signals)
+        return await self._score(request)
 
     def _check_open(self) -> None:
         if self.closed:

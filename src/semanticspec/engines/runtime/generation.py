@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from semanticspec.distributions import Distribution
 from semanticspec.engines.base import Pooling, position_uniform
 from semanticspec.engines.runtime.pooling import StatePool
 from semanticspec.engines.runtime.prefix_cache import PositionOutput
 from semanticspec.engines.runtime.requests import GenerateRequest
 from semanticspec.engines.runtime.sampling import Sampler
-from semanticspec.engines.runtime.scoring import check_logprobs, to_normal_tensor
+from semanticspec.engines.runtime.scoring import to_normal_tensor
 from semanticspec.engines.runtime.worker import Steps
 from semanticspec.records import Generation
 
@@ -23,20 +24,20 @@ TURN_S = 0.02
 
 @dataclass(slots=True)
 class _Row:
-    """One continuation. `logprobs` and `distributions` stay on the device until the row is finished."""
+    """One continuation."""
 
     sample: int
     previous_id: int
     token_ids: list[int] = field(default_factory=list)
-    logprobs: list[Tensor] = field(default_factory=list)
-    distributions: list[Tensor] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    distributions: list[Distribution] = field(default_factory=list)
     generation: Generation | None = None
 
     def finish(self, pooled_state: Tensor, stopped: bool) -> None:
         self.generation = Generation(
-            logprobs=check_logprobs(torch.stack(self.logprobs).tolist()),
+            logprobs=tuple(self.logprobs),
             pooled_state=to_normal_tensor(pooled_state),
-            distributions=to_normal_tensor(torch.stack(self.distributions)) if self.distributions else None,
+            distributions=tuple(self.distributions) or None,
             token_ids=tuple(self.token_ids),
             stop_reason="stop" if stopped else "length",
         )
@@ -67,7 +68,7 @@ class DecodeCall:
         self._rows = self._all_rows  # those in the batch
         self._num_emitted, self._turn_end = 0, 0.0  # the first token is emitted at once
         self.failure: Exception | None = None
-        self._sample(output.state.expand(request.n, -1), output.logits.expand(request.n, -1))
+        self._sample(output.state.expand(request.n, -1), output.logits[None])
 
     def needs_step(self) -> Steps[bool]:
         """Returns whether a row is unfinished. At the end of a turn, first emits tokens and yields to other calls.
@@ -117,23 +118,30 @@ class DecodeCall:
         self._rows = [self._rows[index] for index in rows.tolist()]
         self._states.select_rows(rows)
         self.next_ids = self.next_ids[rows]
+        self.last_ids = [row.previous_id for row in self._rows]
 
     def _sample(self, states: Tensor, logits: Tensor) -> None:
-        """Samples one token per row, and finishes the rows that end with it."""
+        """Samples one token per row, and finishes the rows that end with it.
+
+        Args:
+            states: `[rows, hidden]`.
+            logits: `[rows, vocabulary]`, or `[1, vocabulary]` for all rows.
+        """
         request = self._request
         self._states.add(states)
-        uniforms = [position_uniform(request.seed, self._position, row.sample) for row in self._rows]
-        self.next_ids, distributions = self._sampler.draw(logits, uniforms, request.distributions)
-        logprobs = logits.log_softmax(-1).gather(-1, self.next_ids).flatten()
-        self.last_ids = self.next_ids.flatten().tolist()  # the only synchronization with the device
-        for index, (row, token_id) in enumerate(zip(self._rows, self.last_ids, strict=True)):
+        positions = self._sampler.positions(logits)  # the only synchronization with the device
+        positions *= len(self._rows) // len(positions)
+        for index, (row, position) in enumerate(zip(self._rows, positions, strict=True)):
             if row.generation is not None:
                 continue
+            token_id, logprob = position.draw(position_uniform(request.seed, self._position, row.sample))
             row.token_ids.append(token_id)
-            row.logprobs.append(logprobs[index])
-            if distributions is not None:
-                row.distributions.append(distributions[index])
+            row.logprobs.append(logprob)
+            if request.distributions:
+                row.distributions.append(position.distribution)
             stopped = request.stop.ends(row.previous_id, token_id)
             row.previous_id = token_id
             if stopped or len(row.token_ids) == request.max_tokens:
                 row.finish(self._states.row(index), stopped)
+        self.last_ids = [row.previous_id for row in self._rows]
+        self.next_ids = torch.tensor(self.last_ids, device=logits.device)[:, None]

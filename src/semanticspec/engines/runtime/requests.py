@@ -36,6 +36,7 @@ class ScoreRequest:
     seed: int
     distributions: bool
     request_id: str | None
+    signals: bool = False
 
 
 def check_context(

@@ -142,10 +142,10 @@ class ModelRunner:
         return ForwardOutput(states, result)
 
     def logits(self, output: ForwardOutput) -> Tensor:
-        """Returns raw logits `[..., vocabulary]`, float32."""
+        """Returns raw logits `[..., vocabulary]`, in the model's dtype."""
         source = output.states if output.logit_source is None else output.logit_source
         raw: Tensor = source if self.computes_logits else self._head(source)
-        return raw.float()
+        return raw
 
     def position_output(self, output: ForwardOutput, logits: Tensor, index: int) -> PositionOutput:
         """Copies one position of `output` and `logits`, so that the rest can be freed.
@@ -153,7 +153,7 @@ class ModelRunner:
         The two may differ in length, as long as the index means the same position in both.
         """
         source = output.logit_source
-        row = logits[index].clone()
+        row = logits[index].to(torch.float32, copy=True)
         if source is not None:
             source = row if self.computes_logits else source[index].clone()
         return PositionOutput(output.states[index].clone(), row, source)

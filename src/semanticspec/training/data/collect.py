@@ -141,7 +141,7 @@ class _Collector:
         continuations = list(dict.fromkeys(ids for *_, ids in samples))
         if not continuations:
             return []
-        scores = await pair.target.engine.score(target_ids, continuations)
+        scores = await pair.target.engine.score(target_ids, continuations, signals=True)
         by_ids = dict(zip(continuations, scores, strict=True))
         return [self._row(context_id, sample, by_ids[sample[-1]]) for sample in samples]
 
