@@ -23,6 +23,7 @@ from semanticspec.engines.llama_cpp.library import import_llama_cpp
 from semanticspec.engines.llama_cpp.options import LlamaOptions
 from semanticspec.engines.runtime.worker import WorkerEngine
 from semanticspec.engines.transformers.engine import TransformersEngine
+from semanticspec.engines.transformers.model_runner import cache_argument
 from semanticspec.records import Sampling, Stop
 
 CONTEXT = [*range(1000, 1100)]
@@ -56,15 +57,19 @@ class BareTransformers:
 
     def __init__(self, engine: TransformersEngine) -> None:
         self._engine = engine
+        self._argument = cache_argument(type(engine._runner.model).forward)
+
+    def _prefilled(self, model: Any) -> Any:
+        return model(input_ids=torch.tensor([CONTEXT]), use_cache=True).past_key_values
 
     async def decode(self, token_ids: list[int]) -> float:
         """Decodes after the context, with a greedy pick at each token."""
 
         def run(model: Any) -> float:
-            cache = model(input_ids=torch.tensor([CONTEXT]), use_cache=True).past_key_values
+            cache = self._prefilled(model)
             start = time.perf_counter()
             for token_id in token_ids:
-                logits = model(input_ids=torch.tensor([[token_id]]), past_key_values=cache).logits
+                logits = model(input_ids=torch.tensor([[token_id]]), **{self._argument: cache}).logits
                 logits[0, -1].argmax().item()
             return time.perf_counter() - start
 
@@ -74,9 +79,9 @@ class BareTransformers:
         """Runs one pass over the tokens: hidden states and logits."""
 
         def run(model: Any) -> float:
-            cache = model(input_ids=torch.tensor([CONTEXT]), use_cache=True).past_key_values
+            cache = self._prefilled(model)
             start = time.perf_counter()
-            model(input_ids=torch.tensor([token_ids]), past_key_values=cache)
+            model(input_ids=torch.tensor([token_ids]), **{self._argument: cache})
             return time.perf_counter() - start
 
         return await self._engine.run_with_model(run)

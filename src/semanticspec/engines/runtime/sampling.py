@@ -24,23 +24,27 @@ _GROWTH = 8
 # The k largest logits lie in the k blocks with the largest maxima, which take a fraction of the time of a sort.
 _BLOCK = 32
 # Logits are processed in chunks of rows. On a CPU, a chunk of this many values stays in its cache.
-_CHUNK_VALUES = {"cpu": 2**19}
+_CHUNK_VALUES = {"cpu": 2**20}
 _MAX_CHUNK_VALUES = 2**24
+# Relative error of a sum over the vocabulary in float32.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Position:
-    """What a token is drawn from.
+    """What a token is drawn from. Logarithms of sums are relative to the largest logit.
 
     Attributes:
         distribution: under the sampling settings.
         temperature: 1 when greedy.
-        log_mass: logarithm of the sum of exp((logit - largest logit) / temperature) over the distribution's tokens.
+        largest: the largest logit.
+        log_mass: logarithm of the sum of exp((logit - largest) / temperature) over the distribution's tokens.
         log_normalizer: the same over all tokens, without temperature.
     """
 
     distribution: Distribution
     temperature: float
+    largest: float
     log_mass: float
     log_normalizer: float
 
@@ -49,6 +53,10 @@ class Position:
         place = self.distribution.place_of(uniform)
         below = self.temperature * (math.log(self.distribution.probabilities[place]) + self.log_mass)
         return int(self.distribution.token_ids[place]), below - self.log_normalizer
+
+    def logprob(self, logit: float) -> float:
+        """Returns the raw log-probability of a token, given its logit."""
+        return logit - self.largest - self.log_normalizer
 
 
 class Sampler:
@@ -65,65 +73,98 @@ class Sampler:
         Raises:
             EngineError: The logits are NaN.
         """
-        return [position for chunk in chunks(logits) for position in self._of_chunk(chunk)]
-
-    def _of_chunk(self, logits: Tensor) -> list[Position]:
-        largest = logits.amax(-1, keepdim=True)
-        log_normalizers = log_normalizer(logits, largest)
         if self._greedy:
-            table = to_host(argmax(logits)[:, None], log_normalizers)
-            return [
-                Position(Distribution(np.array([int(token_id)]), np.ones(1)), 1.0, 0.0, log_sum)
-                for token_id, log_sum in table.tolist()
-            ]
-        log_masses = log_normalizers
-        if self._temperature != 1:
-            log_masses = log_normalizer(logits, largest, self._temperature)
-        sums = torch.cat((log_masses, log_normalizers), 1)
-        if self._top_p < 1:
-            return self._nuclei(logits, sums, _NUM_CANDIDATES)
-        rows = (logits / self._temperature).softmax(-1).cpu()
-        ids = _all_ids(logits.shape[-1])
+            return self._greedily(logits)
+        return self._nuclei(logits) if self._top_p < 1 else self._whole(logits)
+
+    def _greedily(self, logits: Tensor) -> list[Position]:
+        one = np.ones(1)
         return [
-            Position(Distribution(ids, row), self._temperature, *both)
-            for row, both in zip(rows.numpy(), to_host(sums).tolist(), strict=True)
+            Position(Distribution(np.array([int(token_id)]), one), 1.0, largest, 0.0, log_normalizer)
+            for chunk in chunks(logits)
+            for largest, log_normalizer, token_id in to_host(
+                *largest_and_sum(chunk), argmax(chunk)[:, None]
+            ).tolist()
         ]
 
-    def _nuclei(self, logits: Tensor, sums: Tensor, num_candidates: int) -> list[Position]:
-        """Finds the nuclei: the smallest sets of probability top_p.
+    def _whole(self, logits: Tensor) -> list[Position]:
+        positions: list[Position] = []
+        ids = _all_ids(logits.shape[-1])
+        for chunk in chunks(logits):
+            largest, log_normalizers = largest_and_sum(chunk)
+            table = to_host(largest, log_sum(chunk, largest, self._temperature), log_normalizers)
+            rows = (chunk / self._temperature).softmax(-1).cpu().numpy()
+            positions += [
+                Position(Distribution(ids, row), self._temperature, *numbers)
+                for row, numbers in zip(rows, table.tolist(), strict=True)
+            ]
+        return positions
 
-        Args:
-            logits: `[rows, vocabulary]`.
-            sums: `log_mass` of the whole vocabulary and `log_normalizer`, `[rows, 2]`.
-            num_candidates: number of top tokens to look at.
+    def _nuclei(
+        self, logits: Tensor, num_candidates: int = _NUM_CANDIDATES, *, bounds: bool = True
+    ) -> list[Position]:
+        """Finds the nuclei among the top tokens: the smallest sets of probability top_p.
+
+        With `bounds`, the sum over all tokens at a temperature below 1 is bounded by the one at temperature 1, which
+        saves a pass over the vocabulary. Rows where that does not decide which tokens belong to the nucleus, or whose
+        nucleus may have more tokens, are processed again.
+        """
+        bounds = bounds and self._temperature < 1
+        columns = [self._columns(chunk, num_candidates, bounds) for chunk in chunks(logits)]
+        table = np.concatenate(columns)
+        numbers, below, ids = np.split(table, (3, 3 + (table.shape[1] - 3) // 2), axis=1)
+        masses = np.exp(below / self._temperature)
+        cumulative = masses.cumsum(1)
+        least = most = np.exp(numbers[:, 2])
+        whole = below.shape[1] == logits.shape[-1]
+        if whole:
+            least = most = cumulative[:, -1]
+        elif bounds:
+            rest = np.maximum(most - np.exp(below).sum(1), 0) + _ROUNDING * most
+            least = cumulative[:, -1]
+            most = least + rest * np.exp(below[:, -1] * (1 / self._temperature - 1))
+        inside, surely = (cumulative - masses < self._top_p * total[:, None] for total in (least, most))
+        decided = (inside == surely).all(1) & ((cumulative[:, -1] >= self._top_p * most) | whole)
+        positions = self._positions(ids.astype(np.int64), np.where(inside, masses, 0), numbers)
+        if not decided.all():
+            (rows,) = (~decided).nonzero()
+            left = logits[torch.from_numpy(rows).to(logits.device)]
+            for row, position in zip(
+                rows, self._nuclei(left, _GROWTH * num_candidates, bounds=False), strict=True
+            ):
+                positions[row] = position
+        return positions
+
+    def _columns(self, logits: Tensor, num_candidates: int, bounds: bool) -> Host:
+        """Returns columns: the largest logit, `log_normalizer`, `log_sum` at the sampling temperature, top logits, ids.
+
+        With `bounds`, the third is `log_normalizer` again. Top logits are relative to the largest one.
         """
         values, ids = _largest(logits, num_candidates)
-        table = to_host(sums, values, ids)
-        log_sums, log_normalizers = table[:, :1], table[:, 1]
-        num_values = values.shape[1]
-        token_ids = table[:, 2 + num_values :].astype(np.int64)
-        below = table[:, 2 : 2 + num_values] - table[:, 2:3]
-        probabilities = np.exp(below / self._temperature - log_sums)
-        cumulative = probabilities.cumsum(1)
-        incomplete = cumulative[:, -1] < self._top_p if num_values < logits.shape[-1] else np.zeros(0, bool)
-        outside = cumulative - probabilities >= self._top_p
-        probabilities[outside] = 0.0
-        width = num_values - int(outside.all(0).sum())
-        masses = probabilities.sum(1, keepdims=True)
+        largest = values[:, :1]
+        total = log_normalizers = log_sum(logits, largest)
+        if self._temperature != 1 and not bounds:
+            total = log_sum(logits, largest, self._temperature)
+        return to_host(largest, log_normalizers, total, values - largest, ids)
+
+    def _positions(self, token_ids: Ids, masses: Host, numbers: Host) -> list[Position]:
+        """Normalizes the masses of tokens, `[rows, tokens]`, highest first and 0 outside the nucleus.
+
+        Args:
+            numbers: `largest` and `log_normalizer` of each row come first.
+        """
+        width = int(masses.any(0).sum())
         order = token_ids[:, :width].argsort(1)
         token_ids = np.take_along_axis(token_ids, order, 1)
-        probabilities = np.take_along_axis(probabilities / masses, order, 1)
-        sums_of_nuclei = np.stack(((log_sums + np.log(masses))[:, 0], log_normalizers), 1)
-        positions = [
-            Position(Distribution(ids_of_row, row), self._temperature, *both)
-            for ids_of_row, row, both in zip(token_ids, probabilities, sums_of_nuclei.tolist(), strict=True)
+        totals = masses.sum(1, keepdims=True)
+        probabilities = np.take_along_axis(masses[:, :width] / totals, order, 1)
+        log_masses = np.log(totals[:, 0])
+        return [
+            Position(Distribution(ids, row), self._temperature, largest, log_mass, log_normalizer)
+            for ids, row, log_mass, (largest, log_normalizer, _) in zip(
+                token_ids, probabilities, log_masses.tolist(), numbers.tolist(), strict=True
+            )
         ]
-        if incomplete.any():
-            rows = torch.from_numpy(incomplete).to(logits.device)
-            larger = self._nuclei(logits[rows], sums[rows], _GROWTH * num_candidates)
-            for index, position in zip(incomplete.nonzero()[0], larger, strict=True):
-                positions[index] = position
-        return positions
 
 
 def chunks(logits: Tensor) -> Iterator[Tensor]:
@@ -141,12 +182,18 @@ def argmax(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
-def log_normalizer(logits: Tensor, largest: Tensor, temperature: float = 1.0) -> Tensor:
+def log_sum(logits: Tensor, largest: Tensor, temperature: float = 1.0) -> Tensor:
     """Returns the logarithm of the sum of exp((logit - largest) / temperature) of each row, `[rows, 1]`."""
     below = logits - largest
     if temperature != 1:
         below /= temperature
     return below.exp_().sum(-1, keepdim=True).log_()
+
+
+def largest_and_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the largest logit of each row and `log_sum`; together they are the logarithm of the normalizer."""
+    largest = logits.amax(-1, keepdim=True)
+    return largest, log_sum(logits, largest)
 
 
 def to_host(*columns: Tensor) -> Host:
@@ -162,18 +209,17 @@ def to_host(*columns: Tensor) -> Host:
 
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Returns the largest logits of each row and their ids, highest first; the whole row if it is short."""
+    """Returns the largest logits of each row and their ids, highest first; all of them if the row is short."""
     size = logits.shape[-1]
     if 2 * _BLOCK * count > size:
-        values, ids = logits.sort(dim=-1, descending=True, stable=True)
-        return values, ids
+        return logits.topk(min(count, size))
     padded = (
         torch.nn.functional.pad(logits, (0, -size % _BLOCK), value=-torch.inf) if size % _BLOCK else logits
     )
-    blocks = padded.view(len(logits), -1, _BLOCK)
-    best = blocks.amax(-1).topk(count, sorted=False).indices
-    values, places = blocks.gather(1, best[..., None].expand(-1, -1, _BLOCK)).flatten(1).topk(count)
-    return values, best.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+    blocks = padded.view(len(logits), _BLOCK, -1)  # strided: `amax` over the middle dimension is the fastest
+    best = blocks.amax(1).topk(count, sorted=False).indices
+    values, places = blocks.gather(2, best[:, None].expand(-1, _BLOCK, -1)).flatten(1).topk(count)
+    return values, places // count * blocks.shape[2] + best.gather(1, places % count)
 
 
 @lru_cache(maxsize=4)
