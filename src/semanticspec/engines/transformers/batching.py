@@ -15,8 +15,10 @@ from transformers import Cache
 from semanticspec.engines.runtime.generation import DecodeCall
 from semanticspec.engines.transformers.model_runner import ModelRunner
 
-# Finished rows are removed once they are this share of the batch, since removal copies the KV cache of all others.
+# Finished rows are removed once they are this share of the batch, since removal copies the KV cache of some others.
 _FINISHED_SHARE = 0.25
+# Common padding is removed once it is this share of the cache, since removal copies the KV cache of all rows.
+_PADDING_SHARE = 0.25
 
 
 class DecodeBatch:
@@ -98,7 +100,7 @@ class DecodeBatch:
         return [layer.row(index, offset + start, offset + end) for layer in self._cache.layers]
 
     def _remove_finished(self, leaving: DecodeCall | None = None) -> None:
-        """Removes inactive rows, and the left padding that all remaining rows have in common."""
+        """Removes inactive rows, and the left padding that all remaining rows have in common if there is much of it."""
         assert self._cache is not None
         kept: list[int] = []
         calls: list[DecodeCall] = []
@@ -117,9 +119,10 @@ class DecodeBatch:
             return
         padding = [self._padding[index] for index in kept]
         common = min(padding)
-        indices = torch.tensor(kept, device=self._runner.device)
+        if common < _PADDING_SHARE * self._cache.get_seq_length():
+            common = 0
         for layer in self._cache.layers:
-            layer.select(indices, common)
+            layer.select(kept, common)
         self._padding = [num_padding - common for num_padding in padding]
 
     def _clear(self) -> None:

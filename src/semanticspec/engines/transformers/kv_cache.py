@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from semanticspec.engines.runtime.prefix_cache import CachedSequence, PositionOutput
 
-_MIN_CAPACITY_TOKENS = 64
+_MIN_SPARE_TOKENS = 64
+_MAX_SPARE_TOKENS = 1024
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """A KV cache layer with spare capacity: appending copies no old tokens, cropping is free.
 
     transformers' `DynamicLayer` concatenates at every token, and crops to views that keep the rest in memory.
-    Buffers: `[batch, heads, capacity, head_dim]`.
+    Buffers: `[row capacity, heads, capacity, head_dim]`. Layers that are joined also have room for further rows.
 
     A sliding window limits what `update` returns, not what is kept: a layer that dropped tokens before its window could
     not be cropped, and every call would prefill its whole context.
@@ -35,9 +35,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             window is not None
         )  # read by transformers, which then masks what is before the window
         self.length = 0
-        self._capacity = 0
-        self._keys = torch.empty(0)
-        self._values = torch.empty(0)
+        self._buffers: list[Tensor] = []
+        self._keys = self._values = torch.empty(0)  # the buffers' rows in use
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
@@ -45,8 +44,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         """Appends `[batch, heads, seq, head_dim]`; returns views of the keys and values that the new tokens see."""
         start, added = self.length, key_states.shape[2]
         end = start + added
-        if end > self._capacity:
-            self._grow(key_states, value_states, end)
+        if not self._buffers:
+            self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+            self._buffers = [states[:, :, :0] for states in (key_states, value_states)]
+            self._use_rows(len(key_states))
+        if end > self._keys.shape[2]:
+            self._reallocate(len(self._buffers[0]), end)
         self._keys.narrow(2, start, added).copy_(key_states)
         self._values.narrow(2, start, added).copy_(value_states)
         first = self._first_visible()
@@ -76,7 +79,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def num_bytes(self) -> int:
         """Returns the size of the buffers."""
-        return self._keys.nbytes + self._values.nbytes
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def copied(self, num_tokens: int, rows: int = 1) -> GrowingLayer:
         """Returns a copy of the first `num_tokens` tokens of a layer with one row, repeated for `rows` rows."""
@@ -87,38 +90,50 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def join(self, other: GrowingLayer) -> None:
         """Appends the rows of another layer. Shorter rows are padded with zeros on the left."""
+        num_own, rows = len(self._keys), len(self._keys) + len(other._keys)
         length = max(self.length, other.length)
+        row_capacity = len(self._buffers[0])
+        if rows > row_capacity or length > self.length:
+            shift = length - self.length
+            self._reallocate(2 * rows if rows > row_capacity else row_capacity, length, shift)
+        self._use_rows(rows)
+        for own, added in ((self._keys, other._keys), (self._values, other._values)):
+            own[num_own:, :, : length - other.length] = 0
+            own[num_own:, :, length - other.length : length] = added[:, :, : other.length]
 
-        def joined(first: Tensor, second: Tensor) -> Tensor:
-            parts = first[:, :, : self.length], second[:, :, : other.length]
-            return torch.cat([functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts])
-
-        self._replace(joined(self._keys, other._keys), joined(self._values, other._values))
-
-    def select(self, rows: Tensor, start: int = 0) -> None:
-        """Keeps only these rows of the batch, without their first `start` positions."""
-        self._replace(self._keys[rows, :, start : self.length], self._values[rows, :, start : self.length])
+    def select(self, rows: Sequence[int], start: int = 0) -> None:
+        """Keeps only these rows of the batch, in ascending order, without their first `start` positions."""
+        for buffer in self._buffers:
+            for place, row in enumerate(rows):
+                if place != row:
+                    buffer[place, :, : self.length] = buffer[row, :, : self.length]
+        self._use_rows(len(rows))
+        if start or 4 * len(rows) <= len(self._buffers[0]):
+            self._reallocate(len(rows), self.length - start, -start)
 
     def row(self, index: int, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Returns keys and values of one row's positions, views of shape `[1, heads, tokens, head_dim]`."""
         rows, positions = slice(index, index + 1), slice(start, end)
         return self._keys[rows, :, positions], self._values[rows, :, positions]
 
-    def _replace(self, keys: Tensor, values: Tensor) -> None:
-        self.length = self._capacity = keys.shape[2]
-        self._keys, self._values = keys, values
+    def _use_rows(self, rows: int) -> None:
+        self._keys, self._values = (buffer.narrow(0, 0, rows) for buffer in self._buffers)
 
-    def _grow(self, keys: Tensor, values: Tensor, needed: int) -> None:
-        self._capacity = max(_MIN_CAPACITY_TOKENS, needed, min(2 * self._capacity, needed + 1024))
-        buffers = [
-            like.new_empty((like.shape[0], like.shape[1], self._capacity, like.shape[3]))
-            for like in (keys, values)
-        ]
-        if self.length:
-            for buffer, old in zip(buffers, (self._keys, self._values), strict=True):
-                buffer[:, :, : self.length] = old[:, :, : self.length]
-        self._keys, self._values = buffers
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+    def _reallocate(self, row_capacity: int, needed: int, shift: int = 0) -> None:
+        """Moves to buffers for `needed` positions and some more.
+
+        Args:
+            shift: moves all positions to the right, after zeros; or to the left if negative, dropping the first.
+        """
+        capacity = needed + min(max(needed // 4, _MIN_SPARE_TOKENS), _MAX_SPARE_TOKENS)
+        rows, kept = len(self._keys), slice(max(0, -shift), self.length)
+        self.length += shift
+        for index, states in enumerate((self._keys, self._values)):
+            buffer = states.new_empty((row_capacity, states.shape[1], capacity, states.shape[3]))
+            buffer[:rows, :, : max(0, shift)] = 0
+            buffer[:rows, :, max(0, shift) : self.length] = states[:, :, kept]
+            self._buffers[index] = buffer
+        self._use_rows(rows)
 
 
 class TransformersSequence(CachedSequence):
