@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 LAYERS = (
-    ("errors", "install_hints", "records", "config", "output", "hub"),
+    ("errors", "install_hints", "distributions", "records", "config", "output", "hub"),
     ("text",),
     ("engines.base",),
     ("decoding",),

@@ -241,7 +241,7 @@ def test_a_pair_is_loaded_with_the_states_its_probes_read(tmp_path: Path) -> Non
     info = pair.target.engine.info
     assert (info.layer, info.pooling, info.norm_state) == (8, "none", "pre")
     assert vars_of(StateSpec()) == {"layer": pair.draft.engine.info.layer, "pooling": "mean"}
-    (score,) = asyncio.run(pair.target.engine.score([5, 6], [[7, 8, 9]]))
+    (score,) = asyncio.run(pair.target.engine.score([5, 6], [[7, 8, 9]], signals=True))
     assert score.pooled_state.shape == (3, card.hidden_size)
     assert pair.target_probe is not None
     assert 0 < pair.target_probe.estimate(score) < 1

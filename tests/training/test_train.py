@@ -245,7 +245,9 @@ def test_from_problems_to_a_pair_with_attention(tmp_path: Path) -> None:
     for context in shard.contexts:
         places = [i for i, segment in enumerate(shard.segments) if segment.context_id == context.context_id]
         ids = [*vocabulary.render_prompt(shard.prompt), *vocabulary.encode(context.text)]
-        scores = asyncio.run(pair.target.engine.score(ids, [shard.segments[i].token_ids for i in places]))
+        scores = asyncio.run(
+            pair.target.engine.score(ids, [shard.segments[i].token_ids for i in places], signals=True)
+        )
         signals = [
             TokenSignals(row.target_logprobs, row.target_ranks, row.target_entropies)
             for row in (shard.segments[i] for i in places)
@@ -267,5 +269,5 @@ def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_
         Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
     )
     assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
-    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]]))
+    scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]], signals=True))
     assert 0 < probe.estimate(scored[0]) <= 1

@@ -8,7 +8,6 @@ from itertools import accumulate
 from math import log
 from typing import TYPE_CHECKING
 
-from semanticspec.distributions import Distribution
 from semanticspec.engines.base import ALL_CAPABILITIES, EngineInfo, StateSpec, TokenChunk, position_uniform
 from semanticspec.engines.runtime.engine import BaseEngine
 from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
@@ -16,6 +15,8 @@ from semanticspec.records import Generation, Sampling, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from semanticspec.distributions import Distributions
 
 NextProbabilities = Callable[[tuple[int, ...]], Sequence[float]]
 
@@ -91,7 +92,7 @@ class ScriptedEngine(BaseEngine):
         return Generation(
             tuple(logprobs),
             self._pooled(states),
-            tuple(map(Distribution.of_dense, rows)) if request.distributions else None,
+            _distributions(rows) if request.distributions else None,
             tuple(ids[start:]),
             "stop" if stopped else "length",
         )
@@ -105,7 +106,7 @@ class ScriptedEngine(BaseEngine):
         return Score(
             logprobs=tuple(_log(p[i]) for p, i in scored),
             pooled_state=self._pooled(positions[:-1]),
-            distributions=tuple(map(Distribution.of_dense, rows)) if request.distributions and rows else None,
+            distributions=_distributions(rows) if request.distributions and rows else None,
             ranks=tuple(1 + sum(other > p[i] for other in p) for p, i in scored),
             argmax_ids=tuple(p.index(max(p)) for p, _ in scored),
             entropies=tuple(-sum(other * _log(other) for other in p if other > 0) for p, _ in scored),
@@ -143,6 +144,12 @@ def draw(probabilities: Sequence[float], uniform: float) -> int:
 
 def _log(probability: float) -> float:
     return log(probability) if probability > 0 else float("-inf")
+
+
+def _distributions(rows: Sequence[Sequence[float]]) -> Distributions:
+    from semanticspec.distributions import Distribution
+
+    return tuple(map(Distribution.of_dense, rows))
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Tensor:
