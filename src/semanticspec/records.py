@@ -5,6 +5,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -41,11 +42,18 @@ class Stop:
         ids: a token with one of these ids ends the generation.
         pair_first, pair_second: a token of `pair_second` directly after a token of `pair_first` (generated or
             context) also ends it, for tokenizers that write a blank line as two tokens.
+        min_likelihood: the generation also ends after the token at which the product of its tokens' probabilities
+            (temperature 1, no truncation) falls below this; 0 = off. Engines without `Capabilities.distributions` ignore it.
     """
 
     ids: frozenset[int] = frozenset()
     pair_first: frozenset[int] = frozenset()
     pair_second: frozenset[int] = frozenset()
+    min_likelihood: float = 0.0
+
+    def is_unlikely(self, logprob: float) -> bool:
+        """Whether a generation with this log-probability (the sum over its tokens) has become too unlikely."""
+        return logprob < math.log(self.min_likelihood) if self.min_likelihood > 0 else False
 
     def ends(self, previous_id: int, token_id: int) -> bool:
         """Whether `token_id`, coming after `previous_id`, is the last token."""

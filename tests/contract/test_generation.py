@@ -5,6 +5,7 @@ Tolerance: 1e-4 on log-probabilities, states and probabilities, for float32 sums
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import aclosing
 from itertools import pairwise
@@ -254,3 +255,14 @@ async def test_missing_capabilities_are_refused(subject: Subject) -> None:
         else:
             with pytest.raises(EngineError, match="transformers"):
                 await one(subject, CONTEXT, 2, **asked)
+
+
+async def test_a_generation_ends_after_the_token_that_makes_it_unlikely(subject: Subject) -> None:
+    subject.needs("distributions")
+    whole = await one(subject, CONTEXT, 25, seed=1)
+    for min_likelihood in (0.9, 1e-3, 1e-9):
+        cut = await one(subject, CONTEXT, 25, seed=1, stop=Stop(min_likelihood=min_likelihood))
+        likelihoods = [math.exp(sum(whole.logprobs[:n])) for n in range(1, 26)]
+        expected = next((n for n, p in enumerate(likelihoods, 1) if p < min_likelihood), 25)
+        assert cut.token_ids == whole.token_ids[:expected]
+        assert cut.stop_reason == ("stop" if likelihoods[expected - 1] < min_likelihood else "length")

@@ -87,7 +87,7 @@ class ScriptedEngine(BaseEngine):
             states.append(probabilities)
             rows.append(row)
             logprobs.append(_log(probabilities[token_id]))
-            stopped = request.stop.ends(ids[-1], token_id)
+            stopped = request.stop.ends(ids[-1], token_id) or request.stop.is_unlikely(sum(logprobs))
             ids.append(token_id)
         return Generation(
             tuple(logprobs),

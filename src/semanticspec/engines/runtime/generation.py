@@ -30,6 +30,7 @@ class _Row:
     previous_id: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    logprob: float = 0.0  # their sum
     distributions: list[Distribution] = field(default_factory=list)
     generation: Generation | None = None
 
@@ -139,7 +140,8 @@ class DecodeCall:
             row.logprobs.append(logprob)
             if request.distributions:
                 row.distributions.append(position.distribution)
-            stopped = request.stop.ends(row.previous_id, token_id)
+            row.logprob += logprob
+            stopped = request.stop.ends(row.previous_id, token_id) or request.stop.is_unlikely(row.logprob)
             row.previous_id = token_id
             if stopped or len(row.token_ids) == request.max_tokens:
                 row.finish(self._states.row(index), stopped)
