@@ -7,6 +7,9 @@ with the output bounds what speculation may waste, so that a pair that does not 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+
+from semanticspec.decoding.load import Load
 
 # Target tokens that may be wasted per output token. Half of what a pair without any accepted draft may lose; the rest
 # covers what a trial overdraws and what is not counted.
@@ -32,6 +35,10 @@ _SLOW_DRAFT = 0.8
 
 class SpeculationPolicy:
     """Decides when to speculate. This one always does; subclasses learn from what they are told."""
+
+    def request(self) -> AbstractContextManager[None]:
+        """Counts a request while it runs."""
+        return nullcontext()
 
     def segments_pay(self) -> bool:
         """Whether to draft the next segment, instead of letting the target write it."""
@@ -76,9 +83,14 @@ class NeverSpeculate(SpeculationPolicy):
 
 
 class AdaptivePolicy(SpeculationPolicy):
-    """Learns the costs and savings of one pair under one configuration. Measures nothing itself."""
+    """Learns the costs and savings of one pair under one configuration.
 
-    def __init__(self) -> None:
+    Args:
+        load: of the pair, shared by its policies: with other requests running, their joint throughput decides too.
+    """
+
+    def __init__(self, load: Load | None = None) -> None:
+        self._load = load or Load()
         self._decoded = _RecentMean()  # seconds per token that the target decodes by itself
         self._shortest_pass_s = math.inf  # of the target over a drafted segment
         self._drafted = _RecentMean()  # seconds per drafted token
@@ -87,7 +99,12 @@ class AdaptivePolicy(SpeculationPolicy):
         self._balance = 0.0
         self._trial_tokens = _TRIAL_TOKENS[0]
 
+    def request(self) -> AbstractContextManager[None]:
+        return self._load.request()
+
     def segments_pay(self) -> bool:
+        if not self._load.speculates():
+            return False
         # A token kept from a segment could also have been written by token-level speculation.
         alternative = max(0.0, self._tokens.saving_per_token) * self._segments.given.mean
         if self._draft_cost() > _SLOW_DRAFT:
@@ -95,8 +112,8 @@ class AdaptivePolicy(SpeculationPolicy):
         return self._segments.saving > alternative or self._balance >= 0
 
     def tokens_pay(self) -> bool:
-        if self._decoded.weight == 0:
-            return False  # nothing to compare with yet
+        if self._decoded.weight == 0 or not self._load.speculates():  # without a weight: nothing to compare with yet
+            return False
         if self._draft_cost() > _SLOW_DRAFT:
             return self._balance >= _MAX_BALANCE
         return self._tokens.saving > 0 or self._balance >= 0
@@ -105,12 +122,14 @@ class AdaptivePolicy(SpeculationPolicy):
         return None if self._segments.has_paid else self._trial_tokens
 
     def report_decoded(self, num_tokens: int, seconds: float) -> None:
+        self._load.report(num_tokens)
         self._decoded.add(seconds, num_tokens, forgets=min(1.0, num_tokens / 256))
         self._grow(num_tokens)
 
     def report_segment(
         self, num_drafted: int, num_kept: int, draft_s: float, verify_s: float, *, first_pass: bool
     ) -> None:
+        self._load.report(num_kept)
         if first_pass:
             verify_s = self._verified.mean
         else:
@@ -127,6 +146,7 @@ class AdaptivePolicy(SpeculationPolicy):
             self._trial_tokens = int(max(_TRIAL_TOKENS[0], fits, longer))
 
     def report_proposal(self, num_tokens: int, seconds: float) -> None:
+        self._load.report(num_tokens)
         if token_s := self._target_token_s():
             self._report(self._tokens, num_tokens, seconds / token_s)
 

@@ -7,7 +7,7 @@ where methods differ: a `Verifier` decides what is kept, a `Listener` may watch.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Protocol
 
@@ -45,7 +45,9 @@ async def run_loop(
     writer = Writer(request, drafter, proposal_verifier)
     index = 0
     target_is_next = request.config.first_segment == "target"
-    try:
+    async with AsyncExitStack() as at_the_end:
+        at_the_end.push_async_callback(drafter.cancel)
+        at_the_end.enter_context(request.policy.request())
         while not transcript.ended:
             if transcript.speculation_ended is None and (reason := _why_end_speculation(transcript, drafter)):
                 await drafter.cancel()
@@ -74,8 +76,6 @@ async def run_loop(
             target_is_next = _target_continues(transcript, verdict, start)
             if not verdict.accepted or transcript.ended or transcript.target_finishes:
                 await drafter.cancel()
-    finally:
-        await drafter.cancel()
     for event in transcript.release_text():
         yield event
     lossy = request.config.speculate and verifier.lossy

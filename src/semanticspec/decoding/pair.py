@@ -11,6 +11,7 @@ from typing import Protocol
 
 from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, resolve_optimizations
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
+from semanticspec.decoding.load import Load
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
 from semanticspec.records import Reading, Sampling, Stop
@@ -65,6 +66,7 @@ class Pair:
     draft_probe: SemanticProbe | None = None
     name: str = field(default="", compare=False)
     fitting_probes: Mapping[str, str] = field(default_factory=dict, compare=False)
+    _load: Load = field(default_factory=Load, init=False, repr=False, compare=False)
     _policies: dict[DecodingConfig, AdaptivePolicy] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -192,7 +194,7 @@ class Pair:
         with self._policies_lock:
             if key not in self._policies and len(self._policies) == _MAX_POLICIES:
                 del self._policies[next(iter(self._policies))]
-            return self._policies.setdefault(key, AdaptivePolicy())
+            return self._policies.setdefault(key, AdaptivePolicy(self._load))
 
     async def aclose(self) -> None:
         """Frees both models."""

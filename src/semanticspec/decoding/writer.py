@@ -16,7 +16,7 @@ from semanticspec.decoding.pair import Model
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers.base import Verifier
 from semanticspec.engines.base import TokenChunk
-from semanticspec.records import Event, Stop
+from semanticspec.records import Event, Stop, TextWritten
 
 
 class Writer:
@@ -31,15 +31,19 @@ class Writer:
         self._proposals: list[tuple[int, int]] = []
 
     async def segment(self, transcript: Transcript) -> AsyncGenerator[Event, None]:
-        """Writes one segment, or everything that is left if the target finishes or speculation has ended."""
-        config, clock = self._request.config, self._request.clock
+        """Writes one segment, several while speculation does not pay, or all that is left.
+
+        All that is left if the target finishes or speculation has ended.
+        """
+        config, clock, policy = self._request.config, self._request.clock, self._request.policy
         to_the_end, max_tokens = self._writes_to_the_end(transcript), transcript.room
-        if not to_the_end:
+        writes_on = not to_the_end and config.max_answer_tokens is None and not policy.segments_pay()
+        if not to_the_end and not writes_on:
             max_tokens = min(max_tokens, config.max_segment_tokens)
-        elif config.speculate and config.max_answer_tokens is not None:
+        elif to_the_end and config.speculate and config.max_answer_tokens is not None:
             max_tokens = min(max_tokens, config.max_answer_tokens)
         written: list[Event] = []
-        async with aclosing(self._pieces(transcript, max_tokens, to_the_end)) as pieces:
+        async with aclosing(self._pieces(transcript, max_tokens, to_the_end or writes_on)) as pieces:
             while True:
                 with clock.phase("rewrite"):
                     piece = await anext(pieces, None)
@@ -53,10 +57,17 @@ class Writer:
                     yield event
                 if transcript.stop_string_found:  # the target does not know it and would write on
                     break
+                if writes_on and self._segment_is_over(transcript, written):
+                    transcript.record("target", written, tuple(self._proposals))
+                    written = []
+                    self._proposals.clear()
+                    if policy.segments_pay():
+                        break
                 if proposed and self._draft_is_full(transcript):
                     yield self._drafter.end_speculation(transcript, DRAFT_IS_FULL)
-        transcript.record("target", written, tuple(self._proposals))
-        self._proposals.clear()
+        if written:
+            transcript.record("target", written, tuple(self._proposals))
+            self._proposals.clear()
         if to_the_end and not transcript.ended:
             transcript.finish_reason = "length"
 
@@ -64,6 +75,10 @@ class Writer:
         """Whether one call writes all that is left. A limit of the answer needs a call that begins with the answer."""
         alone = transcript.speculation_ended is not None and self._request.config.max_answer_tokens is None
         return transcript.target_finishes or alone
+
+    def _segment_is_over(self, transcript: Transcript, written: Sequence[Event]) -> bool:
+        num_tokens = sum(len(event.token_ids) for event in written if isinstance(event, TextWritten))
+        return transcript.at_segment_end or num_tokens >= self._request.config.max_segment_tokens
 
     def _draft_is_full(self, transcript: Transcript) -> bool:
         ended = transcript.ended or transcript.speculation_ended is not None
