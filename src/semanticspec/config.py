@@ -109,6 +109,9 @@ class DecodingConfig:
         num_speculative_tokens: where the target writes, the draft proposes up to this many tokens at a time, which
             the target verifies in one pass (lossless); 0 = off, None = 8 where the pair supports it. With the rule
             `token` the whole text is written this way. The name is vLLM's.
+        min_proposal_likelihood: the draft ends a proposal after the token with which the product of its tokens'
+            probabilities falls below this; 0 = off. With `adaptive`, measured costs decide. Whether a token is proposed
+            does not depend on that token, so this is lossless.
         overlap: the draft writes the next segment while the target verifies one; it is dropped if that one is
             rejected. The output stays the same. Pays with a device for each model.
         adaptive: measure, across the requests of a pair, what speculation costs and saves, and let the target write
@@ -135,6 +138,7 @@ class DecodingConfig:
     speculate_answer: bool = False
     partial_acceptance: bool | None = None
     num_speculative_tokens: int | None = None
+    min_proposal_likelihood: float = 0.4
     overlap: bool = False
     adaptive: bool = False
     speculate: bool = True
@@ -170,6 +174,8 @@ class DecodingConfig:
                 self.num_speculative_tokens,
                 "0 or more",
             )
+        likelihood = self.min_proposal_likelihood
+        _require(0 <= likelihood <= 1, "min_proposal_likelihood", likelihood, "0 (off) to 1")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.bonus_token and self.rule.needs_distributions:
             raise ConfigError(

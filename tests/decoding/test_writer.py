@@ -63,6 +63,19 @@ def test_sampled_output_has_the_targets_distribution(optimization: str) -> None:
     assert statistic(drafts) > 300  # the test can fail
 
 
+def test_an_unsure_draft_ends_its_proposals_early() -> None:
+    """The draft of this pair gives each letter less than .7: after two of them it is unsure."""
+    sizes = {}
+    for min_likelihood in (0.0, 0.5, 1.0):
+        done = generate(
+            make_pair(), "a", never(num_speculative_tokens=8, min_proposal_likelihood=min_likelihood)
+        )
+        sizes[min_likelihood] = [proposed for s in done.segments for proposed, _ in s.proposals]
+    assert max(sizes[0.0]) > 2
+    assert max(sizes[0.5]) <= 2
+    assert set(sizes[1.0]) == {1}
+
+
 def test_a_like_minded_draft_saves_passes_of_the_target() -> None:
     """Draft and target the same: every proposal is kept, and each check gives one token more."""
     vocabulary = make_vocabulary()

@@ -152,6 +152,7 @@ def _config(random: Random) -> DecodingConfig:
         speculate_answer=random.random() < 0.5,
         partial_acceptance=random.random() < 0.6,
         num_speculative_tokens=random.choice([0, 1, 3, 8]),
+        min_proposal_likelihood=random.choice([0.0, 0.1, 0.5, 1.0]),
         overlap=random.random() < 0.3,
         max_repeated_tokens=random.choice([0, 1]),
     )

@@ -29,6 +29,10 @@ _TRIAL_COST = 4.0
 _TRIAL_TOKENS = (8, 64)
 _LONGEST_TRIAL = 2.0
 _FIRST_PROPOSAL_TOKENS = 4
+# Cost of verifying one more token of a proposal, in target tokens, and bounds of what follows from estimates.
+_VERIFY_COST = 0.05
+_CHEAPEST_TOKEN = 0.2
+_LIKELIHOODS = 0.1, 0.9
 # A draft that needs this share of the target's time for a token cannot pay; one measurement may still be wrong.
 _SLOW_DRAFT = 0.8
 
@@ -51,6 +55,10 @@ class SpeculationPolicy:
     def segment_limit(self) -> int | None:
         """The longest next drafted segment in tokens; None = no limit."""
         return None
+
+    def min_likelihood(self, default: float) -> float:
+        """Where to end a proposal, see `DecodingConfig.min_proposal_likelihood`."""
+        return default
 
     def report_decoded(self, num_tokens: int, seconds: float) -> None:
         """Reports tokens that the target decoded by itself."""
@@ -120,6 +128,14 @@ class AdaptivePolicy(SpeculationPolicy):
 
     def segment_limit(self) -> int | None:
         return None if self._segments.has_paid else self._trial_tokens
+
+    def min_likelihood(self, default: float) -> float:
+        """One more token is worth its cost if it is kept with a probability above cost times tokens per cost."""
+        if not default or not self._draft_cost() or not self._tokens.given.weight:
+            return default
+        cost_per_token = max(_CHEAPEST_TOKEN, 1 - self._tokens.saving_per_token)
+        low, high = _LIKELIHOODS
+        return min(max(low, (self._draft_cost() + _VERIFY_COST) / cost_per_token), high)
 
     def report_decoded(self, num_tokens: int, seconds: float) -> None:
         self._load.report(num_tokens)

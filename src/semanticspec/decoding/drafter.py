@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from semanticspec.decoding.adaptive import NeverSpeculate, ProposalSize
 from semanticspec.decoding.context import RequestContext
@@ -91,6 +92,7 @@ class Drafter:
         if num_tokens < 1:
             return None
         seed = derived_seed(self._request.config.seed, "propose")
+        stop = self._ends_when_unsure(stop)
         generation = await self._generate(transcript.draft_ids, num_tokens, stop, seed, distributions=True)
         return self._draft(generation, num_tokens)
 
@@ -112,11 +114,18 @@ class Drafter:
             return None
         seed = derived_seed(config.seed, "draft", num_rejected)
         stop = model.segmenter.stop
+        if config.drafts_proposals:
+            stop = self._ends_when_unsure(stop)
         generation = await self._generate(
             context_ids, max_tokens, stop, seed, distributions=self._distributions
         )
         generation = await self._cut(context_ids, generation)
         return self._draft(generation, left)
+
+    def _ends_when_unsure(self, stop: Stop) -> Stop:
+        """Returns the stop of a proposal, which also ends after a token that the target will probably not keep."""
+        default = self._request.config.min_proposal_likelihood
+        return replace(stop, min_likelihood=self._request.policy.min_likelihood(default))
 
     def _draft(self, generation: Generation, left: int) -> Draft | None:
         """Translates a generation; None if there is nothing to verify."""
