@@ -107,7 +107,7 @@ class DecodingConfig:
         partial_acceptance: of a rejected segment, keep the prefix that token-level speculation accepts; the target
             continues from there instead of from the start of the segment. None = where the pair supports it.
         num_speculative_tokens: where the target writes, the draft proposes up to this many tokens at a time, which
-            the target verifies in one pass (lossless); 0 = off, None = 8 where the pair supports it. With the rule
+            the target verifies in one pass (lossless); 0 = off, None = 12 where the pair supports it. With the rule
             `token` the whole text is written this way. The name is vLLM's.
         min_proposal_likelihood: the draft ends a proposal after the token with which the product of its tokens'
             probabilities falls below this; 0 = off. With `adaptive`, measured costs decide. Whether a token is proposed
@@ -256,7 +256,7 @@ def preset(name: str) -> DecodingConfig:
 OPTIMIZATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "partial-acceptance": {"partial_acceptance": True},
-        "token-speculation": {"num_speculative_tokens": 8},
+        "token-speculation": {"num_speculative_tokens": 12},
         "overlap": {"overlap": True},
         "adaptive": {"adaptive": True},
     }
