@@ -43,7 +43,7 @@ class Stop:
         pair_first, pair_second: a token of `pair_second` directly after a token of `pair_first` (generated or
             context) also ends it, for tokenizers that write a blank line as two tokens.
         min_likelihood: the generation also ends after the token at which the product of its tokens' probabilities
-            (temperature 1, no truncation) falls below this; 0 = off. Engines without `Capabilities.distributions` ignore it.
+            (temperature 1, no truncation) falls below this; 0 = off. Engines without distributions ignore it.
     """
 
     ids: frozenset[int] = frozenset()

@@ -46,7 +46,8 @@ def separate(one: float) -> Rate:
 
 @pytest.mark.parametrize("order", [(1, 2, 4, 8, 16), (16, 8, 4, 2, 1), (8,), (3, 12)])
 @pytest.mark.parametrize(
-    ("speculating", "alone"), [(separate(28), batched(11)), (separate(14), batched(11)), (batched(25), batched(11))]
+    ("speculating", "alone"),
+    [(separate(28), batched(11)), (separate(14), batched(11)), (batched(25), batched(11))],
 )
 def test_throughput_is_that_of_the_better_way(order: tuple[int, ...], speculating: Rate, alone: Rate) -> None:
     machine = Machine(speculating, alone)

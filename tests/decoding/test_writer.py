@@ -64,16 +64,14 @@ def test_sampled_output_has_the_targets_distribution(optimization: str) -> None:
 
 
 def test_an_unsure_draft_ends_its_proposals_early() -> None:
-    """The draft of this pair gives each letter less than .7: after two of them it is unsure."""
-    sizes = {}
+    means = {}
     for min_likelihood in (0.0, 0.5, 1.0):
-        done = generate(
-            make_pair(), "a", never(num_speculative_tokens=8, min_proposal_likelihood=min_likelihood)
-        )
-        sizes[min_likelihood] = [proposed for s in done.segments for proposed, _ in s.proposals]
-    assert max(sizes[0.0]) > 2
-    assert max(sizes[0.5]) <= 2
-    assert set(sizes[1.0]) == {1}
+        changes = {"num_speculative_tokens": 8, "min_proposal_likelihood": min_likelihood}
+        done = [generate(make_pair(), "a", never(seed=seed, **changes)) for seed in range(20)]
+        sizes = [proposed for each in done for s in each.segments for proposed, _ in s.proposals if proposed]
+        means[min_likelihood] = sum(sizes) / len(sizes)
+    assert means[0.0] > 1.2 * means[0.5]
+    assert means[0.5] > means[1.0]
 
 
 def test_a_like_minded_draft_saves_passes_of_the_target() -> None:
@@ -82,7 +80,7 @@ def test_a_like_minded_draft_saves_passes_of_the_target() -> None:
     pair = Pair(
         Model(ScriptedEngine(target_says, 9), vocabulary), Model(ScriptedEngine(target_says, 9), vocabulary)
     )
-    helped = generate(pair, "a", never(num_speculative_tokens=3))
+    helped = generate(pair, "a", never(num_speculative_tokens=3, min_proposal_likelihood=0))
     assert pair.target.engine.calls.count("stream") == 0
     assert (
         pair.target.engine.calls.count("score") - helped.stats.segments_rejected < helped.stats.num_tokens / 2

@@ -120,7 +120,9 @@ class AdaptivePolicy(SpeculationPolicy):
         return self._segments.saving > alternative or self._balance >= 0
 
     def tokens_pay(self) -> bool:
-        if self._decoded.weight == 0 or not self._load.speculates():  # without a weight: nothing to compare with yet
+        if (
+            self._decoded.weight == 0 or not self._load.speculates()
+        ):  # without a weight: nothing to compare with yet
             return False
         if self._draft_cost() > _SLOW_DRAFT:
             return self._balance >= _MAX_BALANCE

@@ -36,7 +36,9 @@ class Load:
         self._now = now
         self._lock = threading.Lock()
         self._num_running = 0
-        self._rates: dict[tuple[int, bool], float] = {}  # tokens per second, by `_level` and whether they speculate
+        self._rates: dict[
+            tuple[int, bool], float
+        ] = {}  # tokens per second, by `_level` and whether they speculate
         self._num_windows: dict[int, int] = {}
         self._speculates = True
         self._window = _Window(-1, True, 0.0)
@@ -87,7 +89,9 @@ class Load:
         better = self._better(window.level)
         count = self._num_windows[window.level] = self._num_windows.get(window.level, 0) + 1
         other = self._rates.get((window.level, not better), 0.0)
-        if count % _RETRY_WINDOWS == 0 and other >= _CLOSE * self._rates.get((window.level, better), math.inf):
+        if count % _RETRY_WINDOWS == 0 and other >= _CLOSE * self._rates.get(
+            (window.level, better), math.inf
+        ):
             better = not better
         self._start(better)
 
@@ -113,7 +117,7 @@ class Load:
         if not levels:
             return None
         nearest = min(levels, key=lambda known: (abs(known - level), -known))
-        growth = 2.0 ** (_GROWTH[speculates] * max(0, level - nearest))
+        growth: float = 2.0 ** (_GROWTH[speculates] * max(0, level - nearest))
         return self._rates[nearest, speculates] * growth
 
 

@@ -19,7 +19,7 @@ PROMPT = (
     "How many pens does it sell on both days together? Reason step by step."
 )
 SEGMENT_TOKENS = 32
-PROPOSAL_TOKENS = 12
+PROPOSAL_TOKENS = 8
 _VERIFIED_TOKENS = (1, PROPOSAL_TOKENS, SEGMENT_TOKENS)
 _DECODED_TOKENS = 12
 _SAMPLE_TOKENS = 64
