@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from semanticspec.errors import ConfigError
+from semanticspec.server.api.schemas import ChatRequest
 from semanticspec.server.service import Service
 from semanticspec.server.settings import ServerSettings, read_settings
 from tests.support.serving import scripted_pair
@@ -15,17 +16,30 @@ from tests.support.serving import scripted_pair
 @pytest.mark.parametrize(
     ("settings", "on"),
     [
-        ({}, True),
-        ({"optimizations": "none"}, False),
-        ({"preset": "paper"}, False),
-        ({"optimizations": "partial-acceptance,token-speculation"}, True),
+        ({}, ("partial-acceptance", "token-speculation", "adaptive")),
+        ({"optimizations": "none"}, ()),
+        ({"preset": "paper"}, ()),
+        (
+            {"optimizations": "partial-acceptance,token-speculation"},
+            ("partial-acceptance", "token-speculation"),
+        ),
     ],
     ids=str,
 )
 def test_default_optimizations_are_on_unless_the_settings_name_others(settings, on):
     service = Service(scripted_pair(), ServerSettings(**settings))
-    config = service.pair.resolve(service.config)
-    assert config.optimizations == (("partial-acceptance", "token-speculation") if on else ())
+    assert service.pair.resolve(service.config).optimizations == on
+
+
+@pytest.mark.parametrize(
+    ("body", "adapts"), [({}, True), ({"seed": 0}, False), ({"speculation": {"rule": "never"}}, False)]
+)
+def test_speculation_adapts_unless_a_seed_has_to_repeat_a_text(body, adapts):
+    defaults = ServerSettings().decoding()
+    request = ChatRequest.model_validate({"messages": [{"role": "user", "content": "a"}]} | body)
+    assert request.decoding_config(defaults).adaptive is adapts
+    plain = ServerSettings(optimizations="none").decoding()
+    assert not request.decoding_config(plain).adaptive
 
 
 def test_the_command_line_overrides_the_file(tmp_path):

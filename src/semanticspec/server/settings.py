@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,12 @@ class ServerSettings(BaseModel):
         return self.target_engine or self.engine, self.draft_engine or self.engine
 
     def decoding(self) -> DecodingConfig:
-        """Returns the configuration of requests that do not change it.
+        """Returns the configuration of requests that do not change it. Speculation is adaptive unless told otherwise.
 
         Raises:
             ConfigError: the settings contradict each other.
         """
-        return with_options(
+        config = with_options(
             preset(self.preset),
             rule=self.rule,
             strictness=self.strictness,
@@ -110,6 +111,8 @@ class ServerSettings(BaseModel):
             top_p=self.top_p,
             optimizations=None if self.optimizations == AUTO_OPTIMIZATIONS else self.optimizations,
         )
+        adapts = self.optimizations == AUTO_OPTIMIZATIONS and self.preset == "default"
+        return replace(config, adaptive=True) if adapts else config
 
 
 def read_settings(file: Path | None, options: dict[str, Any]) -> ServerSettings:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from semanticspec.config import DecodingConfig, RuleName, target_alone, with_options
+from semanticspec.config import CONTROL_RULES, DecodingConfig, RuleName, target_alone, with_options
 from semanticspec.errors import ConfigError
 from semanticspec.text.chat import PlainText, Prompt
 
@@ -182,7 +182,10 @@ class GenerationRequest(Strict):
         raise NotImplementedError
 
     def decoding_config(self, defaults: DecodingConfig) -> DecodingConfig:
-        """Returns the server's configuration with this request's changes. Without a seed, a random one is drawn.
+        """Returns the server's configuration with this request's changes.
+
+        Without a seed, a random one is drawn. Adaptive speculation depends on measured times, so a request with a seed
+        goes without, and so does one with a control rule.
 
         Raises:
             ConfigError: the settings contradict each other.
@@ -196,6 +199,8 @@ class GenerationRequest(Strict):
             top_p=self.top_p,
             seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
         )
+        if self.seed is not None or config.rule.name in CONTROL_RULES:
+            config = replace(config, adaptive=False)
         if self.speculation.strictness is not None and config.rule.name != "semantic":
             raise ConfigError(
                 f"strictness applies to the rule 'semantic' only, but the rule is {config.rule.name!r}; leave it out"
