@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from semanticspec.engines.runtime.head_tokens import HeadTokens
 from semanticspec.errors import EngineError, ModelError
 from semanticspec.output.conversion_cache import cache_folder, keep_conversion, kept_conversion
@@ -81,7 +82,9 @@ def cut_model(model: str, head_tokens: str) -> CutModel:
         keep_conversion(name, lambda folder: _write(reader, tokens, folder))
     folder = kept_conversion(name)
     if folder is None:
-        raise EngineError(f"cannot write the cut model to {cache_folder() / name}; free space there, or omit head_tokens")
+        raise EngineError(
+            f"cannot write the cut model to {cache_folder() / name}; free space there, or omit head_tokens"
+        )
     return CutModel(
         folder / _MODEL_FILE, tokens, EmbeddingTable(folder / _EMBEDDINGS_FILE, int(table.tensor_type))
     )

@@ -58,7 +58,9 @@ def load_runner(model: str, options: LlamaOptions, states: StateSpec) -> tuple[M
         raise
     if cut is not None and not runner.embeddings_work():
         runner.close()
-        raise ModelError(f"llama.cpp changes the token embeddings of {model}: its head cannot be cut; omit head_tokens")
+        raise ModelError(
+            f"llama.cpp changes the token embeddings of {model}: its head cannot be cut; omit head_tokens"
+        )
     return runner, digest
 
 

@@ -47,7 +47,9 @@ def cut_head(model: Any, path: str) -> None:
     """
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
-        raise ModelError("the head of this model is not a plain linear layer and cannot be cut; omit head_tokens")
+        raise ModelError(
+            "the head of this model is not a plain linear layer and cannot be cut; omit head_tokens"
+        )
     tokens = HeadTokens.read(path, head.out_features)
     ids = torch.tensor([tokens.ids[:_TEST_TOKENS]], device=head.weight.device)
     expected = model(input_ids=ids, use_cache=False).logits.float()
