@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --target Qwen/Qwen2.5-1.5B-Instruct --draft draft.gguf --rule token
 
-Every number of requests runs in a process of its own. To compare two versions, run the script in two checkouts. "Peak" is
-the most that was resident at any time; "private" is the part of it that no file backs (`RssAnon`, Linux only): mapped
+Every number of requests runs in a process of its own. To compare two versions, run the script in two checkouts. "Peak"
+is the most that was resident at any time, "private peak" the part that no file backs (`RssAnon`, Linux only): mapped
 weights are resident too, but the system can drop them without writing them anywhere.
 """
 
@@ -61,8 +61,8 @@ def peak_bytes() -> int:
 def prompts(count: int) -> list[str]:
     """Returns word problems."""
     return [
-        f"A shop has {37 + 5 * i} boxes with {6 + i} pens each. It sells {12 + 3 * i} pens on Monday and twice as many on "
-        "Tuesday. How many pens are left? Please reason step by step."
+        f"A shop has {37 + 5 * i} boxes with {6 + i} pens each. It sells {12 + 3 * i} pens on Monday and twice as many "
+        "on Tuesday. How many pens are left? Please reason step by step."
         for i in range(count)
     ]
 
@@ -121,9 +121,8 @@ def main() -> None:
     if options.requests is not None:
         print(json.dumps(asyncio.run(measure(options))))
         return
-    print(
-        "| Requests | Loading peak | Loaded | Peak | Private peak | Afterwards | Tokens |\n|---|---|---|---|---|---|---|"
-    )
+    print("| Requests | Loading peak | Loaded | Peak | Private peak | Afterwards | Tokens |")
+    print("|---|---|---|---|---|---|---|")
     for requests in map(int, options.concurrency.split(",")):
         figures = run_worker(sys.argv[1:], requests)
         names = ("loading_peak", "loaded", "peak", "private_peak", "after")

@@ -1,8 +1,8 @@
 """A GGUF file with a cut head, see `runtime.head_tokens`.
 
-llama.cpp requires the head and the token embeddings to have the same rows, and the size of the vocabulary is that number.
-So the file is rewritten once without the rows of all other tokens, and the engine looks up the embeddings itself, in the
-complete table that is kept beside it: cut tokens still occur in contexts.
+llama.cpp requires a row per token of the vocabulary in both the head and the token embeddings. So the file is rewritten
+once for a smaller vocabulary, and the engine looks up the embeddings itself, in the complete table that is kept beside
+the new file: cut tokens still occur in contexts.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ class ModelRunner:
             outputs.append(output.states.clone())
             self.truncate(sequence, 0)
         self.free_sequence(sequence)
-        return torch.allclose(*outputs, rtol=0, atol=_TEST_TOLERANCE * float(outputs[0].abs().max()))
+        expected, found = outputs
+        return torch.allclose(found, expected, rtol=0, atol=_TEST_TOLERANCE * float(expected.abs().max()))
 
     def _forward(
         self, positions: Sequence[int], sequences: Sequence[int], with_output: bool

@@ -1,7 +1,7 @@
 """The tokens of a cut head: a draft that computes logits for its most frequent tokens only.
 
-The head of a small model with a large vocabulary is a quarter to a third of what a decode step reads. Tokens that are cut
-have probability 0. The rule `token` stays lossless: it samples them from the target's residual.
+The head of a small model with a large vocabulary is a quarter to a third of the bytes that a decode step reads. Tokens
+that are cut have probability 0. The rule `token` stays lossless: it samples them from the target's residual.
 
 Source: FR-Spec (arXiv 2502.14856), whose draft is cut likewise.
 """
