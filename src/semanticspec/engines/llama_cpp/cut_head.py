@@ -83,7 +83,7 @@ def cut_model(model: str, head_tokens: str) -> CutModel:
     folder = kept_conversion(name)
     if folder is None:
         raise EngineError(
-            f"cannot write the cut model to {cache_folder() / name}; free space there, or omit head_tokens"
+            f"cannot write the model with a cut head to {cache_folder() / name}; free space, or omit head_tokens"
         )
     return CutModel(
         folder / _MODEL_FILE, tokens, EmbeddingTable(folder / _EMBEDDINGS_FILE, int(table.tensor_type))
