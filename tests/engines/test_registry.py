@@ -64,7 +64,7 @@ def test_auto_is_llama_cpp_for_a_gguf_file_where_it_is_installed(
         ("transformers:threads", "threads of the engine transformers is ''"),
         (
             "transformers:head_tokens=",
-            "head_tokens of the engine transformers is ''; expected the name of a file",
+            "head_tokens of the engine transformers is ''; expected a text",
         ),
     ],
 )

@@ -43,5 +43,5 @@ def test_texts_of_files(tmp_path: Path) -> None:
     assert list(read_texts(rows, ["text", "other"])) == ["a\u2028b", "c", "d"]
     with pytest.raises(ConfigError, match=r"row 2: expected an object with text in text"):
         list(read_texts(rows, ["text"]))
-    with pytest.raises(ConfigError, match="expected a text file, a JSONL file or a collection"):
+    with pytest.raises(ConfigError, match=r"there is no file .*missing.txt; expected"):
         list(read_texts(tmp_path / "missing.txt", ["text"]))

@@ -24,7 +24,7 @@ class EngineKind:
         load: imports the engine and loads a model.
         aliases: other spellings of the name.
         options: names of the engine's options; None = any options of any type.
-        paths: options that are names of files; all others are integers.
+        texts: options whose values are texts; all others are integers.
         suffix: of the model files it runs; "" if it accepts other model names.
         share_devices: adjusts the load requests of two models that run at the same time; None = no adjustment.
     """
@@ -32,7 +32,7 @@ class EngineKind:
     load: Callable[[LoadRequest], Engine]
     aliases: tuple[str, ...] = ()
     options: tuple[str, ...] | None = ()
-    paths: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     suffix: str = ""
     share_devices: Callable[[LoadRequest, LoadRequest], tuple[LoadRequest, LoadRequest]] | None = None
 
@@ -83,14 +83,14 @@ ENGINES: dict[str, EngineKind] = {
     TRANSFORMERS: EngineKind(
         _load_transformers,
         ("hf", "huggingface"),
-        ("threads", "cache_bytes", "head_tokens"),
-        paths=("head_tokens",),
+        ("threads", "cache_bytes", "head_tokens", "weights"),
+        texts=("head_tokens", "weights"),
     ),
     LLAMA_CPP: EngineKind(
         _load_llama_cpp,
         ("llama.cpp", "llama_cpp", "llamacpp"),
         ("threads", "gpu_layers", "context_tokens", "cache_tokens", "head_tokens"),
-        paths=("head_tokens",),
+        texts=("head_tokens",),
         suffix=".gguf",
     ),
     "vllm": EngineKind(_load_vllm, options=None, share_devices=_share_vllm_memory),
@@ -170,10 +170,10 @@ def _parse_option(engine: str, key: str, value: str) -> Any:
             return value
     if key not in known:
         raise ConfigError(f"the engine {engine} has no option {key!r}; choose from {', '.join(known)}")
-    if key in ENGINES[engine].paths and value:
+    if key in ENGINES[engine].texts and value:
         return value
     try:
         return int(value)
     except ValueError:
-        expected = "the name of a file" if key in ENGINES[engine].paths else "a whole number"
+        expected = "a text" if key in ENGINES[engine].texts else "a whole number"
         raise ConfigError(f"{key} of the engine {engine} is {value!r}; expected {expected}") from None

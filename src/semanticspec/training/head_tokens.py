@@ -64,6 +64,8 @@ def read_texts(path: Path, fields: Sequence[str]) -> Iterator[str]:
         ConfigError: The file cannot be read, or a row has none of the fields.
         ProbeError: The collection is broken.
     """
+    if not path.exists():
+        raise ConfigError(f"there is no file {path}; expected a text file, a JSONL file or a collection")
     if (path / MANIFEST_FILE).is_file():
         for shard in Collection(path):
             for segment in shard.segments:

@@ -16,11 +16,13 @@ from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.engines.transformers.batching import DecodeBatch
 from semanticspec.engines.transformers.cut_head import cut_head
 from semanticspec.engines.transformers.generation import generate
+from semanticspec.engines.transformers.int8_weights import use_int8_weights
 from semanticspec.engines.transformers.kv_cache import TransformersSequence
 from semanticspec.engines.transformers.loading import Loaded, load_model
 from semanticspec.engines.transformers.model_runner import ModelRunner
 from semanticspec.engines.transformers.packed_weights import pack_weights
 from semanticspec.engines.transformers.scoring import score
+from semanticspec.errors import ConfigError
 from semanticspec.records import Generation, Score
 
 T = TypeVar("T")
@@ -53,6 +55,7 @@ class TransformersEngine(WorkerEngine):
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         threads: int | None = None,
         head_tokens: str | None = None,
+        weights: str | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Loads a model.
@@ -65,17 +68,26 @@ class TransformersEngine(WorkerEngine):
             cache_bytes: size limit of the prefix cache.
             threads: CPU threads per operation; None = 1 for small models, torch's default for others.
             head_tokens: file with the ids of the tokens that the head keeps, see `runtime.head_tokens`; None = all.
+            weights: int8, on CPUs; None = as they are in `dtype`.
             states: which hidden states to return.
 
         Raises:
-            ConfigError: The dtype or device is unknown or unavailable, the model has no such layer, or `head_tokens`
-                does not fit it.
+            ConfigError: The dtype, device or form of weights is unknown or unavailable, the model has no such layer, or
+                `head_tokens` does not fit it.
             ModelError: The model does not exist, is not a causal LM, has broken files, or its head cannot be cut.
             EngineError: A package is missing.
         """
+        if weights not in (None, "int8"):
+            raise ConfigError(f"weights is {weights!r}; expected int8, or leave it out")
         loaded = load_model(model, revision, dtype, device)
         return cls.of(
-            loaded, model, cache_bytes=cache_bytes, threads=threads, head_tokens=head_tokens, states=states
+            loaded,
+            model,
+            cache_bytes=cache_bytes,
+            threads=threads,
+            head_tokens=head_tokens,
+            weights=weights,
+            states=states,
         )
 
     @classmethod
@@ -87,6 +99,7 @@ class TransformersEngine(WorkerEngine):
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         threads: int | None = None,
         head_tokens: str | None = None,
+        weights: str | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Makes an engine of a loaded model, whose layers it may replace (`pack_weights`). Arguments: see `load`."""
@@ -95,6 +108,8 @@ class TransformersEngine(WorkerEngine):
         def prepare() -> ModelRunner:  # on more threads, this takes seconds where another process uses a core
             if head_tokens is not None:
                 cut_head(loaded.model, head_tokens)
+            if weights == "int8":
+                use_int8_weights(loaded.model)
             pack_weights(loaded.model)
             return ModelRunner(loaded.model, states)
 
