@@ -16,13 +16,12 @@ from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.engines.transformers.batching import DecodeBatch
 from semanticspec.engines.transformers.cut_head import cut_head
 from semanticspec.engines.transformers.generation import generate
-from semanticspec.engines.transformers.int8_weights import use_int8_weights
 from semanticspec.engines.transformers.kv_cache import TransformersSequence
 from semanticspec.engines.transformers.loading import Loaded, load_model
 from semanticspec.engines.transformers.model_runner import ModelRunner
 from semanticspec.engines.transformers.packed_weights import pack_weights
+from semanticspec.engines.transformers.quantized_weights import quantize_weights, use_quantized_weights
 from semanticspec.engines.transformers.scoring import score
-from semanticspec.errors import ConfigError
 from semanticspec.records import Generation, Score
 
 T = TypeVar("T")
@@ -68,7 +67,7 @@ class TransformersEngine(WorkerEngine):
             cache_bytes: size limit of the prefix cache.
             threads: CPU threads per operation; None = 1 for small models, torch's default for others.
             head_tokens: file with the ids of the tokens that the head keeps, see `runtime.head_tokens`; None = all.
-            weights: int8, on CPUs; None = as they are in `dtype`.
+            weights: int8 or int4, for models in bfloat16 on CPUs, see `quantized_weights`; None = not quantized.
             states: which hidden states to return.
 
         Raises:
@@ -77,8 +76,6 @@ class TransformersEngine(WorkerEngine):
             ModelError: The model does not exist, is not a causal LM, has broken files, or its head cannot be cut.
             EngineError: A package is missing.
         """
-        if weights not in (None, "int8"):
-            raise ConfigError(f"weights is {weights!r}; expected int8, or leave it out")
         loaded = load_model(model, revision, dtype, device)
         return cls.of(
             loaded,
@@ -108,10 +105,12 @@ class TransformersEngine(WorkerEngine):
         def prepare() -> ModelRunner:  # on more threads, this takes seconds where another process uses a core
             if head_tokens is not None:
                 cut_head(loaded.model, head_tokens)
-            if weights == "int8":
-                use_int8_weights(loaded.model)
+            if weights is not None:
+                quantize_weights(loaded.model, weights)
             pack_weights(loaded.model)
-            return ModelRunner(loaded.model, states)
+            runner = ModelRunner(loaded.model, states)
+            use_quantized_weights(loaded.model)
+            return runner
 
         runner = worker.run_at_start(prepare)
         info = EngineInfo(
