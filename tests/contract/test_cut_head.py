@@ -16,6 +16,7 @@ from semanticspec.engines.base import Engine
 from semanticspec.engines.llama_cpp.model_runner import ModelRunner
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.records import Generation, Sampling, Score, Stop
+from tests.support.dense_rows import dense_rows
 from tests.support.subjects import SIZES, VOCABULARY, load, load_llama_cpp
 
 KEPT = [0, 3, 4, 7, 8, 20, 33, 46, 47, 60]
@@ -67,9 +68,9 @@ def loader(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> It
         yield Loader(lambda **options: load(model_folders[request.param], **options))
 
 
-def renormalized(rows: Any) -> torch.Tensor:
+def renormalized(rows: torch.Tensor) -> torch.Tensor:
     kept = torch.zeros(len(rows), VOCABULARY)
-    kept[:, KEPT] = torch.as_tensor(rows)[:, KEPT]
+    kept[:, KEPT] = rows[:, KEPT]
     return kept / kept.sum(-1, keepdim=True)
 
 
@@ -77,9 +78,11 @@ def test_probabilities_are_those_of_the_kept_tokens(loader: Loader, kept_file: s
     continuation = [7, 60, 33]
     full = loader.scores(continuation)
     cut = loader.scores(continuation, head_tokens=kept_file)
-    rows = torch.as_tensor(cut.distributions)
+    rows = dense_rows(cut.distributions, VOCABULARY)
     assert rows.shape == (4, VOCABULARY)
-    torch.testing.assert_close(rows, renormalized(full.distributions), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        rows, renormalized(dense_rows(full.distributions, VOCABULARY)), atol=1e-4, rtol=0
+    )
     torch.testing.assert_close(cut.pooled_state, full.pooled_state, atol=1e-4, rtol=0)
 
 
@@ -87,7 +90,7 @@ def test_only_kept_tokens_are_drawn(loader: Loader, kept_file: str) -> None:
     for generation in loader.generations(head_tokens=kept_file):
         assert set(generation.token_ids) <= set(KEPT)
         assert all(logprob > -torch.inf for logprob in generation.logprobs)
-        rows = torch.as_tensor(generation.distributions)
+        rows = dense_rows(generation.distributions, VOCABULARY)
         assert rows.shape == (12, VOCABULARY)
         assert not rows[:, CUT].any()
 
@@ -99,7 +102,10 @@ def test_cut_tokens_have_probability_zero_and_may_be_in_a_context(loader: Loader
     assert score.logprobs[2] > -torch.inf
     full = loader.scores([7, 1, 60])
     torch.testing.assert_close(
-        torch.as_tensor(score.distributions), renormalized(full.distributions), atol=1e-4, rtol=0
+        dense_rows(score.distributions, VOCABULARY),
+        renormalized(dense_rows(full.distributions, VOCABULARY)),
+        atol=1e-4,
+        rtol=0,
     )
 
 
