@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from semanticspec import DecodingConfig, RuleConfig, Sampling, generate
-from tests.support.lossless import EXTRA, THINK_END, Case, Side, random_case
+from semanticspec.decoding.pair import Model
+from semanticspec.engines.base import Engine
+from semanticspec.engines.transformers.engine import TransformersEngine
+from tests.support.lossless import EXTRA, THINK_END, Case, Side, random_case, token_ids
+from tests.support.tiny_models import SIZES, save_model
 from tests.support.vocabularies import make_vocabulary
 
 CASES = int(os.environ.get("SEMANTICSPEC_LOSSLESS_CASES", "24"))
@@ -31,6 +37,17 @@ def side(row: Mapping[str, float], *added: str, padding: int = 0) -> Side:
     vocabulary = make_vocabulary(("a", "b"), added=(*TOKENS, *added))
     texts = ["a", "b", "\n", "\n\n", *TOKENS, *added]
     return Side(vocabulary, {text: dict(row) for text in texts}, padding)
+
+
+@dataclass(frozen=True)
+class CutSide(Side):
+    """A network in place of the chain."""
+
+    engine: Engine | None = None
+
+    def model(self) -> Model:
+        assert self.engine is not None
+        return Model(self.engine, self.vocabulary)
 
 
 def lossless(rule: str, **changes: Any) -> DecodingConfig:
@@ -72,6 +89,20 @@ def test_a_think_end_is_verified_whatever_judge_think_end_says(
     )
     case = Case(side({"a": 0.5, THINK_END: 0.5}), side({"a": 0.2, THINK_END: 0.8}), config)
     assert case.p_value(3000) > 1e-5
+
+
+@pytest.mark.parametrize("num_speculative_tokens", [0, 4])
+def test_a_draft_with_a_cut_head(num_speculative_tokens: int, tmp_path: Path) -> None:
+    """The draft never proposes `b` and the blank line; the target's residual does. They are in its contexts."""
+    target = side({"a": 0.2, "b": 0.5, "\n": 0.1, "\n\n": 0.2})
+    ids = token_ids(target.vocabulary)
+    save_model(tmp_path, LlamaConfig(**SIZES | {"vocab_size": len(ids), "initializer_range": 0.5}))
+    kept = tmp_path / "kept.txt"
+    kept.write_text("\n".join(str(i) for text, i in ids.items() if text not in ("b", "\n\n")))
+    engine = TransformersEngine.load(str(tmp_path), dtype="float32", threads=1, head_tokens=str(kept))
+    draft = CutSide(target.vocabulary, {}, engine=engine)
+    config = lossless("token", num_speculative_tokens=num_speculative_tokens, max_new_tokens=3)
+    assert Case(target, draft, config).p_value(600) > 1e-5
 
 
 @pytest.mark.parametrize("num_speculative_tokens", [0, 2])

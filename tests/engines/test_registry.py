@@ -19,6 +19,8 @@ def test_a_name_with_and_without_options() -> None:
     assert EngineChoice.parse("transformers") == EngineChoice("transformers", {})
     choice = EngineChoice.parse("llama-cpp:threads=4,gpu_layers=0")
     assert choice == EngineChoice("llama-cpp", {"threads": 4, "gpu_layers": 0})
+    choice = EngineChoice.parse("hf:head_tokens=tokens/16.txt,threads=2")
+    assert choice == EngineChoice("transformers", {"head_tokens": "tokens/16.txt", "threads": 2})
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,10 @@ def test_auto_is_llama_cpp_for_a_gguf_file_where_it_is_installed(
         ("llama-cpp:layers=3", "llama-cpp has no option 'layers'; choose from threads, gpu_layers"),
         ("llama-cpp:threads=two", "threads of the engine llama-cpp is 'two'; expected a whole number"),
         ("transformers:threads", "threads of the engine transformers is ''"),
+        (
+            "transformers:head_tokens=",
+            "head_tokens of the engine transformers is ''; expected a text",
+        ),
     ],
 )
 def test_invalid_choices_are_refused_before_models_are_loaded(text: str, message: str) -> None:

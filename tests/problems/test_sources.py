@@ -22,6 +22,13 @@ def test_problem_files(tmp_path: Path) -> None:
         read_problems(str(tmp_path / "none"))
 
 
+def test_characters_that_end_a_line_elsewhere_are_part_of_a_json_string(tmp_path: Path) -> None:
+    """`splitlines` also splits at U+2028, which JSON strings may hold: GSM8K's training split has one."""
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"problem": "one\u2028two\x85three"}\r\n{"problem": "four"}\n', encoding="utf-8")
+    assert [problem.prompt for problem in read_problems(str(path))] == ["one\u2028two\x85three", "four"]
+
+
 def test_demo_problems_leave_the_test_split_alone() -> None:
     from semanticspec.demo.grammar import split_of as demo_split_of
 

@@ -18,6 +18,7 @@ from semanticspec.commands.demo import demo_command
 from semanticspec.commands.demo_registration import register_demo
 from semanticspec.commands.doctor import doctor_command
 from semanticspec.commands.generate import generate_command
+from semanticspec.commands.head_tokens import head_tokens_command
 from semanticspec.commands.option_groups import option
 from semanticspec.commands.probe import probe_app
 from semanticspec.commands.prompt_argument import PromptCommand
@@ -39,6 +40,7 @@ app.command("generate", cls=PromptCommand)(generate_command)
 app.command("demo")(demo_command)
 app.command("serve")(serve_command)
 app.command("doctor")(doctor_command)
+app.command("head-tokens")(head_tokens_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(probe_app, name="probe")
 

@@ -23,7 +23,8 @@ class EngineKind:
     Attributes:
         load: imports the engine and loads a model.
         aliases: other spellings of the name.
-        options: names of the engine's options, all integers; None = any options of any type.
+        options: names of the engine's options; None = any options of any type.
+        texts: options whose values are texts; all others are integers.
         suffix: of the model files it runs; "" if it accepts other model names.
         share_devices: adjusts the load requests of two models that run at the same time; None = no adjustment.
     """
@@ -31,6 +32,7 @@ class EngineKind:
     load: Callable[[LoadRequest], Engine]
     aliases: tuple[str, ...] = ()
     options: tuple[str, ...] | None = ()
+    texts: tuple[str, ...] = ()
     suffix: str = ""
     share_devices: Callable[[LoadRequest, LoadRequest], tuple[LoadRequest, LoadRequest]] | None = None
 
@@ -78,11 +80,17 @@ DEFAULT_ENGINE = "auto"
 """llama.cpp for a GGUF file where it is installed, and transformers for everything else."""
 
 ENGINES: dict[str, EngineKind] = {
-    TRANSFORMERS: EngineKind(_load_transformers, ("hf", "huggingface"), ("threads", "cache_bytes")),
+    TRANSFORMERS: EngineKind(
+        _load_transformers,
+        ("hf", "huggingface"),
+        ("threads", "cache_bytes", "head_tokens", "weights"),
+        texts=("head_tokens", "weights"),
+    ),
     LLAMA_CPP: EngineKind(
         _load_llama_cpp,
         ("llama.cpp", "llama_cpp", "llamacpp"),
-        ("threads", "gpu_layers", "context_tokens", "cache_tokens"),
+        ("threads", "gpu_layers", "context_tokens", "cache_tokens", "head_tokens"),
+        texts=("head_tokens",),
         suffix=".gguf",
     ),
     "vllm": EngineKind(_load_vllm, options=None, share_devices=_share_vllm_memory),
@@ -162,7 +170,10 @@ def _parse_option(engine: str, key: str, value: str) -> Any:
             return value
     if key not in known:
         raise ConfigError(f"the engine {engine} has no option {key!r}; choose from {', '.join(known)}")
+    if key in ENGINES[engine].texts and value:
+        return value
     try:
         return int(value)
     except ValueError:
-        raise ConfigError(f"{key} of the engine {engine} is {value!r}; expected a whole number") from None
+        expected = "a text" if key in ENGINES[engine].texts else "a whole number"
+        raise ConfigError(f"{key} of the engine {engine} is {value!r}; expected {expected}") from None

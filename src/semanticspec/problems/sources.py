@@ -87,7 +87,8 @@ def read_jsonl(path: str) -> Iterator[Any]:
         ConfigError: the file cannot be read, or a line is not valid JSON.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        # not splitlines, which also splits at characters inside JSON strings, such as U+2028
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text ({error.reason}); expected JSONL") from error
     except OSError as error:

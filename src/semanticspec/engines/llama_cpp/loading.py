@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticspec.engines.base import LAST_LAYER, StateSpec
+from semanticspec.engines.llama_cpp.cut_head import cut_model
 from semanticspec.engines.llama_cpp.library import LOG, import_llama_cpp
 from semanticspec.engines.llama_cpp.model_runner import ModelRunner
 from semanticspec.engines.llama_cpp.options import DEFAULT_CONTEXT_TOKENS, LlamaOptions, LlamaSettings
@@ -43,16 +44,24 @@ def load_runner(model: str, options: LlamaOptions, states: StateSpec) -> tuple[M
         )
     params = llama.llama_model_default_params()
     params.n_gpu_layers = (_ALL_LAYERS if options.gpu_layers is None else options.gpu_layers) * on_gpu
+    cut = cut_model(model, options.head_tokens) if options.head_tokens is not None else None
+    path = Path(model).expanduser() if cut is None else cut.path
     LOG.clear()
-    handle = llama.llama_model_load_from_file(os.fsencode(Path(model).expanduser()), params)
+    handle = llama.llama_model_load_from_file(os.fsencode(path), params)
     if not handle:
         raise ModelError(f"llama.cpp cannot load {model}: {LOG.last()}")
     try:
         _check_architecture(llama, handle, model)
-        return ModelRunner(handle, _settings(llama, handle, options, on_gpu)), digest
+        runner = ModelRunner(handle, _settings(llama, handle, options, on_gpu), cut)
     except BaseException:
         llama.llama_model_free(handle)
         raise
+    if cut is not None and not runner.embeddings_work():
+        runner.close()
+        raise ModelError(
+            f"llama.cpp changes the token embeddings of {model}: its head cannot be cut; omit head_tokens"
+        )
+    return runner, digest
 
 
 def _check_architecture(llama: Any, handle: Any, model: str) -> None:

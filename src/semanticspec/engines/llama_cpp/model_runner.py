@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semanticspec.engines.llama_cpp.cut_head import CutModel
 from semanticspec.engines.llama_cpp.library import LOG, import_llama_cpp
 from semanticspec.engines.llama_cpp.options import LlamaSettings
 from semanticspec.errors import EngineError
@@ -21,6 +22,9 @@ MAX_BATCH_TOKENS = 256
 # When hidden states are requested, llama.cpp computes the logits of every token: at most this many values, 64 MB.
 _MAX_LOGITS = 2**24
 _TO_THE_END = -1
+# Self-test of models with a cut head. Quantized layers round alike for equal inputs, so the states hardly differ.
+_TEST_TOKENS = 4
+_TEST_TOLERANCE = 1e-3
 _BATCH_FIELDS: dict[str, Any] = {
     "token": np.int32,
     "pos": np.int32,
@@ -47,8 +51,11 @@ class ModelRunner:
         max_output_tokens: maximum number of tokens in a pass with outputs.
     """
 
-    def __init__(self, model: Any, settings: LlamaSettings) -> None:
+    def __init__(self, model: Any, settings: LlamaSettings, cut: CutModel | None = None) -> None:
         """Takes ownership of `model`, a llama.cpp handle, if it succeeds.
+
+        Args:
+            cut: describes `model`, if its head is cut.
 
         Raises:
             EngineError: The KV cache does not fit in memory.
@@ -59,7 +66,10 @@ class ModelRunner:
         self.threads = settings.threads
         self.hidden_size = int(llama.llama_model_n_embd(model))
         self.num_layers = int(llama.llama_model_n_layer(model))
-        self.vocabulary_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
+        self._head_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
+        self.vocabulary_size = self._head_size if cut is None else cut.tokens.vocabulary_size
+        self._cut = cut
+        self._kept_ids = torch.tensor(cut.tokens.ids if cut else ())
         self.max_output_tokens = min(
             MAX_BATCH_TOKENS, max(MAX_SEQUENCES, _MAX_LOGITS // self.vocabulary_size)
         )
@@ -74,7 +84,10 @@ class ModelRunner:
         self._unused_sequences = list(range(MAX_SEQUENCES))
         self._arrays = {name: np.zeros(MAX_BATCH_TOKENS, dtype) for name, dtype in _BATCH_FIELDS.items()}
         self._arrays["n_seq_id"][:] = 1
+        if cut is not None:
+            self._arrays["embd"] = np.zeros((MAX_BATCH_TOKENS, self.hidden_size), np.float32)
         self._batch = self._new_batch()
+        self._select_input("token" if cut is None else "embd")
 
     def forward(
         self, token_ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int], with_output: bool
@@ -87,8 +100,38 @@ class ModelRunner:
         Raises:
             EngineError: llama.cpp failed. The state of the given sequences is then undefined.
         """
-        count = len(token_ids)
-        self._arrays["token"][:count] = token_ids
+        if self._cut is None:
+            self._arrays["token"][: len(token_ids)] = token_ids
+        else:  # llama.cpp knows the kept tokens only
+            self._arrays["embd"][: len(token_ids)] = self._cut.embeddings.rows(token_ids)
+        return self._forward(positions, sequences, with_output)
+
+    def embeddings_work(self) -> bool:
+        """Returns whether a model with a cut head gives the same states for embeddings as for its own token ids.
+
+        Some architectures scale the embeddings of token ids only.
+        """
+        assert self._cut is not None
+        count = min(_TEST_TOKENS, self._head_size)
+        sequence = self.new_sequence()
+        outputs: list[Tensor] = []
+        for input_name in ("token", "embd"):
+            self._select_input(input_name)
+            self._arrays["token"][:count] = range(count)
+            self._arrays["embd"][:count] = self._cut.embeddings.rows(self._cut.tokens.ids[:count])
+            output = self._forward(range(count), [sequence] * count, with_output=True)
+            assert output is not None
+            outputs.append(output.states.clone())
+            self.truncate(sequence, 0)
+        self.free_sequence(sequence)
+        expected, found = outputs
+        return torch.allclose(found, expected, rtol=0, atol=_TEST_TOLERANCE * float(expected.abs().max()))
+
+    def _forward(
+        self, positions: Sequence[int], sequences: Sequence[int], with_output: bool
+    ) -> ForwardOutput | None:
+        """Runs the model on the tokens in the batch's arrays, see `forward`."""
+        count = len(positions)
         self._arrays["pos"][:count] = positions
         self._arrays["seq_ids"][:count] = sequences
         self._arrays["logits"][:count] = with_output
@@ -101,10 +144,10 @@ class ModelRunner:
         if not with_output:
             return None
         states = self._llama.llama_get_embeddings(self._context)
-        logits = self._llama.llama_get_logits(self._context)
-        return ForwardOutput(
-            _view(states, count, self.hidden_size), _view(logits, count, self.vocabulary_size)
-        )
+        logits = _view(self._llama.llama_get_logits(self._context), count, self._head_size)
+        if self._cut is not None:
+            logits = self._cut.tokens.widen(logits, self._kept_ids)
+        return ForwardOutput(_view(states, count, self.hidden_size), logits)
 
     def new_sequence(self) -> int:
         """Returns the number of an empty sequence."""
@@ -164,9 +207,15 @@ class ModelRunner:
         batch = self._llama.llama_batch()
         pointers["seq_id"] = self._lists.ctypes.data
         kinds = dict(batch._fields_)
-        for name, address in pointers.items():
-            setattr(batch, name, ctypes.cast(address, kinds[name]))
+        self._pointers = {name: ctypes.cast(address, kinds[name]) for name, address in pointers.items()}
+        for name, pointer in self._pointers.items():
+            setattr(batch, name, pointer)
         return batch
+
+    def _select_input(self, name: str) -> None:
+        """Makes llama.cpp read token ids ("token") or embeddings ("embd"); the other pointer must be null."""
+        for field in ("token", "embd"):
+            setattr(self._batch, field, self._pointers[field] if field == name else None)
 
 
 def _view(pointer: Any, rows: int, columns: int) -> Tensor:

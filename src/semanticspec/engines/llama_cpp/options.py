@@ -26,6 +26,7 @@ class LlamaOptions:
         context_tokens: limit for prompt and output together; None = the model's own limit, at most
             `DEFAULT_CONTEXT_TOKENS`.
         cache_tokens: size of the KV cache for all running calls and the prefix cache; None = 2 x `context_tokens`.
+        head_tokens: file with the ids of the tokens that the head keeps, see `runtime.head_tokens`; None = all.
 
     Raises:
         ConfigError: A value is out of range.
@@ -37,6 +38,7 @@ class LlamaOptions:
     gpu_layers: int | None = None
     context_tokens: int | None = None
     cache_tokens: int | None = None
+    head_tokens: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:

@@ -14,11 +14,13 @@ from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
 from semanticspec.engines.runtime.threads import num_threads_for
 from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.engines.transformers.batching import DecodeBatch
+from semanticspec.engines.transformers.cut_head import cut_head
 from semanticspec.engines.transformers.generation import generate
 from semanticspec.engines.transformers.kv_cache import TransformersSequence
 from semanticspec.engines.transformers.loading import Loaded, load_model
 from semanticspec.engines.transformers.model_runner import ModelRunner
 from semanticspec.engines.transformers.packed_weights import pack_weights
+from semanticspec.engines.transformers.quantized_weights import quantize_weights, use_quantized_weights
 from semanticspec.engines.transformers.scoring import score
 from semanticspec.records import Generation, Score
 
@@ -51,6 +53,8 @@ class TransformersEngine(WorkerEngine):
         device: str = "auto",
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         threads: int | None = None,
+        head_tokens: str | None = None,
+        weights: str | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Loads a model.
@@ -62,15 +66,26 @@ class TransformersEngine(WorkerEngine):
             device: auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:N or mps.
             cache_bytes: size limit of the prefix cache.
             threads: CPU threads per operation; None = 1 for small models, torch's default for others.
+            head_tokens: file with the ids of the tokens that the head keeps, see `runtime.head_tokens`; None = all.
+            weights: int8 or int4, for models in bfloat16 on CPUs, see `quantized_weights`; None = not quantized.
             states: which hidden states to return.
 
         Raises:
-            ConfigError: The dtype or device is unknown or unavailable, or the model has no such layer.
-            ModelError: The model does not exist, is not a causal LM, or has broken files.
+            ConfigError: The dtype, device or form of weights is unknown or unavailable, the model has no such layer, or
+                `head_tokens` does not fit it.
+            ModelError: The model does not exist, is not a causal LM, has broken files, or its head cannot be cut.
             EngineError: A package is missing.
         """
         loaded = load_model(model, revision, dtype, device)
-        return cls.of(loaded, model, cache_bytes=cache_bytes, threads=threads, states=states)
+        return cls.of(
+            loaded,
+            model,
+            cache_bytes=cache_bytes,
+            threads=threads,
+            head_tokens=head_tokens,
+            weights=weights,
+            states=states,
+        )
 
     @classmethod
     def of(
@@ -80,14 +95,22 @@ class TransformersEngine(WorkerEngine):
         *,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         threads: int | None = None,
+        head_tokens: str | None = None,
+        weights: str | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Makes an engine of a loaded model, whose layers it may replace (`pack_weights`). Arguments: see `load`."""
         worker = Worker(num_threads_for(loaded.model.num_parameters(), threads, torch.get_num_threads()))
 
         def prepare() -> ModelRunner:  # on more threads, this takes seconds where another process uses a core
+            if head_tokens is not None:
+                cut_head(loaded.model, head_tokens)
+            if weights is not None:
+                quantize_weights(loaded.model, weights)
             pack_weights(loaded.model)
-            return ModelRunner(loaded.model, states)
+            runner = ModelRunner(loaded.model, states)
+            use_quantized_weights(loaded.model)
+            return runner
 
         runner = worker.run_at_start(prepare)
         info = EngineInfo(

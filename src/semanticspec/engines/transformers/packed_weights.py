@@ -7,10 +7,13 @@ different numbers, the model is left unchanged. Speedup: see docs/experiments.md
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from semanticspec.engines.transformers.mapped_files import MappedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,8 @@ class PackedLinear(nn.Module):
 def pack_weights(model: Any) -> int:
     """Replaces a model's bfloat16 linear layers on the CPU; all others stay.
 
-    A head that is tied to the input embedding becomes a separate copy, which needs that much more memory.
+    A head that is tied to the input embedding becomes a separate copy, which needs that much more memory. The memory of
+    other weights is freed one by one: the plain weights are never resident beside all packed ones.
 
     Returns:
         The number of replaced layers.
@@ -51,8 +55,13 @@ def pack_weights(model: Any) -> int:
     with torch.inference_mode():
         if not places or not _gives_same_numbers(places[0][2]):
             return 0
+        uses = Counter(p.data_ptr() for _, p in model.named_parameters(remove_duplicate=False))
+        files = MappedFiles()
         for module, name, linear in places:
             setattr(module, name, PackedLinear(linear))
+            if uses[linear.weight.data_ptr()] == 1:  # not tied
+                files.drop_pages(linear.weight)
+                del linear.weight
     return len(places)
 
 
