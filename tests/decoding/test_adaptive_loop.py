@@ -78,6 +78,40 @@ def test_where_nothing_pays_the_target_writes_alone(monkeypatch: pytest.MonkeyPa
     assert 0 < sum(count for _, count in policy.told) < len(result.token_ids)
 
 
+class WaitsFor(Watched):
+    """Speculates once the target has written so many tokens."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__(segments=False)
+        self.num_tokens = num_tokens
+
+    def segments_pay(self) -> bool:
+        return sum(count for _, count in self.told) >= self.num_tokens
+
+
+@pytest.mark.parametrize("num_tokens", [1, 6, 100])
+def test_while_nothing_pays_one_call_writes_segment_after_segment(
+    monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    pair = make_pair()
+    monkeypatch.setattr(type(pair), "speculation_policy", lambda *_: WaitsFor(num_tokens))
+    result = generate(pair, "a", config("always", adaptive=True))
+    alone = generate(make_pair(), "a", target_alone(config()))
+    first_drafted = next((n for n, s in enumerate(result.segments) if s.author == "draft"), None)
+    written = result.segments[:first_drafted]
+    assert len(written) > 1 or num_tokens == 1
+    assert alone.text.startswith(segment_texts(written))
+    assert all(segment.text.endswith(("\n\n", "</think>")) for segment in written[:-1])
+    if num_tokens == 100:
+        assert first_drafted is None
+        assert pair.target.engine.calls.count("stream") <= 2  # reasoning, and the answer
+    else:
+        assert pair.target.engine.calls.count("stream") == 1 + sum(
+            segment.author == "target" for segment in result.segments[len(written) :]
+        )
+        assert written[-1].text.endswith("\n\n")
+
+
 def test_what_is_told_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Watched(segments=True, tokens=True)
     result = run(policy, monkeypatch, "semantic", num_speculative_tokens=4)
