@@ -61,7 +61,7 @@ def test_old_names_of_optimizations_are_the_same_method():
 def test_default_stands_for_the_default_optimizations_and_stays_in_the_name(pair):
     method = make_method("semantic+default", pair, DecodingConfig())
     assert method.name == "semantic+default"
-    assert (method.config.partial_acceptance, method.config.num_speculative_tokens) == (True, 8)
+    assert (method.config.partial_acceptance, method.config.num_speculative_tokens) == (True, 12)
 
 
 @pytest.mark.parametrize("name", ["random+default", "random@2+overlap"])

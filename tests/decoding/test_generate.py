@@ -45,7 +45,7 @@ def test_what_is_left_open_is_on_where_the_pair_supports_it() -> None:
     pair = make_pair()
     opened = replace(config(seed=3), partial_acceptance=None, num_speculative_tokens=None, overlap=True)
     on = pair.resolve(opened)
-    assert on == config(seed=3, partial_acceptance=True, num_speculative_tokens=8, overlap=True)
+    assert on == config(seed=3, partial_acceptance=True, num_speculative_tokens=12, overlap=True)
     assert on.optimizations == ("partial-acceptance", "token-speculation", "overlap")
     assert pair.resolve(on) == on
     assert pair.resolve(target_alone(opened)) == target_alone(config(seed=3, overlap=True))

@@ -134,7 +134,13 @@ def test_token_rule_with_proposals_drafts_a_few_tokens_at_a_time_and_adds_one_of
     pair = make_pair()
     longest = Counter()
     for seed in range(200):
-        result = generate(pair, "a", config("token", seed=seed, num_speculative_tokens=3, max_new_tokens=40))
+        result = generate(
+            pair,
+            "a",
+            config(
+                "token", seed=seed, num_speculative_tokens=3, min_proposal_likelihood=0, max_new_tokens=40
+            ),
+        )
         drafted = [segment for segment in result.segments if segment.accepted is not None]
         longest[max(segment.num_tokens for segment in drafted)] += 1
         for segment, after in pairwise(result.segments):

@@ -152,7 +152,7 @@ def test_stop_ends_decoding_on_the_server(browser, server):
 
 
 def make_endless(route) -> None:
-    body = route.request.post_data_json | {"temperature": 10, "top_p": 1}
+    body = route.request.post_data_json | {"temperature": 10, "top_p": 1, "seed": 1}  # without `adaptive`
     route.continue_(post_data=body)
 
 

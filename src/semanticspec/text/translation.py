@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from semanticspec.distributions import Distributions, Ids
 from semanticspec.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from semanticspec.distributions import Distributions, Ids
 
 # Tokenizers do not merge tokens across these places, so that the paragraphs of a text can be encoded one by one.
 _PARAGRAPHS = re.compile(r"(?<=\n\n)(?=\S)")
@@ -121,6 +122,8 @@ class Translation:
     @cached_property
     def _sink_ids(self) -> Ids:
         """The sink's token for each id of the source; -1 if there is none."""
+        import numpy as np
+
         ids = np.arange(self._source_size)
         ids[list(self._mapped)] = list(self._mapped.values())
         ids[list(self.unmapped)] = -1

@@ -6,11 +6,14 @@ Source: Leviathan et al. 2023, algorithm 1.
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
-from semanticspec.distributions import Distributions
 from semanticspec.records import Score, Verdict
+
+if TYPE_CHECKING:
+    from semanticspec.distributions import Distributions
 
 
 class TokenRule:
