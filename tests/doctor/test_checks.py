@@ -37,6 +37,11 @@ def test_tokens_that_only_the_draft_has_are_named():
     assert found["vocabularies"].text.endswith("only the draft has <tool>")
 
 
+def test_the_padding_of_a_gguf_file_is_no_difference():
+    found = findings(draft=make_vocabulary(padding=3, template=PLAIN))
+    assert found["vocabularies"].text == "token ids are exchanged"
+
+
 def test_different_vocabularies_cost_token_level_speculation():
     found = findings(draft=make_vocabulary(["d", "c", "b", "a"], template=PLAIN))
     assert found["vocabularies"].level == "note"

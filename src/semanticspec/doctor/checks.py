@@ -59,9 +59,9 @@ def _vocabularies(pair: Pair) -> Finding:
             "the base tokens differ, so text is handed over and tokenized again: --rule token, partial acceptance and "
             "token-level speculation are not available; a draft of the target's family would make them so",
         )
-    unmapped = pair.to_target.unmapped
-    if unmapped:
-        tokens = (pair.draft.vocabulary.added_tokens[i] for i in sorted(unmapped))
+    added = pair.draft.vocabulary.added_tokens
+    tokens = [added[i] for i in sorted(pair.to_target.unmapped) if i in added]  # the others are padding
+    if tokens:
         return Finding("ok", "vocabularies", f"token ids are exchanged; only the draft has {_listed(tokens)}")
     return Finding("ok", "vocabularies", "token ids are exchanged")
 
