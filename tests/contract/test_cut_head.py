@@ -16,7 +16,7 @@ from semanticspec.engines.base import Engine
 from semanticspec.engines.llama_cpp.model_runner import ModelRunner
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.records import Generation, Sampling, Score, Stop
-from tests.support.dense_rows import dense_rows
+from tests.support.distributions import dense
 from tests.support.subjects import SIZES, VOCABULARY, load, load_llama_cpp
 
 KEPT = [0, 3, 4, 7, 8, 20, 33, 46, 47, 60]
@@ -78,11 +78,9 @@ def test_probabilities_are_those_of_the_kept_tokens(loader: Loader, kept_file: s
     continuation = [7, 60, 33]
     full = loader.scores(continuation)
     cut = loader.scores(continuation, head_tokens=kept_file)
-    rows = dense_rows(cut.distributions, VOCABULARY)
+    rows = dense(cut.distributions, VOCABULARY)
     assert rows.shape == (4, VOCABULARY)
-    torch.testing.assert_close(
-        rows, renormalized(dense_rows(full.distributions, VOCABULARY)), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(rows, renormalized(dense(full.distributions, VOCABULARY)), atol=1e-4, rtol=0)
     torch.testing.assert_close(cut.pooled_state, full.pooled_state, atol=1e-4, rtol=0)
 
 
@@ -90,7 +88,7 @@ def test_only_kept_tokens_are_drawn(loader: Loader, kept_file: str) -> None:
     for generation in loader.generations(head_tokens=kept_file):
         assert set(generation.token_ids) <= set(KEPT)
         assert all(logprob > -torch.inf for logprob in generation.logprobs)
-        rows = dense_rows(generation.distributions, VOCABULARY)
+        rows = dense(generation.distributions, VOCABULARY)
         assert rows.shape == (12, VOCABULARY)
         assert not rows[:, CUT].any()
 
@@ -100,8 +98,8 @@ def test_cut_tokens_have_probability_zero_and_may_be_in_a_context(loader: Loader
     assert score.logprobs[1] == -torch.inf
     assert score.logprobs[0] > -torch.inf
     assert score.logprobs[2] > -torch.inf
-    expected = renormalized(dense_rows(loader.scores([7, 1, 60]).distributions, VOCABULARY))
-    torch.testing.assert_close(dense_rows(score.distributions, VOCABULARY), expected, atol=1e-4, rtol=0)
+    expected = renormalized(dense(loader.scores([7, 1, 60]).distributions, VOCABULARY))
+    torch.testing.assert_close(dense(score.distributions, VOCABULARY), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from semanticspec.engines.transformers.engine import TransformersEngine
 from semanticspec.engines.transformers.quantized_weights import MAX_ROWS, QuantizedLinear
 from semanticspec.errors import ConfigError
 from semanticspec.records import Sampling, Stop
-from tests.support.dense_rows import dense_rows
+from tests.support.distributions import dense
 from tests.support.tiny_models import SIZES, save_model
 
 CONTEXT = [1, 2, 3, 4, 9, 30, 7, 8]
@@ -42,7 +42,7 @@ def continuation(folder: Path, num_rows: int, **options: str) -> tuple[torch.Ten
         ids = [list(range(10, 10 + num_rows))]
         (score,) = await engine.score(CONTEXT, ids, sampling=WARM, distributions=True, request_id="r")
         await engine.aclose()
-        return dense_rows(score.distributions, 64)
+        return dense(score.distributions, 64)
 
     return asyncio.run(run()), asyncio.run(run(**options))
 
