@@ -196,7 +196,7 @@ class Result:
 
     Attributes:
         text: the whole output with think tags, without end-of-text tokens.
-        reasoning, answer: the text before and after `</think>`; a model without think tags has only reasoning.
+        reasoning, answer: the text before and after `</think>`; text without think tags is the answer.
         segments: all segments in order, rejected ones included.
         finish_reason: "stop" (end of text or a stop string) or "length" (`max_new_tokens` or the context is used up).
         lossy: whether the rule that was used can change the distribution of the output.

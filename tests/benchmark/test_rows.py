@@ -19,7 +19,7 @@ def test_rows_survive_json():
         Segment("target", "more", 2, proposals=((4, 2), (0, 0))),
     )
     result = Result("text\n</think>\nmore", (1,), segments, Stats(num_tokens=6, draft_tokens=4), "stop", True)
-    result = replace(result, answer="more")
+    result = replace(result, reasoning="text", answer="more")
     row = Row("t", "p", "m", 0, 1, "d", "g", "a", True, wall_s=1.5, **measurements(result))
     record = json.loads(json.dumps(row.to_json()))
     assert record["target_tokens"] == 2
@@ -27,6 +27,11 @@ def test_rows_survive_json():
     without_text = tuple(replace(segment, text="") for segment in segments)
     assert Row.from_json(record) == replace(row, segments=without_text)
     assert row.answer_tokens == round(6 * 4 / len(result.text))
+
+
+def test_text_without_thinking_does_not_count_as_an_answer_that_the_target_writes_itself():
+    result = Result("just text", (1,), (), Stats(num_tokens=6), "stop", True, answer="just text")
+    assert measurements(result)["answer_tokens"] == 0
 
 
 def test_rows_of_versions_that_recorded_less_are_read():

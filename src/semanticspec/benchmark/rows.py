@@ -123,7 +123,7 @@ def measurements(result: Result) -> dict[str, Any]:
     """Returns the fields of a row that come from a method's result."""
     stats = asdict(result.stats)
     del stats["wall_s"]  # the runner measures it
-    answer_share = len(result.answer) / len(result.text) if result.text else 0.0
+    answer_share = len(result.answer) / len(result.text) if result.reasoning else 0.0
     return {
         **stats,
         "finish_reason": result.finish_reason,
