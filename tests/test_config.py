@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy
 import pytest
 
 from semanticspec import DecodingConfig, RuleConfig, Sampling, preset
@@ -91,5 +92,4 @@ def test_a_rules_settings_of_a_wrong_type():
 
 
 def test_numbers_of_numpy_are_numbers():
-    numpy = pytest.importorskip("numpy")
     assert DecodingConfig(seed=numpy.int64(3), bonus_temperature=numpy.float32(0.5)).seed == 3

@@ -45,6 +45,11 @@ def os_error_line(error: OSError) -> str:
     return f"{error.filename}: {reason}; check the path, its permissions and the free space"
 
 
+def shortened(text: str, num_characters: int = 60) -> str:
+    """Returns a text for an error message, cut to so many characters."""
+    return text if len(text) <= num_characters else f"{text[: num_characters - 3]}..."
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's message, or its type if the message is empty."""
     lines = str(error).strip().splitlines()

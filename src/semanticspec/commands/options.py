@@ -67,18 +67,18 @@ class PairOptions:
     draft_device: Annotated[str | None, model_option("Device of the draft.", default="--device")] = None
 
     @property
+    def _named_engines(self) -> dict[Author, str]:
+        return {"target": self.target_engine or self.engine, "draft": self.draft_engine or self.engine}
+
+    @property
     def engines(self) -> dict[Author, str]:
         """The engine of each model, with `auto` replaced where the model is a GGUF file."""
-        given: dict[Author, str] = {
-            "target": self.target_engine or self.engine,
-            "draft": self.draft_engine or self.engine,
-        }
         models = {"target": self.target, "draft": self.draft}
         return {
             role: EngineChoice.parse(engine).for_model(models[role] or "").name
             if engine == DEFAULT_ENGINE
             else engine
-            for role, engine in given.items()
+            for role, engine in self._named_engines.items()
         }
 
     @property
@@ -115,11 +115,12 @@ class PairOptions:
 
     def _say_chosen_engines(self) -> None:
         """Says which engine runs a GGUF file if none was named, since two can."""
-        named = {"target": self.target_engine or self.engine, "draft": self.draft_engine or self.engine}
-        for role, model in (("target", self.target), ("draft", self.draft)):
-            if named[role] != DEFAULT_ENGINE or model is None or not model.endswith(".gguf"):
+        models: dict[Author, str | None] = {"target": self.target, "draft": self.draft}
+        engines = self.engines
+        for role, model in models.items():
+            if self._named_engines[role] != DEFAULT_ENGINE or model is None or not model.endswith(".gguf"):
                 continue
-            engine = EngineChoice().for_model(model).name
+            engine = engines[role]
             why = (
                 f"llama.cpp is installed; --{role}-engine transformers dequantizes the file instead"
                 if engine == LLAMA_CPP

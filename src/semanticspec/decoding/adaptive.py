@@ -120,9 +120,8 @@ class AdaptivePolicy(SpeculationPolicy):
         return self._segments.saving > alternative or self._balance >= 0
 
     def tokens_pay(self) -> bool:
-        if (
-            self._decoded.weight == 0 or not self._load.speculates()
-        ):  # without a weight: nothing to compare with yet
+        nothing_to_compare_with = self._decoded.weight == 0
+        if nothing_to_compare_with or not self._load.speculates():
             return False
         if self._draft_cost() > _SLOW_DRAFT:
             return self._balance >= _MAX_BALANCE

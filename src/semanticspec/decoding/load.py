@@ -1,8 +1,8 @@
 """Speculation under load: with many requests at once, the target alone can give more tokens a second.
 
 Requests that decode together share forward passes; a drafted segment and its verification are a request's own. Which
-gives more is measured: all requests of a pair take the same way at a time, and the way that gave more at this number
-of requests is kept.
+gives more is measured: all requests of a pair run in one mode at a time (speculating, or the target alone), and the
+mode with the higher throughput at this number of requests is kept.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _FEW_REQUESTS = 3
 # Throughput grows at most like this power of the number of requests: rows of a batch cost almost nothing, passes over
 # drafted segments are separate.
 _GROWTH = {True: 0.5, False: 1.0}
-# A measurement begins once every request may have reported work begun before, and takes so many tokens of each.
+# A measurement starts after a warm-up, in which work of the previous mode ends, and takes this many tokens per request.
 _WINDOW_TOKENS = 8
 _LONGEST_WARM_UP_S, _LONGEST_WINDOW_S, _SHORTEST_WINDOW_S = 2.0, 4.0, 0.25
-# A quarter of the longest measurement is enough for a way that gives less than this share of the other.
+# A quarter of the longest measurement is enough for a mode with less than this share of the other's throughput.
 _HOPELESS = 0.5
-# An unknown way is tried if it may give this much more than the known one.
+# A mode that was not measured yet is tried if its throughput may exceed the other's by this factor.
 _MIN_PROMISE = 1.1
-# The other way is measured again after so many measurements of the better one, if it was this close.
+# The other mode is measured again after this many measurements of the better one, if it reached this share of it.
 _RETRY_WINDOWS, _CLOSE = 24, 0.8
 
 
@@ -36,11 +36,9 @@ class Load:
         self._now = now
         self._lock = threading.Lock()
         self._num_running = 0
-        self._rates: dict[
-            tuple[int, bool], float
-        ] = {}  # tokens per second, by `_level` and whether they speculate
+        # Tokens per second, by `_level` and whether requests speculate.
+        self._rates: dict[tuple[int, bool], float] = {}
         self._num_windows: dict[int, int] = {}
-        self._speculates = True
         self._window = _Window(-1, True, 0.0)
 
     @contextmanager
@@ -113,7 +111,7 @@ class Load:
 
     def _estimate(self, level: int, speculates: bool) -> float | None:
         """Returns the measured throughput, or the highest that measurements at other levels allow; None = unknown."""
-        levels = [known for known, way in self._rates if way == speculates]
+        levels = [known for known, mode in self._rates if mode == speculates]
         if not levels:
             return None
         nearest = min(levels, key=lambda known: (abs(known - level), -known))

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import TypeIs
 
-from semanticspec.errors import PromptError
+from semanticspec.errors import PromptError, shortened
 from semanticspec.text.chat import PlainText, Prompt
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -75,5 +75,4 @@ def _check_text(text: Any, what: str) -> None:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(repr(value))

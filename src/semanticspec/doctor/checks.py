@@ -67,7 +67,7 @@ def _vocabularies(pair: Pair) -> Finding:
 
 
 def _chat_template(role: Author, model: Model) -> Finding:
-    if getattr(model.vocabulary.tokenizer, "chat_template", None):
+    if model.vocabulary.has_chat_template:
         return Finding("ok", f"{role}'s template", "chat template found")
     return Finding(
         "note",

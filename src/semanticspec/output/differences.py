@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from semanticspec.errors import shortened
+
 _MAX_DIFFERENCES = 4
-_MAX_VALUE_CHARACTERS = 60
 
 
 def as_json(value: Any) -> Any:
@@ -36,5 +37,4 @@ def listed(found: list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[: _MAX_VALUE_CHARACTERS - 3]}..."
+    return shortened(json.dumps(value, ensure_ascii=False))

@@ -180,7 +180,7 @@ class SpecReasonVerifier:
 
 def _scoring_text(vocabulary: Vocabulary) -> str:
     """Returns the end of the answer's turn, the instruction and the start of the reply, as text."""
-    if not getattr(vocabulary.tokenizer, "chat_template", None):
+    if not vocabulary.has_chat_template:
         return f"\n\n{INSTRUCTION}\n\n{ANSWER_START}"
     mark = "STEPS-SO-FAR"
     messages = [

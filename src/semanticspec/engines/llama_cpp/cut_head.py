@@ -1,7 +1,7 @@
 """A GGUF file with a cut head, see `runtime.head_tokens`.
 
 llama.cpp requires a row per token of the vocabulary in both the head and the token embeddings. So the file is rewritten
-once for a smaller vocabulary, and the engine looks up the embeddings itself, in the complete table that is kept beside
+once for a smaller vocabulary, and the engine looks up the embeddings itself, in the complete table that is stored with
 the new file: cut tokens still occur in contexts.
 """
 

@@ -39,7 +39,7 @@ def pack_weights(model: Any) -> int:
     """Replaces a model's bfloat16 linear layers on the CPU; all others stay.
 
     A head that is tied to the input embedding becomes a separate copy, which needs that much more memory. The memory of
-    other weights is freed one by one: the plain weights are never resident beside all packed ones.
+    other weights is freed layer by layer, so that the original and the packed weights are never in memory together.
 
     Returns:
         The number of replaced layers.
