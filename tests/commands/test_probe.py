@@ -57,6 +57,14 @@ def test_list_cuts_no_name_that_one_has_to_copy(semanticspec, monkeypatch):
     [
         ("train --role judge --data data --out out", "--role is 'judge'; expected target or draft"),
         ("train --role draft --data data --out out --widths wide", "--widths is 'wide'"),
+        ("train --role draft --data data --out out --label outcome", "--label outcome is for --role target"),
+        (
+            "train --role target --data data --out out --label right",
+            "--label is 'right'; expected meaning or",
+        ),
+        ("collect --preset fast --out out", "the preset is 'fast'; expected one of full, one-context"),
+        ("collect --answers nowhere --traces solution --out out", "got --traces and --answers"),
+        ("collect --answers nowhere --out out", "nowhere holds no answers of the target"),
         ("evaluate --data data --probe bundled --out out --role judge", "--role is 'judge'"),
         ("publish --probe bundled --to out --role judge", "--role is 'judge'"),
         ("label --data data --judge best", "'best'"),

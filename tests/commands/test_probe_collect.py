@@ -44,6 +44,39 @@ def test_the_command_reads_traces_and_reports_what_it_did(
     assert "'proof'" in str(result.exception)
 
 
+def test_the_preset_one_context_collects_little_on_each_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pair = make_pair()
+    monkeypatch.setattr("semanticspec.training.stages.load_models", lambda *_, **__: pair)
+    problems, answers = tmp_path / "problems.jsonl", tmp_path / "answers"
+    problems.write_text("".join(json.dumps({"id": f"p{i}", "prompt": "a"}) + "\n" for i in range(6)))
+    answers.mkdir()
+    fingerprint = pair.target.vocabulary.fingerprint
+    (answers / "settings.json").write_text(json.dumps({"model": "t", "fingerprint": fingerprint}))
+    ids = pair.target.vocabulary.encode("a\n\nb\n\nab")
+    lines = ({"problem_id": f"p{i}", "sample": 0, "prompt": "a", "token_ids": ids} for i in range(4))
+    (answers / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = (
+        f"collect --out {tmp_path / 'data'} --problems {problems} --preset one-context --answers {answers}"
+    )
+    command += " --samples 3 --max-trace-tokens 40"
+    result = CliRunner().invoke(probe_app, command.split())
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "4 of 6 problems have answers" in capfd.readouterr().err + result.output
+    collection = Collection(tmp_path / "data")
+    config = collection.manifest.config
+    assert [
+        config[name] for name in ("num_samples", "max_contexts", "one_trace", "max_context_segments")
+    ] == [
+        3,
+        1,
+        True,
+        12,
+    ]
+    assert [len(shard.contexts) for shard in collection] == [1] * 6
+
+
 def test_a_full_disk_ends_the_command_with_one_line(tmp_path: Path) -> None:
     script = (
         "import errno, os, sys; import semanticspec.training.stages as stages; "

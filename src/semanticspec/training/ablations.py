@@ -16,7 +16,7 @@ from semanticspec.records import Author
 from semanticspec.training.data.examples import Examples, gather
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Figures, estimate_figures
-from semanticspec.training.labels.label import read_meanings
+from semanticspec.training.labels.label import read_labels
 from semanticspec.training.metrics import ProblemBootstrap
 from semanticspec.training.train import Loss, TrainConfig, calibrate, candidates, fit_best, logits_of
 
@@ -56,7 +56,7 @@ class Retraining:
         self, collection: Collection, card: ProbeCard, judge: str = "", on_step: Callable[[str], None] = print
     ) -> None:
         self.card, self.config, self.on_step = card, config_of(card), on_step
-        meanings = read_meanings(collection, judge or card.judge)
+        meanings = read_labels(collection, judge or card.judge)
         rows = gather(collection, meanings, card.role, "unbiased")
         trained_on = rows
         if self.config.counting != "unbiased":

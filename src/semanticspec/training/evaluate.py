@@ -7,7 +7,7 @@ problems. `docs/guides/probes.md` explains the figures; `report` writes them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, isnan
 from pathlib import Path
@@ -23,7 +23,7 @@ from semanticspec.probes.probe import Probe
 from semanticspec.probes.states import States, concatenated
 from semanticspec.training.data.examples import Examples, gather, split_of
 from semanticspec.training.data.storage import Collection
-from semanticspec.training.labels.label import count_labels, read_meanings
+from semanticspec.training.labels.label import ProblemLabels, count_labels, read_labels
 from semanticspec.training.metrics import (
     POSITIVE,
     Interval,
@@ -141,7 +141,7 @@ def judge_rows(
     check_collection(collection, probe)
     if draft_probe is not None:
         _check_draft_probe(collection, probe, draft_probe)
-    meanings = read_meanings(collection, judge or probe.card.judge)
+    meanings = read_labels(collection, judge or probe.card.judge)
     rows = gather(collection, meanings, probe.card.role, "unbiased")
     drafted = rows.select(rows.drafted)
     test = drafted.of_split("test")
@@ -312,7 +312,7 @@ def _bins(boot: ProblemBootstrap, estimates: Tensor, labels: Tensor) -> list[lis
 
 
 def _draft_pass(
-    collection: Collection, meanings: Mapping[str, Sequence[int]]
+    collection: Collection, meanings: Mapping[str, ProblemLabels]
 ) -> tuple[States, list[TokenSignals]]:
     """The draft's own pass over the draft-written rows of `gather(..., "target", ...)`, in their order."""
     states: list[States] = []

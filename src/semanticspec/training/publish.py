@@ -17,7 +17,8 @@ from semanticspec.output.pages import render_template
 from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
 from semanticspec.probes.probe import Probe
 from semanticspec.training.evaluate import EVALUATION_FILE, read_evaluation
-from semanticspec.training.report import ERRORS, HEADINGS, METHOD, RANKING
+from semanticspec.training.labels.outcomes import OUTCOME
+from semanticspec.training.report import ERRORS, HEADINGS, RANKING, method_of
 
 README_FILE = "README.md"
 FIGURES_FOLDER = "figures"
@@ -119,7 +120,7 @@ def readme(
         errors=ERRORS,
         pictures=pictures,
         figures_folder=FIGURES_FOLDER,
-        method=METHOD,
+        method=method_of((evaluation or {}).get("judge", card.judge)),
         made=json.dumps({"training": card.training, **(evaluation or {}).get("made", {})}, indent=1),
     )
 
@@ -145,11 +146,16 @@ def _facts(card: ProbeCard) -> dict[str, str]:
         "reads": reads,
         **({"states": _states(card)} if card.states != StateSpec() else {}),
         "hidden layers": ", ".join(map(str, card.widths)) or "none",
-        "labels": f"judge {card.judge}, {card.counting} counting, {card.num_samples} samples per context, temperature "
-        f"{card.sampling.temperature}, top-p {card.sampling.top_p}",
+        "labels": f"{_labels(card)}, temperature {card.sampling.temperature}, top-p {card.sampling.top_p}",
         "trained on": f"{card.num_rows} segments of {card.num_problems} problems",
         "calibration map": card.calibration,
     }
+
+
+def _labels(card: ProbeCard) -> str:
+    if card.judge == OUTCOME:
+        return "outcome: the share of the target's continuations from after a segment that reach the right answer"
+    return f"judge {card.judge}, {card.counting} counting, {card.num_samples} samples per context"
 
 
 def _states(card: ProbeCard) -> str:

@@ -14,6 +14,7 @@ from semanticspec.output.pages import Theme, Tile, render_page
 from semanticspec.training.charts import draw_all, undrawn
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, Figures, JudgedRows
+from semanticspec.training.labels.outcomes import OUTCOME
 from semanticspec.training.metrics import Interval
 
 REPORT_FILE = "report.html"
@@ -27,15 +28,28 @@ HEADINGS = {
     "spearman": "Spearman",
     "calibration_error": "calibration error",
 }
-METHOD = (
+_BY_MEANING = (
+    "Label: share of the model's own samples in that context with the same meaning, according to the judge named "
+    "above."
+)
+_BY_OUTCOME = "Label: share of the target's continuations from after the segment that reach the right answer."
+_METHOD = (
     "Rows: draft-written segments of the test problems, which were not used for training, early stopping or "
-    "calibration; each segment is weighted by how often it was drawn. Label: share of the model's own samples in "
-    "that context with the same meaning, according to the judge named above. AUROC and average precision: separating "
+    "calibration; each segment is weighted by how often it was drawn. {labels} AUROC and average precision: separating "
     "labels of at least 0.5 from the others. Brackets: 95 % intervals from 1000 bootstrap resamples of problems. The "
     "best cheap signal is chosen on these same rows, which favours the signal. Calibration error: mean distance "
     "between estimate and label over ten equal-width bins. Ceiling: labels from one half of the model's samples "
     "predicting labels from the other half."
 )
+
+
+def method_of(judge: str) -> str:
+    """Returns how a report's figures are computed.
+
+    Args:
+        judge: whose labels are used, or `outcome`.
+    """
+    return _METHOD.format(labels=_BY_OUTCOME if judge == OUTCOME else _BY_MEANING)
 
 
 def write_report(evaluation: Evaluation, rows: JudgedRows, folder: Path) -> Path:
@@ -78,7 +92,7 @@ def render(
         tiles=_tiles(evaluation),
         figures=pictures,
         tables=_tables(evaluation),
-        method=METHOD,
+        method=method_of(evaluation.judge),
         made={**evaluation.made, "training": card["training"]},
     )
 

@@ -25,9 +25,11 @@ from semanticspec.training.labels.judges import JudgeConfig
 if TYPE_CHECKING:
     from semanticspec.decoding.pair import Pair
     from semanticspec.probes.probe import Probe
+    from semanticspec.training.data.answers import WrittenAnswers
     from semanticspec.training.data.settings import CollectConfig
     from semanticspec.training.data.storage import Collection
     from semanticspec.training.evaluate import Evaluation, JudgedRows
+    from semanticspec.training.labels.outcomes import OutcomeSettings
     from semanticspec.training.train import TrainConfig
 
 MIN_TEST_PROBLEMS = 10
@@ -78,12 +80,23 @@ def load_models(
 
 
 def run_collect(
-    pair: Pair, problems: list[ProblemText], config: CollectConfig, out: Path, concurrency: int = 4
+    pair: Pair,
+    problems: list[ProblemText],
+    config: CollectConfig,
+    out: Path,
+    concurrency: int | None = None,
+    answers: WrittenAnswers | None = None,
 ) -> Collection:
     """Collects with a progress bar and closes the pair. If interrupted, finished problems are kept."""
     from semanticspec.training.data.collect import collect
     from semanticspec.training.data.storage import Collection, Shard
 
+    if answers is not None:
+        answered = sum(problem.problem_id in answers.by_problem for problem in problems)
+        say(
+            f"{answered} of {len(problems)} problems have answers in {answers.folder}; the models write the traces of "
+            "the others"
+        )
     num_before = sum(Collection(out).has(problem.problem_id) for problem in problems)
     shards: list[tuple[int, int]] = []  # contexts, segments
 
@@ -98,7 +111,13 @@ def run_collect(
         async def work() -> Collection:
             try:
                 return await collect(
-                    pair, problems, config, out, concurrency=concurrency, on_progress=on_progress
+                    pair,
+                    problems,
+                    config,
+                    out,
+                    concurrency=concurrency,
+                    answers=answers,
+                    on_progress=on_progress,
                 )
             finally:
                 await pair.aclose()
@@ -126,6 +145,68 @@ def run_label(collection: Collection, judge: JudgeConfig | str) -> None:
     with progress_bar("labelling") as (progress, on_total):
         on_total(len(collection))
         label(collection, made, lambda _: progress(""))
+
+
+def run_outcomes(
+    collection: Collection,
+    settings: OutcomeSettings,
+    problems: list[ProblemText],
+    target: str,
+    *,
+    engine: str,
+    dtype: str,
+    device: str,
+    max_problems: int | None = None,
+    concurrency: int | None = None,
+) -> None:
+    """Measures outcome labels with a progress bar; loads the target only if problems are left to measure."""
+    from semanticspec.benchmark.tasks import find_task
+    from semanticspec.loading import load_model
+    from semanticspec.training.labels.continuations import golds_of, measurable, measure_outcomes
+    from semanticspec.training.labels.outcomes import OutcomeStore, ProblemOutcomes
+
+    shards = measurable(collection, max_problems)
+    golds, store = golds_of(shards, problems), OutcomeStore(collection)
+    left = sum(not store.has(shard) for shard in shards)
+    say(
+        f"{len(shards)} problems, {len(shards) - left} of them measured before; {len(golds)} have a right answer, for "
+        "the others the majority of the target's answers counts"
+    )
+    if not left:
+        return
+    model = load_model(target, engine=engine, dtype=dtype, device=device)
+    grader = find_task(settings.task).start_grader()
+    with progress_bar("measuring outcomes") as (progress, on_total):
+        on_total(left)
+
+        def on_progress(measured: ProblemOutcomes | None) -> None:
+            if measured is not None:
+                progress("")
+
+        async def work() -> dict[str, ProblemOutcomes]:
+            try:
+                return await measure_outcomes(
+                    model,
+                    collection,
+                    settings,
+                    golds,
+                    grader,
+                    max_problems=max_problems,
+                    concurrency=concurrency,
+                    on_progress=on_progress,
+                )
+            finally:
+                await model.engine.aclose()
+
+        try:
+            measured = asyncio.run(work())
+        finally:
+            grader.close()
+    without = sum(one.source == "none" for one in measured.values())
+    if without:
+        say(
+            f"{without} problems have no right answer, and no two of the target's answers agree: not measured"
+        )
 
 
 def run_train(

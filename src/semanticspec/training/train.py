@@ -25,7 +25,7 @@ from semanticspec.training.calibrate import CalibrationChoice, check_choice, cho
 from semanticspec.training.data.examples import Examples, gather, split_of
 from semanticspec.training.data.manifest import Manifest
 from semanticspec.training.data.storage import Collection
-from semanticspec.training.labels.label import read_meanings
+from semanticspec.training.labels.label import read_labels
 from semanticspec.training.metrics import card_metrics
 
 Loss = Literal["bce", "mse"]
@@ -175,7 +175,7 @@ def train(
     check_choice(config.calibration)
     check_features(config.features, role)
     config = replace(config, pooling=pooling_of(collection.pooling(role), config.pooling, role))
-    meanings = read_meanings(collection, judge_name)
+    meanings = read_labels(collection, judge_name)
     rows = gather(collection, meanings, role, "unbiased")
     trained_on = (
         rows if config.counting == "unbiased" else gather(collection, meanings, role, config.counting)

@@ -11,6 +11,7 @@ import pytest
 from semanticspec.decoding.generate import decode
 from semanticspec.errors import ConfigError
 from semanticspec.problems.sources import ProblemText
+from semanticspec.records import TextWritten
 from semanticspec.training.data import contexts
 from tests.support.collecting import (
     CONFIG,
@@ -45,6 +46,52 @@ def test_a_trace_is_written_only_if_contexts_come_from_it(
     assert all(len(found) == 1 for found in each)
     assert 10 <= each.count({"loop"}) <= 30
     assert len(written) == len(problems)
+
+
+def test_a_trace_ends_at_its_last_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest context has exactly as many segments as were written; nothing is decoded for an empty one."""
+    written: list[int] = []
+
+    async def spy(pair: Any, prompt: Any, config: Any) -> Any:
+        written.append(0)
+        async for event in decode(pair, prompt, config):
+            written[-1] += isinstance(event, TextWritten) and "\n\n" in event.text
+            yield event
+
+    monkeypatch.setattr(contexts, "decode", spy)
+    config = replace(CONFIG, one_trace=True, max_contexts=1, max_context_segments=3)
+    problems = [ProblemText(f"number {i}", "a") for i in range(30)]
+    shards = run_collect(tmp_path, problems, config, concurrency=1)
+    lengths = [
+        shard.contexts[0].text.count("\n\n") for shard in sorted(shards, key=lambda s: problem_number(s))
+    ]
+    assert {0, 1, 2} == set(lengths)  # traces have three segments or more
+    assert written == [length for length in lengths if length]
+
+
+def problem_number(shard: Any) -> int:
+    return int(shard.problem_id.split()[-1])
+
+
+def test_the_places_of_contexts_are_uniform_among_those_that_a_trace_has(tmp_path: Path) -> None:
+    """Also in traces that are shorter than the limit."""
+    config = replace(
+        CONFIG, one_trace=True, max_contexts=1, max_context_segments=9, loop_share=0, num_samples=2
+    )
+    problems = [ProblemText(f"number {i}", "a", "a\n\nb\n\nab\n\n</think>") for i in range(300)]
+    lengths = [shard.contexts[0].text.count("\n\n") for shard in run_collect(tmp_path, problems, config)]
+    for length in range(4):
+        assert 50 <= lengths.count(length) <= 100  # 75 expected; standard deviation 7.5
+    more = replace(config, max_contexts=3)
+    for shard in run_collect(tmp_path / "more", problems[:5], more):
+        assert len({context.text for context in shard.contexts}) == 3
+
+
+def test_without_one_trace_the_limit_only_cuts_traces(tmp_path: Path) -> None:
+    shards = run_collect(tmp_path, config=replace(CONFIG, max_context_segments=3))
+    lengths = {context.text.count("\n\n") for shard in shards for context in shard.contexts}
+    assert lengths == {0, 1, 2}
+    assert {context.origin for shard in shards for context in shard.contexts} == {"loop", "target"}
 
 
 def test_given_traces_are_split_at_their_boundaries(tmp_path: Path) -> None:

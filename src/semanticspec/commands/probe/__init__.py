@@ -7,6 +7,7 @@ import typer
 from semanticspec.commands.probe.collect import collect_command
 from semanticspec.commands.probe.evaluate import evaluate_command
 from semanticspec.commands.probe.label import label_command
+from semanticspec.commands.probe.outcomes import outcomes_command
 from semanticspec.commands.probe.packaged import list_command
 from semanticspec.commands.probe.publish import publish_command
 from semanticspec.commands.probe.run import run_command
@@ -19,6 +20,7 @@ probe_app = typer.Typer(
 )
 probe_app.command("collect")(collect_command)
 probe_app.command("label")(label_command)
+probe_app.command("outcomes")(outcomes_command)
 probe_app.command("train")(train_command)
 probe_app.command("evaluate")(evaluate_command)
 probe_app.command("publish")(publish_command)

@@ -26,7 +26,8 @@ def evaluate_command(
         ),
     ] = None,
     judge: Annotated[
-        str, option("Judge whose labels to measure against.", default="the one it was trained with")
+        str,
+        option("Judge whose labels to measure against, or outcome.", default="the one it was trained with"),
     ] = "",
     learning_curve: Annotated[
         bool, option("Train again on fewer problems.", "--learning-curve/--no-learning-curve")

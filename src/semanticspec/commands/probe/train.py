@@ -12,7 +12,9 @@ from semanticspec.commands.probe.roles import checked_role
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_folder
 from semanticspec.probes.features import named_features
+from semanticspec.records import Author
 from semanticspec.training import stages
+from semanticspec.training.labels.outcomes import OUTCOME
 
 _inputs_option = option_in("Inputs of the probe")
 _training_option = option_in("Training")
@@ -23,6 +25,13 @@ def train_command(
     role: Annotated[str, option("Which model the probe is for: target or draft.")],
     data: Data,
     judge: Annotated[str, option("Judge whose labels to train on.")] = "exact",
+    label: Annotated[
+        str,
+        option(
+            "meaning: how often the model says what the segment says, by the judge; or outcome: how often the target's "
+            "answer is right after it (target only, see probe outcomes)."
+        ),
+    ] = "meaning",
     estimator: Annotated[
         str,
         _inputs_option(
@@ -77,6 +86,7 @@ def train_command(
 ) -> None:
     """Train a probe, and measure it on test problems that were held out from training."""
     author = checked_role(role)
+    labels = _labels(label, judge, author)
     check_output_folder(out)
     hidden_widths = _integers(widths) if widths else None
     from semanticspec.training.data.storage import Collection
@@ -99,7 +109,18 @@ def train_command(
         seed=seed,
         **checked_when_made,
     )
-    stages.run_train(Collection(data), author, judge, config, out, tuple(model_name or ()))
+    stages.run_train(Collection(data), author, labels, config, out, tuple(model_name or ()))
+
+
+def _labels(label: str, judge: str, role: Author) -> str:
+    """Returns the name of the labels: `outcome`, or that of the judge."""
+    if label not in ("meaning", OUTCOME):
+        raise ConfigError(f"--label is {label!r}; expected meaning or {OUTCOME}")
+    if label == OUTCOME and role == "draft":
+        raise ConfigError(
+            "--label outcome is for --role target; train the draft's probe with --label meaning"
+        )
+    return OUTCOME if label == OUTCOME else judge
 
 
 def _integers(text: str) -> tuple[int, ...]:

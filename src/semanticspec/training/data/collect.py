@@ -1,6 +1,6 @@
 """First stage: samples target and draft in contexts as they occur in use.
 
-For each problem the target and the speculative loop write one reasoning trace each (or one is given), see `contexts`.
+For each problem the target and the speculative loop write one reasoning trace each (or it is given), see `contexts`.
 At the ends of their segments both models write the next segment `num_samples` times, and the target scores every
 distinct segment, its own included, so that all of its states and log-probabilities come from the same kind of pass.
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from torch import Tensor
 
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import EngineInfo, derived_seed
-from semanticspec.errors import ConfigError, PromptError, SemanticSpecError
+from semanticspec.errors import ConfigError, PromptError
 from semanticspec.probes.states import Ragged, States
 from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author, Generation, Score, Stop
+from semanticspec.training.concurrency import work_on
+from semanticspec.training.data.answers import WrittenAnswers
 from semanticspec.training.data.contexts import ContextFinder, check_trace, loop_config
 from semanticspec.training.data.manifest import CollectedModel, Manifest
 from semanticspec.training.data.settings import CollectConfig
@@ -44,7 +45,8 @@ async def collect(
     config: CollectConfig,
     folder: Path | str,
     *,
-    concurrency: int = 4,
+    concurrency: int | None = None,
+    answers: WrittenAnswers | None = None,
     on_progress: Callable[[Shard | None], None] = lambda _: None,
 ) -> Collection:
     """Collects on all problems that are not finished yet, and stores each as it is finished.
@@ -57,12 +59,15 @@ async def collect(
         problems: with distinct ids.
         config: the settings.
         folder: the folder of the collection; an unfinished collection with the same models and settings is resumed.
-        concurrency: number of problems in progress at once; engines batch their calls.
+        concurrency: number of problems in progress at once, whose calls the engines batch; None = as many as
+            `CollectConfig.default_concurrency` says.
+        answers: of the target to these problems; contexts come from them instead of from traces that it would write.
         on_progress: called with each finished shard, and with None for each problem that was finished before.
 
     Raises:
         ProbeError: the folder holds a collection of other models or settings, or cannot be written to.
-        ConfigError: two problems have the same id, or a given trace cannot be split into segments.
+        ConfigError: two problems have the same id, a given trace cannot be split into segments, or the answers are to
+            other prompts or in another vocabulary.
     """
     listed = list(problems)
     if len({problem.problem_id for problem in listed}) < len(listed):
@@ -71,42 +76,38 @@ async def collect(
         check_trace(pair.target, problem)
     for rule in config.loop_rules:
         pair.check(loop_config(config, rule))
+    if answers is not None:
+        answers.check(pair.target, listed)
     collection = Collection(folder)
-    collection.open(_manifest(pair, config))
-    todo = iter(listed)
+    collection.open(_manifest(pair, config, answers))
 
-    async def work() -> None:
-        for problem in todo:
-            if collection.has(problem.problem_id):
-                on_progress(None)
-                continue
-            shard = await _Collector(pair, config, problem).run()
-            collection.write(shard)
-            on_progress(shard)
+    async def work(problem: ProblemText) -> None:
+        if collection.has(problem.problem_id):
+            on_progress(None)
+            return
+        shard = await _Collector(pair, config, problem, answers).run()
+        collection.write(shard)
+        on_progress(shard)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, concurrency)):
-                group.create_task(work())
-    except ExceptionGroup as group:
-        first = group.exceptions[0]
-        if isinstance(first, SemanticSpecError):
-            raise first from first.__cause__
-        raise
+    await work_on(listed, work, config.default_concurrency if concurrency is None else concurrency)
     return collection
 
 
 class _Collector:
     """Collects on one problem."""
 
-    def __init__(self, pair: Pair, config: CollectConfig, problem: ProblemText) -> None:
+    def __init__(
+        self, pair: Pair, config: CollectConfig, problem: ProblemText, answers: WrittenAnswers | None
+    ) -> None:
         self.pair, self.config, self.problem = pair, config, problem
         self.seed = derived_seed(config.seed, "collect", problem.problem_id)
+        self.answer = () if answers is None else answers.of(problem.problem_id, self.seed)
 
     async def run(self) -> Shard:
         """Returns the shard of the problem, which is empty if the prompt leaves no room for an answer."""
         try:
-            contexts = await ContextFinder(self.pair, self.config, self.problem, self.seed).find()
+            finder = ContextFinder(self.pair, self.config, self.problem, self.seed, self.answer)
+            contexts = await finder.find()
         except PromptError as error:
             return self._shard([], [], str(error))
         target_prompt = self.pair.target.vocabulary.render_prompt(self.problem.prompt)
@@ -222,7 +223,7 @@ def _max_context_tokens(model: Model) -> int:
     return model.engine.info.max_context_tokens
 
 
-def _manifest(pair: Pair, config: CollectConfig) -> Manifest:
+def _manifest(pair: Pair, config: CollectConfig, answers: WrittenAnswers | None) -> Manifest:
     probes = {
         role: getattr(getattr(probe, "card", None), "weights_digest", "")
         for role, probe in (("target", pair.target_probe), ("draft", pair.draft_probe))
@@ -231,7 +232,7 @@ def _manifest(pair: Pair, config: CollectConfig) -> Manifest:
     return Manifest(
         target=CollectedModel.of(pair.target.engine.info, pair.target.vocabulary.fingerprint),
         draft=CollectedModel.of(pair.draft.engine.info, pair.draft.vocabulary.fingerprint),
-        config=asdict(config),
+        config=config.recorded() | ({"answers": answers.made_by} if answers is not None else {}),
         probes=probes,
         versions={name: version(name) for name in ("semanticspec", "torch", "transformers")},
     )

@@ -1,6 +1,14 @@
 """Finds the contexts of a problem: prefixes of reasoning traces, at which both models are sampled.
 
-A trace is written by the speculative loop or by the target alone, or it is given with the problem.
+A trace is written by the speculative loop or by the target alone, or it is given: with the problem, or as an answer
+that the target has written before.
+
+With `max_context_segments` = N the places of the contexts are drawn before a trace is written: a random order of
+0 to N - 1 segments, of which the first `max_contexts` places that the trace has are used. With `one_trace`, a trace is
+stopped once it has reached these places, which are drawn again only if it turns out to be shorter. The places do not
+depend on what is written. Given a trace, they are therefore a uniform draw without replacement from its first N places,
+as they would be from the whole trace. The one difference: places after the first N are never drawn.
+Traces are then at most as long as so many segments of `max_segment_tokens`.
 """
 
 from __future__ import annotations
@@ -23,34 +31,68 @@ from semanticspec.text.chat import THINK_START
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.data.storage import Origin
 
+Prefix = tuple[tuple[int, ...], ...]
+"""The first segments of a trace, in the target's tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """The output so far as segments of target tokens, and who wrote it."""
 
     origin: Origin
-    segments: tuple[tuple[int, ...], ...]
+    segments: Prefix
 
 
 class ContextFinder:
     """Writes the traces of one problem that are needed, and draws contexts from them."""
 
-    def __init__(self, pair: Pair, config: CollectConfig, problem: ProblemText, seed: int) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        config: CollectConfig,
+        problem: ProblemText,
+        seed: int,
+        answer: Sequence[int] = (),
+    ) -> None:
+        """Plans the contexts of one problem.
+
+        Args:
+            answer: token ids of an answer that the target has written before; used instead of a trace by the target.
+        """
         self.pair, self.config, self.problem, self.seed = pair, config, problem, seed
+        self.answer = answer
 
     async def find(self) -> list[Context]:
         """Returns the contexts; a prefix of both traces counts as written by the loop."""
         with_loop, with_other = self._traces_needed()
-        loop = self._loop_config()
+        loop, order, limit = self._loop_config(), self._order_of_places(), self.config.max_contexts
+        early = order is not None and self.config.one_trace
+        last = None if order is None else max(order[:limit] if early else order)
+        if (
+            last is not None
+        ):  # engines that reserve memory for the longest output can then decode more traces at once
+            longest = max(1, (last + 1) * self.config.max_segment_tokens)
+            loop = replace(loop, max_new_tokens=min(loop.max_new_tokens, longest))
         by_loop, by_other = await asyncio.gather(
-            self._trace(loop) if with_loop else _no_trace(),
-            self._other_trace(loop) if with_other else _no_trace(),
+            self._trace(loop, last) if with_loop else _no_trace(),
+            self._other_trace(loop, last) if with_other else _no_trace(),
         )
         other: Origin = "given" if self.problem.trace else "target"
-        origins: dict[tuple[tuple[int, ...], ...], Origin] = dict.fromkeys(_prefixes(by_loop), "loop")
-        for prefix in _prefixes(by_other):
+        origins: dict[Prefix, Origin] = dict.fromkeys(by_loop, "loop")
+        for prefix in by_other:
             origins.setdefault(prefix, other)
-        return self._choose([Context(origin, prefix) for prefix, origin in origins.items()])
+        contexts = [Context(origin, prefix) for prefix, origin in origins.items()]
+        if order is None or not early:
+            return self._choose(contexts)
+        # One trace: its prefix of n segments is number n. It reaches the drawn places, unless it has ended before.
+        return [contexts[place] for place in sorted([p for p in order if p < len(contexts)][:limit])]
+
+    def _order_of_places(self) -> list[int] | None:
+        """Returns the places of contexts, as numbers of segments, in the order in which they are preferred."""
+        count = self.config.max_context_segments
+        if count is None:
+            return None
+        return Random(derived_seed(self.seed, "places")).sample(range(count), count)
 
     def _traces_needed(self) -> tuple[bool, bool]:
         """Returns whether a trace by the loop is needed, and whether the other one is."""
@@ -84,15 +126,21 @@ class ContextFinder:
         loop = loop_config(self.config, rules[int.from_bytes(digest, "big") % len(rules)])
         return replace(loop, seed=derived_seed(self.seed, "loop trace"))
 
-    async def _other_trace(self, loop: DecodingConfig) -> list[list[int]]:
-        """Returns the segments of the given trace, or else of one that the target writes alone."""
+    async def _other_trace(self, loop: DecodingConfig, last: int | None) -> list[Prefix]:
+        """Returns the prefixes of the given trace or answer, or else of a trace that the target writes alone."""
+        target, max_tokens = self.pair.target, self.config.max_trace_tokens
         if self.problem.trace:
-            return _given_trace(self.pair.target, self.problem, self.config.max_trace_tokens)
+            return _prefixes(_given_trace(target, self.problem, max_tokens), last)
+        if self.answer:
+            return _prefixes(_split(target, self.answer[:max_tokens]), last)
         alone = replace(target_alone(loop), seed=derived_seed(self.seed, "target trace"))
-        return await self._trace(alone)
+        return await self._trace(alone, last)
 
-    async def _trace(self, config: DecodingConfig) -> list[list[int]]:
-        """Decodes one trace up to the end of thinking; returns its segments in target tokens."""
+    async def _trace(self, config: DecodingConfig, last: int | None) -> list[Prefix]:
+        """Decodes one trace up to the end of thinking, or until it has `last` segments; returns its prefixes."""
+        if last == 0:
+            return [()]
+        target = self.pair.target
         ids: list[int] = []
         async with aclosing(decode(self.pair, self.problem.prompt, config)) as events:
             async for event in events:
@@ -100,9 +148,9 @@ class ContextFinder:
                     break
                 if isinstance(event, TextWritten):
                     ids += event.token_ids
-        segmenter = self.pair.target.segmenter
-        # A streamed chunk may continue after `</think>`.
-        return segmenter.split(ids[: segmenter.think_end(ids)])
+                    if last is not None and _num_followed(target, ids) >= last:
+                        return _prefixes([*_split(target, ids), []], last)
+        return _prefixes(_split(target, ids), last)
 
 
 def loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
@@ -117,8 +165,22 @@ def loop_config(config: CollectConfig, rule: RuleConfig) -> DecodingConfig:
     )
 
 
-async def _no_trace() -> list[list[int]]:
+async def _no_trace() -> list[Prefix]:
     return []
+
+
+def _split(target: Model, ids: Sequence[int]) -> list[list[int]]:
+    """Returns the segments of an output up to the end of thinking. A streamed chunk may continue after `</think>`."""
+    return target.segmenter.split(ids[: target.segmenter.think_end(ids)])
+
+
+def _num_followed(target: Model, ids: Sequence[int]) -> int:
+    """Returns how many segments of an unfinished output are complete, with more to follow."""
+    if not ids or target.segmenter.think_end(ids) is not None or ids[-1] in target.vocabulary.end_ids:
+        return 0
+    segments = target.segmenter.split(ids)
+    previous = ids[-2] if len(ids) > 1 else -1
+    return len(segments) - (not target.segmenter.stop.ends(previous, ids[-1]))
 
 
 def _given_trace(target: Model, problem: ProblemText, max_tokens: int) -> list[list[int]]:
@@ -140,9 +202,15 @@ def check_trace(target: Model, problem: ProblemText) -> None:
         )
 
 
-def _prefixes(segments: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], ...]]:
-    """Returns all prefixes of a trace that another segment follows, from the empty one on."""
-    return [tuple(tuple(segment) for segment in segments[:end]) for end in range(len(segments))]
+def _prefixes(segments: Sequence[Sequence[int]], last: int | None = None) -> list[Prefix]:
+    """Returns the prefixes of a trace that another segment follows, from the empty one on.
+
+    Args:
+        last: number of segments of the longest; None = all but the whole trace.
+    """
+    whole = tuple(map(tuple, segments))
+    count = len(whole) if last is None else min(len(whole), last + 1)
+    return [whole[:end] for end in range(count)]
 
 
 def _sample(items: list[Context], count: int, random: Random) -> list[Context]:

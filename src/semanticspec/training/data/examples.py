@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain
 from random import Random
@@ -18,7 +18,8 @@ from semanticspec.probes.features import TokenSignals
 from semanticspec.probes.states import States, concatenated
 from semanticspec.records import Author
 from semanticspec.training.data.storage import SegmentRecord, Shard
-from semanticspec.training.labels.label import count_labels, paired_shares
+from semanticspec.training.labels.label import ProblemLabels, count_labels, paired_shares
+from semanticspec.training.labels.outcomes import ProblemOutcomes
 
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -79,9 +80,9 @@ def split_of(problem_id: str) -> Split:
 
 
 def gather(
-    shards: Iterable[Shard], meanings: Mapping[str, Sequence[int]], role: Author, counting: Counting
+    shards: Iterable[Shard], meanings: Mapping[str, ProblemLabels], role: Author, counting: Counting
 ) -> Examples:
-    """Gathers the rows of one role's probe.
+    """Gathers the rows of one role's probe: the segments that have a label.
 
     With the counting `paper` the target's probe has no rows by the draft; evaluate it on rows gathered with
     `unbiased`.
@@ -109,7 +110,7 @@ def _concatenated(parts: list[Any]) -> Any:
     return tuple(chain(*parts)) if isinstance(parts[0], tuple) else concatenated(parts)
 
 
-def _of_shard(shard: Shard, meanings: Sequence[int], role: Author, counting: Counting) -> Examples:
+def _of_shard(shard: Shard, meanings: ProblemLabels, role: Author, counting: Counting) -> Examples:
     labels = count_labels(shard.segments, meanings, role, counting)
     rows = [(i, label) for i, label in enumerate(labels) if label is not None]
     indices = [i for i, _ in rows]
@@ -138,8 +139,10 @@ def _signals(segment: SegmentRecord, role: Author) -> TokenSignals:
     return TokenSignals(segment.target_logprobs, segment.target_ranks, segment.target_entropies)
 
 
-def _halves(shard: Shard, meanings: Sequence[int], role: Author) -> list[tuple[float, float]]:
+def _halves(shard: Shard, meanings: ProblemLabels, role: Author) -> list[tuple[float, float]]:
     """Returns each segment's label counted from each half of the model's samples; the ids seed the random split."""
+    if isinstance(meanings, ProblemOutcomes):
+        return meanings.halves()
     samples: dict[str, list[int]] = {}
     for segment, meaning in zip(shard.segments, meanings, strict=True):
         if segment.author == role:

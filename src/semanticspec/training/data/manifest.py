@@ -42,7 +42,7 @@ class Manifest(BaseModel):
     """Everything that the rows of a collection depend on, besides the problems.
 
     Attributes:
-        config: the `CollectConfig`.
+        config: the `CollectConfig`, and as `answers` what the answers were made by that contexts were taken from.
         probes: digests of the probes that took part in writing contexts, by role.
         versions: of the packages that took part.
     """

@@ -2,12 +2,12 @@
 
 A judge (see `judges`) groups the segments of each context by meaning, and the groups are stored (see `meanings`).
 Labels are counted from them when a probe is trained, so one run of the judge serves the probes of both roles and
-both ways of counting.
+both ways of counting. Outcome labels are not a judge's, see `outcomes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from semanticspec.errors import ProbeError
 from semanticspec.probes.card import Counting
@@ -15,6 +15,10 @@ from semanticspec.records import Author
 from semanticspec.training.data.storage import Collection, SegmentRecord, Shard
 from semanticspec.training.labels.judges import Judge
 from semanticspec.training.labels.meanings import MeaningsStore
+from semanticspec.training.labels.outcomes import OUTCOME, ProblemOutcomes, read_outcomes
+
+ProblemLabels = Sequence[int] | ProblemOutcomes
+"""What the labels of a problem's segments are counted from: meanings, or what the target reaches from after them."""
 
 
 def meanings_of(shard: Shard, judge: Judge) -> list[int]:
@@ -67,10 +71,21 @@ def read_meanings(collection: Collection, judge_name: str) -> dict[str, list[int
     return {name: list(found.meanings) for name, found in judged.items()}
 
 
+def read_labels(collection: Collection, judge_name: str) -> Mapping[str, ProblemLabels]:
+    """Returns a judge's meanings by problem, or the outcomes if the name is `outcome`.
+
+    Raises:
+        ProbeError: see `read_meanings` and `read_outcomes`.
+    """
+    return read_outcomes(collection) if judge_name == OUTCOME else read_meanings(collection, judge_name)
+
+
 def count_labels(
-    segments: Sequence[SegmentRecord], meanings: Sequence[int], role: Author, counting: Counting
+    segments: Sequence[SegmentRecord], meanings: ProblemLabels, role: Author, counting: Counting
 ) -> list[float | None]:
     """Estimates the semantic probability of each segment under one model, from the meanings of its samples.
+
+    Outcomes give the share of right continuations instead, whatever the counting.
 
     Of n samples of the model in the segment's context, k have the segment's meaning. `unbiased` labels the model's
     own segments with (k - 1) / (n - 1) and those of the other model with k / n. `paper` labels own segments with
@@ -81,7 +96,12 @@ def count_labels(
     Returns:
         A label for each segment; None if there are fewer than 2 samples, or if the model's probe never sees such a
         segment (the draft's probe sees no segments by the target).
+
+    Raises:
+        ProbeError: outcomes were given for the draft.
     """
+    if isinstance(meanings, ProblemOutcomes):
+        return meanings.labels(role)
     totals: dict[str, int] = {}
     shares: dict[tuple[str, int], int] = {}
     for segment, meaning in zip(segments, meanings, strict=True):
