@@ -66,7 +66,7 @@ def load_pair(
     # Probes first: they load quickly, so a misspelled name is reported before the models load. They also tell which
     # states the engines must return.
     probes = _load_probe(target_probe, "target"), _load_probe(draft_probe, "draft")
-    states = target_states or _states_for(probes[0]), draft_states or _states_for(probes[1])
+    states = target_states or _states_for(probes[0]), draft_states or _draft_states_for(*probes)
     target_request, draft_request = share_devices(
         engines[0].request(target, target_dtype or dtype, target_device or device, states[0]),
         engines[1].request(draft, draft_dtype or dtype, draft_device or device, states[1]),
@@ -77,6 +77,7 @@ def load_pair(
         _warn_without_chat_template({target: target_model, draft: draft_model})
     _check_probe(probes[0], target_model, "target")
     _check_probe(probes[1], draft_model, "draft")
+    _check_joint_probe(probes[0], draft_model)
     name = BUNDLED if bundled else f"{target} + {draft}"
     suggestions = _fitting_probes(target_model, draft_model)
     return Pair(target_model, draft_model, *probes, name, suggestions)
@@ -169,6 +170,14 @@ def _states_for(probe: Probe | None) -> StateSpec:
     return probe.card.states if probe else StateSpec()
 
 
+def _draft_states_for(target_probe: Probe | None, draft_probe: Probe | None) -> StateSpec:
+    """The draft's states: those of its own probe or, if that reads none, those of a joint probe."""
+    joint = target_probe.card.draft_states if target_probe else None
+    if joint is None or (draft_probe and draft_probe.card.use_state):
+        return _states_for(draft_probe)
+    return joint
+
+
 def _warn_without_chat_template(models: dict[str, Model]) -> None:
     for name, model in models.items():
         if not model.vocabulary.has_chat_template:
@@ -184,6 +193,12 @@ def _check_probe(probe: Probe | None, model: Model, role: Author) -> None:
         is_old_card = probe.card.fingerprint == vocabulary.padded_fingerprint
         fingerprint = vocabulary.padded_fingerprint if is_old_card else vocabulary.fingerprint
         for message in probe.check(model.engine.info, fingerprint, role):
+            warnings.warn(message, stacklevel=3)
+
+
+def _check_joint_probe(probe: Probe | None, draft: Model) -> None:
+    if probe is not None:
+        for message in probe.check_draft(draft.engine.info, draft.vocabulary.fingerprint):
             warnings.warn(message, stacklevel=3)
 
 

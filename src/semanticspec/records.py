@@ -90,22 +90,40 @@ class Generation(Reading):
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentText:
+    """The text of a segment and what comes before it.
+
+    Attributes:
+        prompt: what the user asked, without the chat template.
+        before: the output before the segment.
+        text: the segment.
+    """
+
+    prompt: str
+    before: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Score(Reading):
     """How probable a model finds a given continuation.
 
     Attributes:
-        ranks: rank of each token in the model's distribution at its position; 1 = most probable. Ranks, argmax ids
-            and entropies may be empty unless requested (`signals`).
+        ranks: rank of each token in the model's distribution at its position; 1 = most probable. Ranks, argmax ids,
+            entropies and margins may be empty unless requested (`signals`).
         argmax_ids: the most probable token at each position.
         entropies: entropy of the model's distribution at each position (nats, temperature 1); empty if the engine
             does not report it.
         next_token_id: a token sampled after the last one; None unless sampling settings were given.
+        margins: log-probability of the most probable token minus that of the second, at each position (nats,
+            temperature 1); empty if the engine does not report it.
     """
 
     ranks: tuple[int, ...] = ()
     argmax_ids: tuple[int, ...] = ()
     entropies: tuple[float, ...] = ()
     next_token_id: int | None = None
+    margins: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def test_list_cuts_no_name_that_one_has_to_copy(semanticspec, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train --role judge --data data --out out", "--role is 'judge'; expected target or draft"),
+        ("train --role judge --data data --out out", "--role is 'judge'; expected target, draft or joint"),
         ("train --role draft --data data --out out --widths wide", "--widths is 'wide'"),
         ("train --role draft --data data --out out --label outcome", "--label outcome is for --role target"),
         (

@@ -37,7 +37,7 @@ def check(score: Score, subject: Subject, context: list[int], segment: list[int]
 
 
 def check_signals(score: Score, subject: Subject, context: list[int], segment: list[int]) -> None:
-    """Compares ranks, argmax ids and entropies with the oracle."""
+    """Compares ranks, argmax ids, entropies and margins with the oracle."""
     rows = subject.logprobs([*context, *segment])[len(context) - 1 : -1]
     chosen = rows.gather(1, torch.tensor(segment)[:, None])
     assert score.ranks == tuple((1 + (rows > chosen).sum(1)).tolist())
@@ -47,6 +47,11 @@ def check_signals(score: Score, subject: Subject, context: list[int], segment: l
     else:
         entropies = torch.distributions.Categorical(logits=rows).entropy()
         torch.testing.assert_close(torch.tensor(score.entropies), entropies, atol=TOLERANCE, rtol=0)
+    if not subject.engine.info.capabilities.margins:
+        assert score.margins == ()
+    else:
+        best, second = rows.topk(2).values.unbind(1)
+        torch.testing.assert_close(torch.tensor(score.margins), best - second, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("signals", [False, True])

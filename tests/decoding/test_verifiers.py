@@ -20,9 +20,19 @@ from semanticspec.decoding.verifiers import RULES, make_verifier
 from semanticspec.decoding.verifiers.controls import accept_rate
 from semanticspec.decoding.verifiers.semantic import acceptance_probability
 from semanticspec.decoding.verifiers.token import accept_tokens
-from semanticspec.records import Generation, Score, SegmentDecided, SegmentDrafted, Verdict
+from semanticspec.errors import ProbeError
+from semanticspec.records import (
+    Generation,
+    Reading,
+    Score,
+    SegmentDecided,
+    SegmentDrafted,
+    SegmentText,
+    Verdict,
+)
+from tests.support.byte_pairs import pair_that_writes
 from tests.support.distributions import sparse
-from tests.support.scripted_pairs import collect, config, make_pair
+from tests.support.scripted_pairs import FixedProbe, collect, config, make_pair
 
 TRIALS = 20_000
 
@@ -187,3 +197,46 @@ def test_every_drafted_event_has_a_decision() -> None:
         decoding = config("always", judge_think_end=judge_think_end)
         kinds = [type(event) for event in run_blocking(collect(make_pair(), decoding))]
         assert kinds.count(SegmentDrafted) == kinds.count(SegmentDecided) > 0
+
+
+class _Watching:
+    """A probe that reads the drafted segment, and keeps what it is given."""
+
+    needs_draft = True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Reading, Draft]] = []
+
+    def estimate(self, reading: Reading, draft: Draft) -> float:
+        self.asked.append((reading, draft))
+        return 0.5
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_probes_that_ask_for_it_get_the_whole_drafted_segment(overlap: bool) -> None:
+    pair, probe = make_pair(), _Watching()
+    mixed = replace(pair, target_probe=probe)
+    result = run_blocking(result_of(decode(mixed, "a", config(max_new_tokens=40, overlap=overlap))))
+    judged = [segment for segment in result.segments if segment.reason == "semantic"]
+    assert len(probe.asked) == len(judged) > 2
+    before = ""
+    drafts = iter(probe.asked)
+    for segment in result.segments:
+        if segment.reason == "semantic":
+            score, draft = next(drafts)
+            assert isinstance(score, Score)
+            assert draft.segment_text == SegmentText("a", before, segment.text)
+            assert len(draft.generation.logprobs) == len(draft.token_ids)
+        before += segment.text if segment.accepted is not False else ""
+    mixed = replace(pair, draft_probe=probe)
+    run_blocking(result_of(decode(mixed, "a", config(max_new_tokens=40))))
+    assert probe.asked[-1][0] is probe.asked[-1][1].generation
+
+
+def test_a_pair_with_two_vocabularies_is_told_that_a_probe_compares_tokens() -> None:
+    pair = replace(make_pair(), draft=pair_that_writes("ab").draft)
+    probe = FixedProbe(0.5)
+    probe.needs_same_tokens = True  # type: ignore[attr-defined]
+    with pytest.raises(ProbeError, match="compares both models token by token"):
+        replace(pair, target_probe=probe, draft_probe=probe).check(config())
+    replace(make_pair(), target_probe=probe).check(config())

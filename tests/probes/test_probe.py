@@ -14,18 +14,19 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from semanticspec import demo
+from semanticspec import demo, generate
 from semanticspec.engines.base import Capabilities, EngineInfo, StateSpec
-from semanticspec.errors import ProbeError
+from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.loading import load_pair
 from semanticspec.probes import Probe
-from semanticspec.probes.card import ProbePooling
+from semanticspec.probes.card import DraftInputs, ProbePooling
 from semanticspec.probes.probe import network_of
 from semanticspec.probes.registry import fitting
 from semanticspec.records import Reading
 from tests.support.collecting import (
     HIDDEN,
     info,
+    make_card,
     make_probe,
     make_reading,
     make_untrained_probe,
@@ -252,3 +253,43 @@ def test_a_pair_is_loaded_with_the_states_its_probes_read(tmp_path: Path) -> Non
         ProbeError, match=r"layer 8 instead of 2.*load the engine with states=StateSpec\(layer=8"
     ):
         load_pair(target_probe=str(tmp_path / "inner"), target_states=StateSpec(2, "none"))
+
+
+def test_a_joint_probe_is_loaded_with_its_draft(tmp_path: Path) -> None:
+    cards = [Probe.load(path).card for path in (demo.target_probe_path(), demo.draft_probe_path())]
+    names = ("model_id", "revision", "hidden_size", "num_layers", "norm_state", "fingerprint")
+    draft = DraftInputs(**{name: getattr(cards[1], name) for name in names})
+    features = ("sum", "new_numbers", "difference_minimum")
+    joint = replace(cards[0], draft=draft, features=features, components=0, widths=(8,), calibration="none")
+    Probe(joint, network_of(joint)).save(tmp_path / "joint")
+    loaded = Probe.load(tmp_path / "joint")
+    assert replace(loaded.card, weights_digest="") == replace(joint, weights_digest="")
+    pair = load_pair(target_probe=str(tmp_path / "joint"))
+    result = generate(pair, "12+7", max_new_tokens=40)
+    assert any(segment.reason == "semantic" for segment in result.segments)
+    asyncio.run(pair.aclose())
+    other = replace(joint, draft=replace(draft, num_layers=99))
+    Probe(other, network_of(other)).save(tmp_path / "other")
+    with pytest.raises(
+        ProbeError, match=r"joint probe was made for the draft .* number of layers 99 instead of"
+    ):
+        load_pair(target_probe=str(tmp_path / "other"))
+
+
+def test_cards_of_joint_probes(tmp_path: Path) -> None:
+    draft = DraftInputs("some/draft", "", 4, 1, "post", "beef")
+    probe = make_untrained_probe(draft=draft)
+    assert probe.card.num_state == HIDDEN + 4
+    assert probe.card.draft_states == StateSpec()
+    assert make_card(draft=replace(draft, use_state=False)).draft_states is None
+    for changes in ({"role": "draft"}, {"use_state": False}, {"pooling": "attention"}):
+        with pytest.raises(ConfigError):
+            make_card(**{"draft": draft, **changes})
+    probe.save(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["draft"]["model_id"] == "some/draft"
+    make_probe().save(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["draft"]  # as earlier versions wrote it
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert Probe.load(tmp_path).card.draft is None

@@ -217,7 +217,9 @@ def run_collect(
 
 def shard_of(problem_id: str = "one", **changes: Any) -> Shard:
     segments = tuple(
-        SegmentRecord("0", author, text, ids, 2, "stop", (-0.5, -1.25), own, (1, 2), (0.5, 0.25))  # type: ignore[arg-type]
+        SegmentRecord(
+            "0", author, text, ids, 2, "stop", (-0.5, -1.25), own, (1, 2), (0.5, 0.25), (2.0, 0.125)
+        )  # type: ignore[arg-type]
         for author, text, ids, own in (
             ("target", "é\n\n", (5, 2), ()),
             ("draft", "b", (6, 2), (-2.0, -0.125)),
@@ -247,14 +249,14 @@ def assert_same(found: Iterable[Shard], expected: Iterable[Shard]) -> None:
         assert one.contexts == other.contexts
         plain = [
             [
-                replace(row, target_logprobs=(), draft_logprobs=(), target_entropies=())
+                replace(row, target_logprobs=(), draft_logprobs=(), target_entropies=(), target_margins=())
                 for row in shard.segments
             ]
             for shard in (one, other)
         ]
         assert plain[0] == plain[1]
         for row, like in zip(one.segments, other.segments, strict=True):
-            for name in ("target_logprobs", "draft_logprobs", "target_entropies"):
+            for name in ("target_logprobs", "draft_logprobs", "target_entropies", "target_margins"):
                 assert getattr(row, name) == pytest.approx(getattr(like, name), abs=1e-3)
         torch.testing.assert_close(one.target_states, other.target_states, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(one.draft_states, other.draft_states, atol=1e-3, rtol=1e-3)

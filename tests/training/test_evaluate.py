@@ -18,12 +18,19 @@ from semanticspec.probes import Probe
 from semanticspec.probes.features import TokenSignals
 from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Author
-from semanticspec.training.ablations import NUM_VARIANTS, Retraining, config_of, num_variants
+from semanticspec.training.ablations import (
+    JOINT_ESTIMATORS,
+    NUM_VARIANTS,
+    Retraining,
+    config_of,
+    num_variants,
+)
 from semanticspec.training.data.examples import split_of
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Evaluation, JudgedRows, evaluate, judge_rows, read_evaluation
+from semanticspec.training.feature_table import feature_table
 from semanticspec.training.labels.label import label
-from semanticspec.training.metrics import Interval
+from semanticspec.training.metrics import Interval, ProblemBootstrap
 from semanticspec.training.report import write_report
 from semanticspec.training.stages import run_evaluate
 from semanticspec.training.train import TrainConfig, train
@@ -104,12 +111,39 @@ def test_the_report_needs_nothing_beside_it(tmp_path: Path, evaluated: tuple[Eva
     content = read_evaluation(tmp_path)
     assert content == json.loads(evaluation.to_json(), parse_constant=pytest.fail)
     assert f"{content['after']['auroc']['value']:.3f}" in page
-    assert len(content["ablations"]) == NUM_VARIANTS
+    assert len(content["ablations"]) == NUM_VARIANTS + len(JOINT_ESTIMATORS)
+    assert "joint both, bce" in page
+    assert "lower is better" in page
     signals = content["signals"]
     best = max(signals, key=lambda name: signals[name]["auroc"]["value"])
     assert content["best_signal"] == best
     difference = content["after"]["auroc"]["value"] - signals[best]["auroc"]["value"]
     assert content["differences"]["auroc"]["value"] == pytest.approx(difference, abs=2e-5)
+
+
+def test_every_feature_is_a_row_chosen_on_validation_problems(
+    evaluated: tuple[Evaluation, JudgedRows],
+) -> None:
+    evaluation, judged = evaluated
+    rows = {row["name"]: row for row in evaluation.features}
+    assert {"first_entropy", "smallest_margin", "new_numbers", "steps_before", "difference_minimum"} <= set(
+        rows
+    )
+    assert rows["sum"]["figures"]["auroc"].value == pytest.approx(
+        evaluation.signals["sum"]["auroc"].value
+        if rows["sum"]["higher_is_better"]
+        else 1 - evaluation.signals["sum"]["auroc"].value
+    )
+    chosen = [row["figures"]["validation_auroc"].value for row in evaluation.features]
+    assert chosen == sorted(chosen, reverse=True)
+    assert min(chosen) >= 0.5
+    # The direction comes from the validation problems: test problems turned round change the figure, not the row.
+    examples = judged.examples
+    turned = replace(judged, examples=replace(examples, labels=1 - examples.labels))
+    boot = ProblemBootstrap(examples.problem_ids, examples.weights, resamples=10)
+    again = feature_table(boot, judged.validation, turned.examples, "target")
+    assert [row["name"] for row in again] == [row["name"] for row in evaluation.features]
+    assert all(row["higher_is_better"] == rows[row["name"]]["higher_is_better"] for row in again)
 
 
 NO_INTERVAL = Interval(float("nan"), float("nan"), float("nan"))

@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from semanticspec.commands.probe import probe_app
+from semanticspec.decoding.draft import Draft
 from semanticspec.demo.exact_judge import ExactJudge
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ConfigError, ProbeError
@@ -20,11 +21,13 @@ from semanticspec.loading import load_pair
 from semanticspec.probes import Probe
 from semanticspec.probes.card import ProbePooling
 from semanticspec.probes.features import (
-    FEATURES,
     TokenSignals,
+    features_for,
+    named_features,
 )
 from semanticspec.problems.sources import ProblemText
-from semanticspec.training.data.examples import gather
+from semanticspec.records import Generation
+from semanticspec.training.data.examples import gather, segment_signals, segment_texts
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import judge_rows
 from semanticspec.training.labels.label import label, meanings_of, read_meanings
@@ -208,13 +211,16 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         result = runner.invoke(probe_app, command)
         assert result.exit_code == 0, (result.output, result.exception)
-    assert Probe.load(out).card.features == tuple(FEATURES)
+    assert Probe.load(out).card.features == features_for("target")
     result = runner.invoke(probe_app, ["train", "--role", "x", "--data", data, "--out", str(out)])
     assert isinstance(result.exception, ConfigError)
 
 
 def vars_of(states: StateSpec) -> dict[str, Any]:
     return {"layer": states.layer, "pooling": states.pooling}
+
+
+NOT_READ = Generation((), torch.zeros(0))
 
 
 @pytest.mark.slow
@@ -241,19 +247,17 @@ def test_from_problems_to_a_pair_with_attention(tmp_path: Path) -> None:
     pair = load_pair(target_probe=str(out))
     assert isinstance(pair.target_probe, Probe)
     shard = next(shard for shard in Collection(data) if len(shard.contexts) == 2)
-    vocabulary = pair.target.vocabulary
+    vocabulary, texts = pair.target.vocabulary, segment_texts(shard)
     for context in shard.contexts:
         places = [i for i, segment in enumerate(shard.segments) if segment.context_id == context.context_id]
         ids = [*vocabulary.render_prompt(shard.prompt), *vocabulary.encode(context.text)]
         scores = asyncio.run(
             pair.target.engine.score(ids, [shard.segments[i].token_ids for i in places], signals=True)
         )
-        signals = [
-            TokenSignals(row.target_logprobs, row.target_ranks, row.target_entropies)
-            for row in (shard.segments[i] for i in places)
-        ]
+        signals = [segment_signals(shard.segments[i], "target", texts[i]) for i in places]
+        drafts = [Draft(NOT_READ, shard.segments[i].token_ids, texts[i]) for i in places]
         stored = pair.target_probe.probabilities(shard.target_states[places], signals)
-        assert pair.target_probe.estimate_many(scores) == pytest.approx(stored.tolist(), abs=1e-4)
+        assert pair.target_probe.estimate_many(scores, drafts) == pytest.approx(stored.tolist(), abs=1e-4)
     asyncio.run(pair.aclose())
 
 
@@ -265,9 +269,8 @@ def test_a_draft_probe_with_the_targets_features_is_refused_before_training(tmp_
     with pytest.raises(ConfigError, match="agreement"):
         train(Collection(tmp_path), "draft", "exact", TrainConfig(features=("agreement",)), epochs.append)
     assert not epochs
-    probe = train(
-        Collection(tmp_path), "target", "exact", TrainConfig(features=tuple(FEATURES), max_epochs=2)
-    )
+    config = TrainConfig(features=(*named_features("portable", "target"), "entropy"), max_epochs=2)
+    probe = train(Collection(tmp_path), "target", "exact", config)
     assert {"auroc_entropy", "auroc_agreement", "auroc_sum_logprob"} <= probe.card.metrics.keys()
     scored = asyncio.run(make_pair().target.engine.score([0], [[2, 1]], signals=True))
     assert 0 < probe.estimate(scored[0]) <= 1

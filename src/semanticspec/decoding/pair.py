@@ -11,6 +11,7 @@ from typing import Protocol
 
 from semanticspec.config import DEFAULT_OPTIMIZATIONS, DecodingConfig, resolve_optimizations
 from semanticspec.decoding.adaptive import AdaptivePolicy, AlwaysSpeculate, SpeculationPolicy
+from semanticspec.decoding.draft import Draft
 from semanticspec.decoding.load import Load
 from semanticspec.engines.base import Engine
 from semanticspec.errors import ConfigError, EngineError, ProbeError
@@ -27,12 +28,21 @@ _MAX_POLICIES = 64
 class SemanticProbe(Protocol):
     """Estimates how likely a model was to say something with the meaning of a segment.
 
-    A probe may have the attributes `sampling`: the settings under which its training labels were sampled, and
-    `needs_signals`: whether it reads ranks and entropies of a score.
+    A probe may have the attributes `sampling`: the settings under which its training labels were sampled,
+    `needs_signals`: whether it reads ranks, entropies and margins of a score, `needs_draft`: whether it is a
+    `SegmentProbe`, and `needs_same_tokens`: whether it compares both models token by token.
     """
 
     def estimate(self, reading: Reading) -> float:
         """Returns the semantic probability in (0, 1], from one pass of the probe's model over the segment."""
+        ...
+
+
+class SegmentProbe(Protocol):
+    """A probe that reads more than its model's pass: the draft's own pass over the segment, or the segment's text."""
+
+    def estimate(self, reading: Reading, draft: Draft) -> float:
+        """Returns the semantic probability in (0, 1], from one pass of the probe's model and the drafted segment."""
         ...
 
 
@@ -129,6 +139,12 @@ class Pair:
                 "`semanticspec probe`), or choose a rule without probes such as --rule top-k"
             )
         if own_rule and config.rule.needs_probes:
+            if getattr(self.target_probe, "needs_same_tokens", False) and not self.same_vocabulary:
+                raise ProbeError(
+                    "the target probe compares both models token by token, and these models differ in their tokens "
+                    f"({describe_difference(self.target.vocabulary, self.draft.vocabulary)}); train a probe without "
+                    "the feature difference_minimum"
+                )
             self._compare_sampling(config.sampling)
         why = config.why_distributions
         if own_rule:

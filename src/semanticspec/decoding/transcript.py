@@ -17,6 +17,7 @@ from semanticspec.records import (
     Event,
     Result,
     Segment,
+    SegmentText,
     SpeculationEnded,
     Stats,
     StopReason,
@@ -24,7 +25,7 @@ from semanticspec.records import (
     ThinkingEnded,
     Verdict,
 )
-from semanticspec.text.chat import Prompt
+from semanticspec.text.chat import Prompt, prompt_text
 from semanticspec.text.filters import StopStringFilter, TextPiece
 from semanticspec.text.translation import TranslatedContext
 
@@ -53,6 +54,7 @@ class Transcript:
         """
         self._pair, self._config = pair, config
         self.prompt_ids = pair.target.vocabulary.render_prompt(prompt)
+        self._prompt_text = prompt_text(prompt)
         self.target_ids = list(self.prompt_ids)
         self._draft_prompt_ids = pair.render_draft_prompt(prompt, self.prompt_ids) if config.speculate else []
         self._draft_context = TranslatedContext(pair.to_draft, self._draft_prompt_ids)
@@ -135,6 +137,10 @@ class Transcript:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids of the target."""
         return self._pair.target.vocabulary.decode(ids)
+
+    def segment_text(self, draft: Draft) -> SegmentText:
+        """Returns the text of a draft that would follow, and what comes before it."""
+        return SegmentText(self._prompt_text, self.text, self.decode(draft.token_ids))
 
     def record_verdict(self, draft: Draft, verdict: Verdict, text: str) -> Segment:
         """Records the verdict on a drafted segment; its text is not output yet."""

@@ -80,6 +80,7 @@ class Capabilities:
         distributions: returns full distributions under the sampling settings.
         pair_stops: stops at pairs of ids (for tokenizers that encode a blank line as two tokens).
         entropies: scores contain the entropy of the raw distribution at every position.
+        margins: scores contain the margin between the two most probable tokens at every position.
         position_seeds: sampling is keyed by position, see the module docstring.
         prefix_cache: a call prefills only what earlier calls have not; otherwise its whole context.
     """
@@ -87,11 +88,12 @@ class Capabilities:
     distributions: bool = False
     pair_stops: bool = False
     entropies: bool = False
+    margins: bool = False
     position_seeds: bool = True
     prefix_cache: bool = True
 
 
-ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, entropies=True)
+ALL_CAPABILITIES = Capabilities(distributions=True, pair_stops=True, entropies=True, margins=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,8 @@ class Engine(Protocol):
             context_ids: the whole context, at least one token.
             continuations: at least one; none may be empty.
             sampling: settings for `Score.next_token_id` and `Score.distributions`; None = neither is computed.
-            signals: also compute `Score.ranks`, `Score.argmax_ids` and `Score.entropies`, which cost further passes
-                over the vocabulary.
+            signals: also compute `Score.ranks`, `Score.argmax_ids`, `Score.entropies` and `Score.margins`, which
+                cost further passes over the vocabulary.
             seed, distributions, request_id: see `generate`.
 
         Raises:

@@ -111,6 +111,7 @@ class ScriptedEngine(BaseEngine):
             argmax_ids=tuple(p.index(max(p)) for p, _ in scored),
             entropies=tuple(-sum(other * _log(other) for other in p if other > 0) for p, _ in scored),
             next_token_id=draw(rows[-1], position_uniform(request.seed, len(ids))) if rows else None,
+            margins=tuple(_log(best) - _log(second) for best, second in map(_two_largest, positions[:-1])),
         )
 
     def _pooled(self, states: list[list[float]]) -> Tensor:
@@ -140,6 +141,11 @@ def draw(probabilities: Sequence[float], uniform: float) -> int:
         if uniform < cumulative:
             return i
     return possible[-1]
+
+
+def _two_largest(probabilities: Sequence[float]) -> tuple[float, float]:
+    best, second = sorted(probabilities, reverse=True)[:2]
+    return best, second
 
 
 def _log(probability: float) -> float:

@@ -12,7 +12,7 @@ from pydantic import Field, with_config
 from semanticspec.engines.base import LAST_LAYER, EngineInfo, NormState, Pooling, StateSpec
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.validation import STRICT, parse_json
-from semanticspec.probes.features import check_features, needs_entropies
+from semanticspec.probes.features import check_features, unserved
 from semanticspec.records import Author, Sampling
 
 CARD_FORMAT = 1
@@ -30,6 +30,28 @@ ProbePooling = Literal["mean", "last", "attention"]
 def serves(pooling: Pooling, wanted: ProbePooling) -> bool:
     """Whether states that an engine pooled with `pooling` can be used by a probe that needs `wanted`."""
     return pooling in ("none", wanted)
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class DraftInputs:
+    """The draft whose pass over a segment a joint probe reads beside the target's.
+
+    Attributes:
+        model_id, revision, hidden_size, num_layers, norm_state, fingerprint, layer: as in `ProbeCard`, of the draft.
+        use_state: False for a probe that reads the draft's log-probabilities only.
+        adapter: digest of the LoRA adapter that the draft's weights contained; "" if they contained none.
+    """
+
+    model_id: str
+    revision: str
+    hidden_size: Annotated[int, Field(ge=1)]
+    num_layers: int
+    norm_state: NormState
+    fingerprint: str
+    layer: int = LAST_LAYER
+    use_state: bool = True
+    adapter: str = ""
 
 
 @with_config(STRICT)
@@ -57,7 +79,8 @@ class ProbeCard:
         metrics: figures on problems held out from training.
         layer: which layer's states it reads, numbered as in `StateSpec`.
         span: which positions' states it reads; fixed.
-        pooling: how the states of a segment become one; `attention` is learnt with the network.
+        pooling: how the states of a segment become one, the draft's too; `attention` is learnt with the network.
+        draft: for a joint probe of the target: the draft whose pass it reads too.
         package_version: version of semanticspec that made it.
         weights_digest: SHA-256 of the weights file, so that card and weights cannot be mixed up.
     """
@@ -88,20 +111,30 @@ class ProbeCard:
     pooling: ProbePooling = "mean"
     package_version: str = ""
     weights_digest: str = ""
+    draft: DraftInputs | None = None
     format: Annotated[int, Field(le=CARD_FORMAT)] = CARD_FORMAT
 
     def __post_init__(self) -> None:
         check_features(self.features)
         if not self.use_state and not self.features:
             raise ConfigError("a probe without the state needs at least one feature")
-        if self.components and not (self.use_state and 0 < self.components <= self.hidden_size):
+        if self.draft is not None and self.role != "target":
             raise ConfigError(
-                f"components is {self.components}; expected at most the size of the state, {self.hidden_size}, "
+                "only a target's probe reads the draft's pass too; leave `draft` out of this card"
+            )
+        if self.components and not (self.use_state and 0 < self.components <= self.num_state):
+            raise ConfigError(
+                f"components is {self.components}; expected at most the size of the state, {self.num_state}, "
                 "and a probe that reads the state"
             )
         if self.pooling not in get_args(ProbePooling):
             raise ConfigError(
                 f"a probe's pooling is {self.pooling!r}; expected one of {', '.join(get_args(ProbePooling))}"
+            )
+        if self.draft_state_size and not (self.use_state and self.pooling != "attention"):
+            raise ConfigError(
+                "a probe that reads the draft's state also reads the target's, both pooled by mean or last; "
+                f"got use_state {self.use_state} and pooling {self.pooling}"
             )
         self.states.check(self.num_layers)
 
@@ -112,8 +145,13 @@ class ProbeCard:
 
     @property
     def num_state(self) -> int:
-        """Number of inputs that come from the state."""
-        return self.hidden_size * self.use_state
+        """Number of inputs that come from states: the target's, then the draft's."""
+        return self.hidden_size * self.use_state + self.draft_state_size
+
+    @property
+    def draft_state_size(self) -> int:
+        """Number of inputs that come from the draft's state; 0 if it is not read."""
+        return self.draft.hidden_size if self.draft is not None and self.draft.use_state else 0
 
     @property
     def attends(self) -> bool:
@@ -126,6 +164,13 @@ class ProbeCard:
         if not self.use_state:
             return StateSpec()
         return StateSpec(self.layer, "none" if self.pooling == "attention" else self.pooling)
+
+    @property
+    def draft_states(self) -> StateSpec | None:
+        """The states that the draft's engine must be loaded with; None if they are not read."""
+        if self.draft is None or not self.draft_state_size:
+            return None
+        return StateSpec(self.draft.layer, "last" if self.pooling == "last" else "mean")
 
     @property
     def estimator(self) -> str:
@@ -141,28 +186,36 @@ class ProbeCard:
         """All names of its model, the most readable first."""
         return tuple(dict.fromkeys((*self.model_names, self.model_id)))
 
-    def served_by(self, info: EngineInfo) -> bool:
-        """Whether an engine provides what the features need; not every engine gives entropies."""
-        return info.capabilities.entropies or not needs_entropies(self.features)
+    def unserved_by(self, info: EngineInfo) -> list[str]:
+        """Returns what the features need and an engine does not give: not every engine gives entropies and margins."""
+        can = info.capabilities
+        return unserved(self.features, entropies=can.entropies, margins=can.margins)
 
     def mismatches(self, info: EngineInfo, fingerprint: str, role: Author) -> list[str]:
         """Returns what makes the probe unusable with a model, as `name x instead of y`; empty if it fits."""
-        pairs: list[tuple[str, object, object]] = [
-            ("role", self.role, role),
-            ("hidden size", self.hidden_size, info.hidden_size),
-            ("number of layers", self.num_layers, info.num_layers),
-            ("tokenizer", self.fingerprint, fingerprint),
-        ]
-        if self.use_state and self.layer == info.layer:
-            pairs.append(("norm state", self.norm_state, info.norm_state))
-        found = [f"{name} {mine} instead of {its}" for name, mine, its in pairs if mine != its]
-        return found + self.state_mismatches(info.layer, info.pooling)
+        roles = [f"role {self.role} instead of {role}"] * (self.role != role)
+        found = _model_mismatches(self, info, fingerprint)
+        return roles + found + self.state_mismatches(info.layer, info.pooling)
 
     def state_mismatches(self, layer: int, pooling: Pooling) -> list[str]:
         """Returns those mismatches that loading the same model with another `StateSpec` would fix."""
-        if not self.use_state:
+        return self._state_mismatches(self, layer, pooling)
+
+    def draft_mismatches(self, info: EngineInfo, fingerprint: str) -> list[str]:
+        """Returns what makes a joint probe unusable with a draft; see `mismatches`."""
+        if self.draft is None:
             return []
-        found = [f"layer {self.layer} instead of {layer}"] * (self.layer != layer)
+        found = _model_mismatches(self.draft, info, fingerprint)
+        return found + self.draft_state_mismatches(info.layer, info.pooling)
+
+    def draft_state_mismatches(self, layer: int, pooling: Pooling) -> list[str]:
+        """Returns those mismatches that loading the same draft with another `StateSpec` would fix."""
+        return self._state_mismatches(self.draft, layer, pooling) if self.draft is not None else []
+
+    def _state_mismatches(self, reads: ProbeCard | DraftInputs, layer: int, pooling: Pooling) -> list[str]:
+        if not reads.use_state:
+            return []
+        found = [f"layer {reads.layer} instead of {layer}"] * (reads.layer != layer)
         return found + [f"pooling {self.pooling} instead of {pooling}"] * (not serves(pooling, self.pooling))
 
     def to_json(self) -> str:
@@ -184,3 +237,14 @@ class ProbeCard:
             ) from error
         hint = "train or copy the probe again, or update semanticspec if a newer version made it"
         return parse_json(cls, text, str(path), raises=ProbeError, hint=hint)
+
+
+def _model_mismatches(made_for: ProbeCard | DraftInputs, info: EngineInfo, fingerprint: str) -> list[str]:
+    pairs: list[tuple[str, object, object]] = [
+        ("hidden size", made_for.hidden_size, info.hidden_size),
+        ("number of layers", made_for.num_layers, info.num_layers),
+        ("tokenizer", made_for.fingerprint, fingerprint),
+    ]
+    if made_for.use_state and made_for.layer == info.layer:
+        pairs.append(("norm state", made_for.norm_state, info.norm_state))
+    return [f"{name} {mine} instead of {its}" for name, mine, its in pairs if mine != its]

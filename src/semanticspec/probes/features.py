@@ -1,6 +1,7 @@
-"""Features of a segment's tokens that a probe can read beside the pooled state.
+"""Features of a segment that a probe can read beside the pooled state.
 
-They need no extra forward pass: every `Reading` has log-probabilities, and a `Score` has ranks and entropies too.
+They need no extra forward pass: every `Reading` has log-probabilities, and a `Score` has ranks, entropies and margins
+too. The target's probe can also read the log-probabilities of the draft, which wrote the segment.
 The meaning and the wording of a segment surprise a model at different positions: the first tokens mostly settle the
 wording, while a wrong number is a single late, deep dip. So there are features of single positions, not only of the
 whole segment.
@@ -9,12 +10,14 @@ whole segment.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from semanticspec.decoding.draft import Draft
 from semanticspec.errors import ConfigError
-from semanticspec.records import Author, Reading, Score
+from semanticspec.probes.text_features import TEXT_FEATURES
+from semanticspec.records import Author, Reading, Score, SegmentText
 
 LOWEST_LOGPROB = -20.0
 """Lower bound of log-probabilities (nats), so that a token with probability 0 stays finite."""
@@ -22,24 +25,39 @@ LOWEST_LOGPROB = -20.0
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """What one pass says about each token of a segment, beside the state.
+    """What is known of a segment beside the state: what one pass says about each token, and more where it is needed.
 
     Attributes:
         logprobs: raw log-probabilities, nats; at least one.
         ranks: 1 = the model's most probable token. Empty if the model generated the segment itself.
         entropies: of the raw distributions, nats. Empty as for ranks, or if the engine does not give them.
+        margins: between the two most probable tokens, nats. Empty as for entropies.
+        draft_logprobs: of the draft, which generated the segment, in the draft's tokens. Empty if the target wrote it.
+        text: the segment's text and what comes before it; None if it is not known.
     """
 
     logprobs: tuple[float, ...]
     ranks: tuple[int, ...] = ()
     entropies: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
+    draft_logprobs: tuple[float, ...] = ()
+    text: SegmentText | None = None
 
 
-def signals_of(reading: Reading) -> TokenSignals:
-    """Returns the signals of a pass; a generation has neither ranks nor entropies."""
-    if isinstance(reading, Score):
-        return TokenSignals(reading.logprobs, reading.ranks, reading.entropies)
-    return TokenSignals(reading.logprobs)
+def signals_of(reading: Reading, draft: Draft | None = None) -> TokenSignals:
+    """Returns the signals of a pass; a generation has neither ranks nor entropies nor margins.
+
+    Args:
+        draft: the segment that was read, where a probe needs more than the pass.
+    """
+    draft_logprobs, text = (
+        (draft.generation.logprobs, draft.segment_text) if draft is not None else ((), None)
+    )
+    if not isinstance(reading, Score):
+        return TokenSignals(reading.logprobs, draft_logprobs=draft_logprobs, text=text)
+    return TokenSignals(
+        reading.logprobs, reading.ranks, reading.entropies, reading.margins, draft_logprobs, text
+    )
 
 
 def _nth_lowest(n: int) -> Callable[[Sequence[float]], float]:
@@ -98,6 +116,44 @@ _OF_ENTROPIES: dict[str, Callable[[TokenSignals], float]] = {
     "highest_entropy": lambda signals: max(signals.entropies),
     "excess_sum": lambda signals: sum(_excess(signals)),
     "excess_minimum": lambda signals: min(_excess(signals)),
+    # Where the segment begins, the model decides what to say next.
+    "first_entropy": lambda signals: signals.entropies[0],
+}
+_OF_MARGINS: dict[str, Callable[[TokenSignals], float]] = {
+    "mean_margin": lambda signals: sum(signals.margins) / len(signals.margins),
+    "smallest_margin": lambda signals: min(signals.margins),
+    "first_margin": lambda signals: signals.margins[0],
+}
+
+
+def _differences(signals: TokenSignals) -> list[float]:
+    """Log-probability of the target minus that of the draft, token by token, nats.
+
+    A token at the end that only one of the models has is left out.
+
+    Raises:
+        ConfigError: the two models split the segment into different tokens.
+    """
+    if abs(len(signals.logprobs) - len(signals.draft_logprobs)) > 1:
+        raise ConfigError(
+            f"the probe feature difference_minimum compares both models token by token, and a segment has "
+            f"{len(signals.logprobs)} tokens of the target and {len(signals.draft_logprobs)} of the draft; leave it out"
+        )
+    return [a - b for a, b in zip(signals.logprobs, signals.draft_logprobs, strict=False)]
+
+
+def _difference_sum(signals: TokenSignals) -> float:
+    """Logarithm of the ratio of both models' probabilities of the segment, nats."""
+    return sum(signals.logprobs) - sum(signals.draft_logprobs)
+
+
+_OF_DRAFT: dict[str, Callable[[TokenSignals], float]] = {
+    "draft_mean": lambda signals: sum(signals.draft_logprobs) / len(signals.draft_logprobs),
+    "draft_sum": lambda signals: sum(signals.draft_logprobs),
+    "draft_minimum": lambda signals: min(signals.draft_logprobs),
+    "difference_sum": _difference_sum,
+    "difference_mean": lambda signals: _difference_sum(signals) / len(signals.logprobs),
+    "difference_minimum": lambda signals: min(_differences(signals)),
 }
 
 
@@ -105,44 +161,96 @@ def _on_logprobs(function: Callable[[Sequence[float]], float]) -> Callable[[Toke
     return lambda signals: function(signals.logprobs)
 
 
+def _on_text(function: Callable[[SegmentText], float]) -> Callable[[TokenSignals], float]:
+    def value(signals: TokenSignals) -> float:
+        assert signals.text is not None
+        return function(signals.text)
+
+    return value
+
+
 FEATURES: Mapping[str, Callable[[TokenSignals], float]] = MappingProxyType(
-    {name: _on_logprobs(function) for name, function in _OF_LOGPROBS.items()} | _OF_RANKS | _OF_ENTROPIES
+    {name: _on_logprobs(function) for name, function in _OF_LOGPROBS.items()}
+    | _OF_RANKS
+    | _OF_ENTROPIES
+    | _OF_MARGINS
+    | {name: _on_text(function) for name, function in TEXT_FEATURES.items()}
+    | _OF_DRAFT
 )
 """All features by name; each takes the signals of at least one token."""
 
 CHEAP_SIGNALS = ("mean", "minimum", "sum", "entropy", "agreement")
 """Features that every probe is compared with: a probe must do better than these, which cost nothing."""
 
+_NEEDS: tuple[tuple[str, Callable[[TokenSignals], object], Collection[str]], ...] = (
+    ("ranks", lambda signals: signals.ranks, _OF_RANKS),
+    ("entropies", lambda signals: signals.entropies, _OF_ENTROPIES),
+    ("margins", lambda signals: signals.margins, _OF_MARGINS),
+    ("the segment's text", lambda signals: signals.text, TEXT_FEATURES),
+    ("the draft's log-probabilities", lambda signals: signals.draft_logprobs, _OF_DRAFT),
+)
+"""What features need beside log-probabilities: its name, whether signals have it, the features."""
 
-def features_for(role: Author) -> tuple[str, ...]:
-    """Returns the features that a role's probe can use.
 
-    The draft's probe reads the pass that generated the segment, which has neither ranks nor entropies.
+def features_for(role: Author, *, joint: bool = False) -> tuple[str, ...]:
+    """Returns the features that a role's probe reads by default.
+
+    The draft's probe reads the pass that generated the segment, which has neither ranks nor entropies nor margins.
+
+    Args:
+        joint: of a target's probe: also those of the draft's pass.
     """
-    return tuple(FEATURES) if role == "target" else tuple(_OF_LOGPROBS)
+    if role == "draft":
+        return (*_OF_LOGPROBS, *TEXT_FEATURES)
+    return tuple(name for name in FEATURES if joint or name not in _OF_DRAFT)
 
 
-def named_features(text: str, role: Author) -> tuple[str, ...]:
+def named_features(text: str, role: Author, *, joint: bool = False) -> tuple[str, ...]:
     """Parses a comma-separated list of features.
 
     Args:
-        text: names, or `all` that the role can use, or `portable`: those that every engine provides (no entropies).
+        text: names, or `all` that the role reads by default, or `portable`: those that are computed from
+            log-probabilities and ranks, which every engine provides.
+        joint: see `features_for`.
     """
     if text == "all":
-        return features_for(role)
+        return features_for(role, joint=joint)
     if text == "portable":
-        return tuple(name for name in features_for(role) if name not in _OF_ENTROPIES)
+        other = {*_OF_ENTROPIES, *_OF_MARGINS, *TEXT_FEATURES}
+        return tuple(name for name in features_for(role, joint=joint) if name not in other)
     return tuple(filter(None, text.split(",")))
 
 
-def needs_entropies(names: Sequence[str]) -> bool:
-    """Whether one of the features is computed from entropies, which not every engine provides."""
-    return any(name in _OF_ENTROPIES for name in names)
+def available_features(names: Sequence[str], rows: Sequence[TokenSignals]) -> tuple[str, ...]:
+    """Returns those features that can be computed for every row."""
+    missing = {name for _, has, of in _NEEDS if not all(map(has, rows)) for name in of}
+    return tuple(name for name in names if name not in missing)
+
+
+def unserved(names: Sequence[str], *, entropies: bool, margins: bool) -> list[str]:
+    """Returns what the features need and an engine does not give: `entropies`, `margins`, both or nothing."""
+    needed = (("entropies", entropies, _OF_ENTROPIES), ("margins", margins, _OF_MARGINS))
+    return [name for name, given, of in needed if not given and any(feature in of for feature in names)]
 
 
 def needs_signals(names: Sequence[str]) -> bool:
-    """Whether one of the features is computed from ranks or entropies, which `Engine.score` computes on request."""
-    return any(name not in _OF_LOGPROBS for name in names)
+    """Whether one of the features needs what `Engine.score` computes on request."""
+    return any(name in of for name in names for of in (_OF_RANKS, _OF_ENTROPIES, _OF_MARGINS))
+
+
+def needs_text(names: Sequence[str]) -> bool:
+    """Whether one of the features is computed from the segment's text."""
+    return any(name in TEXT_FEATURES for name in names)
+
+
+def needs_draft_pass(names: Sequence[str]) -> bool:
+    """Whether one of the features is computed from the draft's log-probabilities."""
+    return any(name in _OF_DRAFT for name in names)
+
+
+def needs_same_tokens(names: Sequence[str]) -> bool:
+    """Whether one of the features compares target and draft token by token."""
+    return "difference_minimum" in names
 
 
 def check_features(names: Sequence[str], role: Author | None = None) -> None:
@@ -156,7 +264,7 @@ def check_features(names: Sequence[str], role: Author | None = None) -> None:
             raise ConfigError(f"unknown probe feature {name!r}; expected any of {', '.join(FEATURES)}")
         if name in names[:position]:
             raise ConfigError(f"probe feature {name!r} is given twice; list each feature once")
-        if role is not None and name not in features_for(role):
+        if role == "draft" and name not in features_for(role):
             raise ConfigError(
                 f"the {role}'s probe cannot use the feature {name!r}, which needs the pass of a model that did not "
                 f"write the segment; expected any of {', '.join(features_for(role))}"
@@ -167,17 +275,23 @@ def compute_features(names: Sequence[str], signals: TokenSignals) -> list[float]
     """Computes the named features of one segment, in the order of the names.
 
     Raises:
-        ConfigError: a feature needs ranks or entropies that the pass does not have.
+        ConfigError: a feature needs what the pass does not have, such as ranks or margins.
     """
-    for needed, recorded, of in (
-        ("ranks", signals.ranks, _OF_RANKS),
-        ("entropies", signals.entropies, _OF_ENTROPIES),
-    ):
-        if not recorded and (missing := [name for name in names if name in of]):
+    for needed, has, of in _NEEDS:
+        if not has(signals) and (missing := [name for name in names if name in of]):
             raise ConfigError(
                 f"the probe features {', '.join(missing)} need {needed}, which this pass of the model does not have; "
-                "leave them out, or use an engine (and a collection) that records them"
+                "collect again into a new folder if the collection is of an earlier version, use an engine that gives "
+                "them, or leave these features out"
             )
-    clipped = tuple(max(value, LOWEST_LOGPROB) for value in signals.logprobs)
-    bounded = TokenSignals(clipped, signals.ranks, signals.entropies)
+    bounded = replace(
+        signals,
+        logprobs=_bounded(signals.logprobs),
+        draft_logprobs=_bounded(signals.draft_logprobs),
+        margins=tuple(min(value, -LOWEST_LOGPROB) for value in signals.margins),
+    )
     return [float(FEATURES[name](bounded)) for name in names]
+
+
+def _bounded(logprobs: Sequence[float]) -> tuple[float, ...]:
+    return tuple(max(value, LOWEST_LOGPROB) for value in logprobs)

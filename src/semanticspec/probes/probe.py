@@ -14,13 +14,21 @@ from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 from torch import Tensor
 
-from semanticspec.engines.base import EngineInfo
+from semanticspec.decoding.draft import Draft
+from semanticspec.engines.base import EngineInfo, StateSpec
 from semanticspec.engines.runtime.threads import cpu_threads_for
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.files import write_atomically
 from semanticspec.probes.calibration import NO_CALIBRATION, Calibration, Kind
-from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, ProbeCard
-from semanticspec.probes.features import TokenSignals, compute_features, needs_signals, signals_of
+from semanticspec.probes.card import CARD_FILE, WEIGHTS_FILE, DraftInputs, ProbeCard
+from semanticspec.probes.features import (
+    TokenSignals,
+    compute_features,
+    needs_same_tokens,
+    needs_signals,
+    needs_text,
+    signals_of,
+)
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.states import Ragged, States, joined
 from semanticspec.records import Author, Reading, Sampling
@@ -31,7 +39,8 @@ _CALIBRATION = "calibration"
 class Probe:
     """Estimates the probability that the model's next segment has the meaning of a given segment.
 
-    Reads the model's forward pass over the segment. Stateless between calls; the network is in evaluation mode.
+    Reads the model's forward pass over the segment; a joint probe of the target also reads the draft's, which wrote
+    it. Stateless between calls; the network is in evaluation mode.
     """
 
     def __init__(
@@ -55,56 +64,92 @@ class Probe:
 
     @property
     def needs_signals(self) -> bool:
-        """Whether it reads ranks or entropies of a score."""
+        """Whether it reads ranks, entropies or margins of a score."""
         return needs_signals(self.card.features)
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether `estimate` needs the drafted segment, too: for the draft's pass or for the segment's text."""
+        return self.card.draft is not None or needs_text(self.card.features)
+
+    @property
+    def needs_same_tokens(self) -> bool:
+        """Whether it compares target and draft token by token."""
+        return needs_same_tokens(self.card.features)
 
     @property
     def sampling(self) -> Sampling:
         """The settings under which the samples behind its labels were drawn."""
         return self.card.sampling
 
-    def estimate(self, reading: Reading) -> float:
+    def estimate(self, reading: Reading, draft: Draft | None = None) -> float:
         """Estimates one segment; see `estimate_many`."""
         with cpu_threads_for(self._num_parameters):
-            return self.estimate_many([reading])[0]
+            return self.estimate_many([reading], None if draft is None else [draft])[0]
 
     @torch.inference_mode()
-    def estimate_many(self, readings: Sequence[Reading]) -> list[float]:
+    def estimate_many(
+        self, readings: Sequence[Reading], drafts: Sequence[Draft] | None = None
+    ) -> list[float]:
         """Estimates the semantic probabilities of segments, each in [1 / (2 n), 1], n being the card's `num_samples`.
 
         Args:
             readings: of the model the probe was made for, from an engine whose states fit (see `check`).
+            drafts: the segments that were read, as the draft wrote them; only needed if `needs_draft`.
 
         Raises:
-            ProbeError: the states have another size, or are pooled while the probe needs all of them.
+            ProbeError: the states have another size, or are pooled while the probe needs all of them; or the probe
+                needs drafts.
         """
         if not readings:
             return []
+        card = self.card
+        if drafts is None and self.needs_draft:
+            raise ProbeError(
+                f"the {card.role} probe also reads the draft's pass or the segment's text; give it the drafted "
+                "segments: estimate(reading, draft)"
+            )
+        signals = [signals_of(reading) for reading in readings]
+        if drafts is not None:
+            signals = [signals_of(*row) for row in zip(readings, drafts, strict=True)]
         states: States = torch.zeros(len(readings), 0)
-        if self.card.use_state:
-            states = self._stacked([reading.pooled_state for reading in readings])
-        return self.probabilities(states, [signals_of(reading) for reading in readings]).tolist()
+        draft_states: States | None = None
+        if card.use_state:
+            states = self._stacked([reading.pooled_state for reading in readings], card.hidden_size)
+        if card.draft_state_size and drafts is not None:
+            passes = [draft.generation.pooled_state for draft in drafts]
+            draft_states = self._stacked(passes, card.draft_state_size)
+        return self.probabilities(states, signals, draft_states).tolist()
 
-    def _stacked(self, states: Sequence[Tensor]) -> States:
+    def _stacked(self, states: Sequence[Tensor], size: int) -> States:
         for state in states:
-            if state.ndim not in (1, 2) or state.shape[-1] != self.card.hidden_size:
+            if state.ndim not in (1, 2) or state.shape[-1] != size:
                 raise ProbeError(
-                    f"the {self.card.role} probe reads states of size {self.card.hidden_size}, "
+                    f"the {self.card.role} probe reads states of size {size}, "
                     f"got a tensor of shape {tuple(state.shape)}; load it with the model it was trained for"
                 )
         moved = [state.to(self.network.mean.device, torch.float32) for state in states]
-        return torch.stack(moved) if moved[0].ndim == 1 else Ragged.of(moved, self.card.hidden_size)
+        return torch.stack(moved) if moved[0].ndim == 1 else Ragged.of(moved, size)
 
     @torch.inference_mode()
     def probabilities(
-        self, states: States, signals: Sequence[TokenSignals], *, calibrated: bool = True
+        self,
+        states: States,
+        signals: Sequence[TokenSignals],
+        draft_states: States | None = None,
+        *,
+        calibrated: bool = True,
     ) -> Tensor:
         """Estimates many rows at once, `[rows]`, float64, on the network's device; clamped as `estimate_many`.
 
         Args:
             states: `[rows, hidden]`, or all states of every row.
             signals: of every row's tokens.
+            draft_states: of the draft, for a joint probe that reads them; others ignore them.
             calibrated: False skips the calibration map.
+
+        Raises:
+            ProbeError: the probe reads the draft's states, and there are none.
         """
         device = self.network.mean.device
         rows = [compute_features(self.card.features, values) for values in signals]
@@ -112,7 +157,12 @@ class Probe:
             len(signals), len(self.card.features)
         )
         read = states.to(device, torch.float32) if self.card.use_state else None
-        logits = self.network(joined(read, self.card.pooling, features))
+        read_of_draft = None
+        if self.card.draft_state_size:
+            if draft_states is None:
+                raise ProbeError("the joint probe reads the draft's states; give it `draft_states`")
+            read_of_draft = draft_states.to(device, torch.float32)
+        logits = self.network(joined(read, self.card.pooling, features, read_of_draft))
         values = self.calibration.apply(logits) if calibrated else torch.sigmoid(logits)
         return values.double().clamp(self.card.smallest_probability, 1.0)
 
@@ -131,28 +181,47 @@ class Probe:
                 or the entropies that the probe reads.
         """
         differences = self.card.mismatches(info, fingerprint, role)
-        if differences == self.card.state_mismatches(info.layer, info.pooling) != []:
-            raise ProbeError(
-                f"the {role} probe reads other states than the engine of {info.model_id} gives: "
-                f"{', '.join(differences)}; load the engine with states={self.card.states}, as load_pair does"
-            )
+        fixable = self.card.state_mismatches(info.layer, info.pooling)
+        if differences == fixable != []:
+            raise self._other_states(role, info, differences, self.card.states)
         if differences:
             raise ProbeError(
                 f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "
                 f"as {role}: {', '.join(differences)}; train a probe for it (semanticspec probe train)"
             )
-        if not self.card.served_by(info):
+        if missing := self.card.unserved_by(info):
             raise ProbeError(
-                f"the {role} probe reads entropies, which the engine of {info.model_id} does not give; train a "
-                "probe that works with every engine (semanticspec probe train --features portable), or run the model "
-                "on transformers or llama-cpp"
+                f"the {role} probe reads {' and '.join(missing)}, which the engine of {info.model_id} does not give; "
+                "train a probe that works with every engine (semanticspec probe train --features portable), or run "
+                "the model on transformers or llama-cpp"
             )
-        if self.card.revision and info.revision and self.card.revision != info.revision:
-            return [
-                f"the {role} probe was trained with revision {self.card.revision} of {self.card.model_id}, but the "
-                f"loaded revision is {info.revision}: its estimates may be off"
-            ]
-        return []
+        return _warnings(role, self.card, info)
+
+    def check_draft(self, info: EngineInfo, fingerprint: str) -> list[str]:
+        """Checks that a joint probe was made for a draft; see `check`. Other probes fit every draft."""
+        draft, states = self.card.draft, self.card.draft_states
+        if draft is None:
+            return []
+        differences = self.card.draft_mismatches(info, fingerprint)
+        fixable = self.card.draft_state_mismatches(info.layer, info.pooling)
+        if differences == fixable != [] and states is not None:
+            raise self._other_states("joint", info, differences, states)
+        if differences:
+            raise ProbeError(
+                f"the joint probe was made for the draft {draft.model_id}, not for {info.model_id}: "
+                f"{', '.join(differences)}; train one for this pair (semanticspec probe train --role joint), or use a "
+                "probe that reads the target only"
+            )
+        return _warnings("joint", draft, info)
+
+    @staticmethod
+    def _other_states(
+        kind: str, info: EngineInfo, differences: Sequence[str], states: StateSpec
+    ) -> ProbeError:
+        return ProbeError(
+            f"the {kind} probe reads other states than the engine of {info.model_id} gives: "
+            f"{', '.join(differences)}; load the engine with states={states}, as load_pair does"
+        )
 
     def save(self, folder: Path | str) -> None:
         """Writes `model.safetensors` and `config.json`, each atomically."""
@@ -205,6 +274,16 @@ class Probe:
                 f"{path} does not hold the network that its card describes: {reason}; train or copy the probe again"
             ) from error
         return cls(card, network.to(device), calibration)
+
+
+def _warnings(kind: str, made_for: ProbeCard | DraftInputs, info: EngineInfo) -> list[str]:
+    """Returns a warning if a model's weights are not those that a probe was trained with."""
+    if not made_for.revision or not info.revision or made_for.revision == info.revision:
+        return []
+    return [
+        f"the {kind} probe was trained with revision {made_for.revision} of {made_for.model_id}, but the "
+        f"loaded revision is {info.revision}: its estimates may be off"
+    ]
 
 
 def network_of(card: ProbeCard) -> ProbeNetwork:

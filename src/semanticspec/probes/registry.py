@@ -91,7 +91,7 @@ def fitting(info: EngineInfo, fingerprint: str, role: Author) -> dict[str, str]:
         probe.pair: probe.card.names[0]
         for probe in packaged_probes()
         if not probe.card.mismatches(_with_states_of(probe.card, info), fingerprint, role)
-        and probe.card.served_by(info)
+        and not probe.card.unserved_by(info)
     }
 
 

@@ -112,12 +112,26 @@ def hidden_size_of(states: States) -> int:
     return int((states.values if isinstance(states, Ragged) else states).shape[1])
 
 
-def joined(states: States | None, pooling: ProbePooling, features: Tensor) -> Inputs:
-    """Builds a network's inputs; pools states that are not pooled yet.
+def pooled_states(states: States, pooling: ProbePooling) -> Tensor:
+    """Returns one state per row, `[rows, hidden]`; states that are pooled already stay as they are.
+
+    Args:
+        pooling: mean or last.
+    """
+    if isinstance(states, Tensor):
+        return states
+    return states.mean() if pooling == "mean" else states.last()
+
+
+def joined(
+    states: States | None, pooling: ProbePooling, features: Tensor, draft_states: States | None = None
+) -> Inputs:
+    """Builds a network's inputs: the states, the draft's states, the features. Pools states that are not pooled yet.
 
     Args:
         states: None for a probe that reads no state.
         features: `[rows, features]`; there may be 0 features.
+        draft_states: of the same rows, for a joint probe.
 
     Raises:
         ProbeError: the states are pooled already, and the network pools them itself.
@@ -130,7 +144,7 @@ def joined(states: States | None, pooling: ProbePooling, features: Tensor) -> In
                 "a probe with attention reads every state of a segment, and these states are pooled; collect with "
                 "--pooling none, or load the engine with StateSpec(pooling='none')"
             )
+        assert draft_states is None, "a joint probe has no attention"
         return RaggedInputs(states, features)
-    if isinstance(states, Ragged):
-        states = states.mean() if pooling == "mean" else states.last()
-    return torch.cat([states, features], dim=1)
+    read = [states] if draft_states is None else [states, draft_states]
+    return torch.cat([*(pooled_states(part, pooling) for part in read), features], dim=1)

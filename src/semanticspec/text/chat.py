@@ -23,6 +23,19 @@ Prompt = str | PlainText | Sequence[Mapping[str, str]]
 """One user message, a plain text, or chat messages with `role` and `content`."""
 
 
+def prompt_text(prompt: Prompt) -> str:
+    """Returns the text of a prompt without a chat template: its messages' contents, joined by blank lines."""
+    return "\n\n".join(message.get("content", "") for message in _messages(prompt))
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    if isinstance(prompt, PlainText):
+        return [{"role": "", "content": prompt.text}]
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [dict(message) for message in prompt]
+
+
 def render_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Applies the model's chat template, including its generation prompt.
 
@@ -37,12 +50,7 @@ def render_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     Raises:
         PromptError: The prompt is empty, or the chat template refuses the messages.
     """
-    if isinstance(prompt, PlainText):
-        messages = [{"role": "", "content": prompt.text}]
-    elif isinstance(prompt, str):
-        messages = [{"role": "user", "content": prompt}]
-    else:
-        messages = [dict(message) for message in prompt]
+    messages = _messages(prompt)
     if not any(message.get("content", "").strip() for message in messages):
         raise PromptError("the prompt is empty; expected some text")
     has_template = bool(getattr(tokenizer, "chat_template", None)) and not isinstance(prompt, PlainText)

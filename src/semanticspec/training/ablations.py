@@ -12,24 +12,32 @@ import torch
 
 from semanticspec.errors import ProbeError
 from semanticspec.probes.card import ProbeCard, ProbePooling
+from semanticspec.probes.features import available_features, features_for
 from semanticspec.records import Author
 from semanticspec.training.data.examples import Examples, gather
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.evaluate import Figures, estimate_figures
+from semanticspec.training.feature_table import validation_auroc
 from semanticspec.training.labels.label import read_labels
 from semanticspec.training.metrics import ProblemBootstrap
-from semanticspec.training.train import Loss, TrainConfig, calibrate, candidates, fit_best, logits_of
+from semanticspec.training.train import calibrate, fit_best, logits_of
+from semanticspec.training.train_config import Estimator, Loss, TrainConfig, candidates
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the training problems in a learning curve."""
 
 NUM_VARIANTS = 7
-"""Number of probes that the ablations train, other poolings not counted."""
+"""Number of probes that the ablations train, joint probes and other poolings not counted."""
+
+JOINT_ESTIMATORS: tuple[Estimator, ...] = ("features", "components", "both")
 
 
 def num_variants(collection: Collection, role: Author) -> int:
-    """Returns how many probes the ablations train; other poolings too if all states were collected."""
-    return NUM_VARIANTS + (len(get_args(ProbePooling)) - 1) * (collection.pooling(role) == "none")
+    """Returns how many probes the ablations train: of the target, joint probes too; if all states were collected, other
+    poolings too.
+    """
+    num_joint = len(JOINT_ESTIMATORS) if role == "target" else 0
+    return NUM_VARIANTS + num_joint + (len(get_args(ProbePooling)) - 1) * (collection.pooling(role) == "none")
 
 
 def config_of(card: ProbeCard) -> TrainConfig:
@@ -57,11 +65,15 @@ class Retraining:
     ) -> None:
         self.card, self.config, self.on_step = card, config_of(card), on_step
         meanings = read_labels(collection, judge or card.judge)
-        rows = gather(collection, meanings, card.role, "unbiased")
+        draft_pooling: ProbePooling | None = None
+        if card.role == "target":
+            draft_pooling = "last" if self.config.pooling == "last" else "mean"
+        rows = gather(collection, meanings, card.role, "unbiased", draft_pooling)
         trained_on = rows
         if self.config.counting != "unbiased":
-            trained_on = gather(collection, meanings, card.role, self.config.counting)
+            trained_on = gather(collection, meanings, card.role, self.config.counting, draft_pooling)
         self.training, self.validation = trained_on.of_split("train"), rows.of_split("validation")
+        self.drafted_training = rows.of_split("train").select(rows.of_split("train").drafted)
         test = rows.of_split("test")
         self.test = test.select(test.drafted)
         self.boot = ProblemBootstrap(self.test.problem_ids, self.test.weights)
@@ -84,22 +96,27 @@ class Retraining:
         return points
 
     def ablations(self) -> list[dict[str, Any]]:
-        """Figures of the four estimators, of the other loss, of other poolings, and on shuffled labels.
+        """Figures of the estimators, of joint probes, of the other loss, of other poolings, and on shuffled labels.
 
-        Other poolings need a collection of all states.
+        Other poolings need a collection of all states. `validation_auroc` is there to choose by.
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, config in self._variants().items():
             self.on_step(name)
-            rows.append({"name": name, "figures": self._figures(self.training, config)})
+            rows.append({"name": name, "figures": self._figures(self._training_for(config), config)})
         self.on_step("shuffled labels")
         rows.append({"name": "control: shuffled labels", "figures": self._shuffled()})
         return rows
 
     def _variants(self) -> Mapping[str, TrainConfig]:
         config = self.config
-        estimators = candidates(config, self.card.role, self.card.hidden_size)
+        estimators = self._estimators(
+            config if not config.joint else replace(config, joint=False, features=())
+        )
         variants = {f"{name}, {config.loss}": one for name, one in estimators.items()}
+        if self.card.role == "target":
+            joint = self._estimators(self._joint_config())
+            variants |= {f"joint {name}, {config.loss}": joint[name] for name in JOINT_ESTIMATORS}
         other_loss: Loss = "mse" if config.loss == "bce" else "bce"
         variants[f"as shipped, {config.loss}"] = config
         variants[f"as shipped, {other_loss}"] = replace(config, loss=other_loss)
@@ -108,6 +125,24 @@ class Retraining:
                 name = f"state, {config.loss}, pooling {pooling}"
                 variants[name] = replace(estimators["state"], pooling=pooling)
         return variants
+
+    def _estimators(self, config: TrainConfig) -> dict[Estimator, TrainConfig]:
+        rows = self._training_for(config).signals
+        features = available_features(features_for(self.card.role, joint=config.joint), rows)
+        return candidates(config, self.card.role, self.card.hidden_size, features)
+
+    def _training_for(self, config: TrainConfig) -> Examples:
+        return self.drafted_training if config.reads_draft else self.training
+
+    def _joint_config(self) -> TrainConfig:
+        """The settings of the joint probes: its own if the probe is one, else with all features of both passes.
+
+        The counting is `unbiased`, because they are trained on draft-written segments.
+        """
+        if self.config.joint:
+            return self.config
+        pooling: ProbePooling = "last" if self.config.pooling == "last" else "mean"
+        return replace(self.config, joint=True, features=(), pooling=pooling, counting="unbiased")
 
     def _shuffled(self) -> Figures:
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -128,6 +163,11 @@ class Retraining:
         validation = self.validation if validation is None else validation
         fitted, _ = fit_best(training, validation, self.card.role, config)
         calibration, _ = calibrate(fitted, validation)
+        drafted = validation.select(validation.drafted)
+        on_validation = validation_auroc(logits_of(fitted.network, drafted, fitted.config), drafted)
         estimates = calibration.apply(logits_of(fitted.network, self.test, fitted.config)).double()
         estimates = estimates.clamp(self.card.smallest_probability, 1.0)
-        return estimate_figures(self.boot, estimates, self.test.labels)
+        return {
+            "validation_auroc": on_validation,
+            **estimate_figures(self.boot, estimates, self.test.labels),
+        }

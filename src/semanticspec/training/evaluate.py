@@ -21,8 +21,15 @@ from semanticspec.output.files import write_atomically
 from semanticspec.probes.features import CHEAP_SIGNALS, TokenSignals
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.states import States, concatenated
-from semanticspec.training.data.examples import Examples, gather, split_of
+from semanticspec.training.data.examples import (
+    Examples,
+    gather,
+    segment_signals,
+    segment_texts,
+    split_of,
+)
 from semanticspec.training.data.storage import Collection
+from semanticspec.training.feature_table import feature_table
 from semanticspec.training.labels.label import ProblemLabels, count_labels, read_labels
 from semanticspec.training.metrics import (
     POSITIVE,
@@ -38,6 +45,7 @@ from semanticspec.training.metrics import (
     signal_values,
     spearman,
 )
+from semanticspec.training.train import estimates_of
 
 EVALUATION_FILE = "evaluation.json"
 EVALUATION_FORMAT = 1
@@ -62,6 +70,7 @@ class JudgedRows:
         acceptance: probability of each row to be accepted.
         acceptance_rule: where `acceptance` comes from, for people.
         p_draft_source: what the signal `p_draft` is, for people; empty if there is none.
+        validation: the draft-written segments of the validation problems.
     """
 
     examples: Examples
@@ -71,6 +80,7 @@ class JudgedRows:
     acceptance: Tensor
     acceptance_rule: str
     p_draft_source: str
+    validation: Examples
 
     @property
     def positive(self) -> Tensor:
@@ -93,6 +103,7 @@ class Evaluation:
         differences: the probe's figures minus those of `best_signal`, paired.
         ceiling: one half of the model's samples predicting the other half.
         reliability: bins before and after calibration, each [weight, mean estimate, mean label].
+        features: every feature by itself, see `feature_table`.
         learning_curve, ablations: see `ablations.Retraining`; empty if not requested.
         made: command line and versions.
     """
@@ -111,6 +122,7 @@ class Evaluation:
     differences: Figures
     ceiling: Figures
     reliability: dict[str, list[list[float]]]
+    features: list[dict[str, Any]] = field(default_factory=list)
     learning_curve: list[dict[str, Any]] = field(default_factory=list)
     ablations: list[dict[str, Any]] = field(default_factory=list)
     made: dict[str, Any] = field(default_factory=dict)
@@ -142,7 +154,8 @@ def judge_rows(
     if draft_probe is not None:
         _check_draft_probe(collection, probe, draft_probe)
     meanings = read_labels(collection, judge or probe.card.judge)
-    rows = gather(collection, meanings, probe.card.role, "unbiased")
+    draft_pooling = probe.card.pooling if probe.card.draft_state_size else None
+    rows = gather(collection, meanings, probe.card.role, "unbiased", draft_pooling)
     drafted = rows.select(rows.drafted)
     test = drafted.of_split("test")
     if not len(test):
@@ -150,7 +163,7 @@ def judge_rows(
             "the collection has no draft-written segments in test problems (problems are split 60 / 20 / 20 "
             "by their ids); collect on more problems"
         )
-    after = probe.probabilities(test.states, test.signals)
+    after = estimates_of(probe, test)
     signals = signal_values(CHEAP_SIGNALS, test.signals)
     acceptance, rule, source = (after >= POSITIVE).double(), "estimate of at least 0.5", ""
     if draft_probe is not None:
@@ -162,8 +175,9 @@ def judge_rows(
     elif probe.card.role == "target":
         signals[P_DRAFT] = torch.tensor([sum(row) for row in test.draft_logprobs], dtype=torch.float64)
         source = "the sum of the draft's log-probabilities (no probe of the draft was given)"
-    before = probe.probabilities(test.states, test.signals, calibrated=False)
-    return JudgedRows(test, before, after, signals, acceptance, rule, source)
+    before = estimates_of(probe, test, calibrated=False)
+    validation = drafted.of_split("validation")
+    return JudgedRows(test, before, after, signals, acceptance, rule, source, validation)
 
 
 def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
@@ -190,6 +204,7 @@ def evaluate(rows: JudgedRows, probe: Probe, judge: str = "") -> Evaluation:
             "before": _bins(boot, rows.before, examples.labels),
             "after": _bins(boot, rows.after, examples.labels),
         },
+        features=feature_table(boot, rows.validation, examples, probe.card.role),
     )
 
 
@@ -224,6 +239,14 @@ def check_collection(collection: Collection, probe: Probe) -> None:
         if getattr(card, name) != getattr(model, name)
     ]
     differing += card.state_mismatches(model.layer, model.pooling)
+    if card.draft is not None:
+        draft = collection.manifest.draft
+        differing += [
+            f"draft's {name} {getattr(card.draft, name)} instead of {getattr(draft, name)}"
+            for name in ("hidden_size", "num_layers", "fingerprint")
+            if getattr(card.draft, name) != getattr(draft, name)
+        ]
+        differing += [f"draft's {it}" for it in card.draft_state_mismatches(draft.layer, draft.pooling)]
     if differing:
         raise ProbeError(
             f"the probe was made for {card.names[0]}, the collection {collection.folder} with "
@@ -325,7 +348,8 @@ def _draft_pass(
             if segment.author == "draft" and label is not None
         ]
         states.append(shard.draft_states[drafted])
-        signals += [TokenSignals(shard.segments[place].draft_logprobs) for place in drafted]
+        texts = segment_texts(shard)
+        signals += [segment_signals(shard.segments[place], "draft", texts[place]) for place in drafted]
     return concatenated(states), signals
 
 

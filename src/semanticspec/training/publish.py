@@ -141,6 +141,9 @@ def _facts(card: ProbeCard) -> dict[str, str]:
         "both": f"the pooled state ({card.hidden_size} values) and {len(card.features)} features",
         "components": f"{card.components} principal components of the state and {len(card.features)} features",
     }[card.estimator]
+    if card.draft is not None:
+        state = f" and its pooled state ({card.draft.hidden_size} values)" if card.draft_state_size else ""
+        reads += f"; of the draft, {card.draft.model_id}: its log-probabilities as features{state}"
     return {
         "model": f"{', '.join(card.names)} (revision {card.revision or 'unknown'})",
         "reads": reads,

@@ -27,7 +27,12 @@ HEADINGS = {
     "mae": "mean abs. error",
     "spearman": "Spearman",
     "calibration_error": "calibration error",
+    "validation_auroc": "AUROC on validation",
 }
+ALL_FIGURES = (*RANKING, *ERRORS)
+NUM_LISTED = 10
+"""Features that a terminal shows; the report has all."""
+
 _BY_MEANING = (
     "Label: share of the model's own samples in that context with the same meaning, according to the judge named "
     "above."
@@ -106,8 +111,15 @@ def text_tables(evaluation: Evaluation) -> list[TableSection]:
     maps = {"before calibration": evaluation.before, "after": evaluation.after}
     tables = [
         _table("Ranking", "", _ranked(evaluation, "-"), RANKING),
+        _feature_table(evaluation, NUM_LISTED),
         _table("Estimates", "", maps, ERRORS, RANKING),
-        _table("Retrained", "", retrained, ("auroc", "r2", "mae", "calibration_error"), RANKING),
+        _table(
+            "Retrained",
+            "",
+            retrained,
+            ("validation_auroc", "auroc", "r2", "mae", "calibration_error"),
+            RANKING,
+        ),
     ]
     return [table for table in tables if table.rows]
 
@@ -150,10 +162,17 @@ def _tables(evaluation: Evaluation) -> list[TableSection]:
     variants = {row["name"]: row["figures"] for row in evaluation.ablations}
     tables = [
         _table("Compared with cheap signals of the same pass", p_draft, _ranked(evaluation, "−"), RANKING),
+        _feature_table(evaluation),
         _table("Estimates before and after calibration", "", maps),
         _table("Accepted segments only", shares, on_accepted, RANKING),
         _table("Learning curve", "Retrained on fewer problems.", by_size),
-        _table("Ablations", "Retrained with other settings.", variants),
+        _table(
+            "Ablations",
+            "Retrained with other settings. To choose one of them, compare their AUROC on validation problems.",
+            variants,
+            ("validation_auroc", *ALL_FIGURES),
+            ALL_FIGURES,
+        ),
     ]
     return [table for table in tables if table.rows]
 
@@ -168,12 +187,25 @@ def _ranked(evaluation: Evaluation, minus: str) -> dict[str, Figures]:
     }
 
 
+def _feature_table(evaluation: Evaluation, limit: int | None = None) -> TableSection:
+    """The probe, every feature by itself, and the ceiling; an empty section if there are no features."""
+    if not evaluation.features:
+        return _table("Features", "", {})
+    rows = {"probe": evaluation.after}
+    for row in evaluation.features[:limit]:
+        rows[row["name"] + ("" if row["higher_is_better"] else " (lower is better)")] = row["figures"]
+    rows["ceiling"] = evaluation.ceiling
+    shown = f"The best {limit} of {len(evaluation.features)} features" if limit else "Every feature"
+    caption = f"{shown} by itself; order and direction are chosen on validation problems."
+    return _table("Features", caption, rows, ("validation_auroc", "auroc"), ("auroc",))
+
+
 def _table(
     title: str,
     caption: str,
     rows: Mapping[str, Figures],
-    columns: Sequence[str] = tuple(HEADINGS),
-    with_interval: Sequence[str] = tuple(HEADINGS),
+    columns: Sequence[str] = ALL_FIGURES,
+    with_interval: Sequence[str] = ALL_FIGURES,
 ) -> TableSection:
     def cell(figures: Figures, column: str) -> str:
         if column not in figures:

@@ -142,6 +142,10 @@ def parse_settings(content: Any, origin: str = "the settings", folder: Path = Pa
     if isinstance(content, Mapping):
         content = {**content, "train": _by_role(content.get("train", {}))}
     settings = parse_json(RunSettings, json.dumps(content, default=str), origin)
+    if "draft" in settings.train and settings.train["draft"].joint:
+        raise ConfigError(
+            f"{origin}: only the target's probe can be joint; put `joint = true` under [train.target]"
+        )
     source = settings.problems.source
     beside = (folder / Path(source).expanduser()).resolve()
     if source != DEMO_PROBLEMS and (beside.exists() or hub_name(source, None) is None):
@@ -162,5 +166,6 @@ def _by_role(table: Any) -> Any:
         own = table.get(role, {})
         roles[role] = {**common, **own} if isinstance(own, Mapping) else own
         if isinstance(own, Mapping) and roles[role].get("features") in ("all", "portable"):
-            roles[role]["features"] = named_features(roles[role]["features"], role)
+            joint = roles[role].get("joint") is True
+            roles[role]["features"] = named_features(roles[role]["features"], role, joint=joint)
     return roles

@@ -219,7 +219,8 @@ def run_train(
 ) -> Probe:
     """Trains with a progress bar and saves the probe."""
     from semanticspec.training.metrics import summary
-    from semanticspec.training.train import NUM_CANDIDATES, Epoch, train
+    from semanticspec.training.train import Epoch, train
+    from semanticspec.training.train_config import NUM_CANDIDATES
 
     _ = collection.manifest  # fails at once if there is no collection
     with progress_bar(f"training {role}") as (progress, on_total):
@@ -231,8 +232,9 @@ def run_train(
         probe = train(collection, role, judge, config, on_epoch, model_names)
     with storing(out):
         probe.save(out)
+    kind = "joint" if probe.card.draft is not None else role
     say(
-        f"{role} probe ({probe.card.estimator}, calibration {probe.card.calibration}) in {out}, on "
+        f"{kind} probe ({probe.card.estimator}, calibration {probe.card.calibration}) in {out}, on "
         f"{probe.card.metrics.get('num_problems', 0):.0f} held-out problems: {summary(probe.card.metrics)}"
     )
     return probe

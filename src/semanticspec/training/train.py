@@ -4,136 +4,37 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, fields, replace
 from importlib import metadata
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semanticspec.engines.base import Pooling
 from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.probes.calibration import Calibration
-from semanticspec.probes.card import DEFAULT_WIDTHS, Counting, ProbeCard, ProbePooling, serves
-from semanticspec.probes.features import check_features, compute_features, features_for
+from semanticspec.probes.card import DEFAULT_WIDTHS, DraftInputs, ProbeCard, ProbePooling
+from semanticspec.probes.features import (
+    available_features,
+    check_features,
+    compute_features,
+    features_for,
+)
 from semanticspec.probes.network import ProbeNetwork
 from semanticspec.probes.probe import Probe
 from semanticspec.probes.states import Inputs, hidden_size_of, joined
 from semanticspec.records import Author, Sampling
-from semanticspec.training.calibrate import CalibrationChoice, check_choice, choose
+from semanticspec.training.calibrate import check_choice, choose
 from semanticspec.training.data.examples import Examples, gather, split_of
-from semanticspec.training.data.manifest import Manifest
+from semanticspec.training.data.manifest import CollectedModel, Manifest
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.labels.label import read_labels
 from semanticspec.training.metrics import card_metrics
-
-Loss = Literal["bce", "mse"]
-Estimator = Literal["given", "auto", "features", "state", "both", "components"]
-SMALL_WIDTHS = (64, 32)
-"""Default widths of the estimators meant for few problems."""
-
-SMALL_COMPONENTS = 16
-NUM_CANDIDATES = 4
-SMALL_WEIGHT_DECAY = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How a probe is trained.
-
-    Attributes:
-        estimator: what the probe reads. `given`: as `features`, `use_state` and `components` say. `features`,
-            `state`, `both` or `components` (principal components of the state, and the features): see `candidates`.
-            `auto`: trains all four and keeps the one with the lowest validation loss.
-        widths: of the hidden layers; None = the paper's for the role, () = no hidden layer (a linear probe).
-        features: names out of `FEATURES`, read beside the state.
-        use_state: False leaves the state out.
-        components: number of principal components of the state; 0 = the state itself.
-        pooling: of a segment's states: `mean`, `last`, or `attention`, which is learnt with the network; None = as
-            collected (`mean` if all states were collected).
-        loss: `bce`, cross-entropy with soft labels, or `mse` (source: the paper's).
-        counting: of the training labels; figures always use `unbiased` labels.
-        calibration: `auto` takes the map with the lowest cross-validated loss on the validation problems.
-        max_epochs, patience: early stopping on validation problems. Source: 100 and 10 in the paper.
-        learning_rate: of AdamW. Source: 1e-3 in the paper.
-        weight_decay: of AdamW, 0 = plain Adam.
-        batch_size: rows per step.
-        seed: of initial weights, order of rows and dropout.
-    """
-
-    estimator: Estimator = "given"
-    widths: tuple[int, ...] | None = None
-    features: tuple[str, ...] = ()
-    use_state: bool = True
-    components: int = 0
-    pooling: ProbePooling | None = None
-    loss: Loss = "bce"
-    counting: Counting = "unbiased"
-    calibration: CalibrationChoice = "auto"
-    max_epochs: int = 100
-    patience: int = 10
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    batch_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_features(self.features)
-        choices = (
-            ("loss", self.loss, get_args(Loss)),
-            ("counting", self.counting, get_args(Counting)),
-            ("estimator", self.estimator, get_args(Estimator)),
-            ("calibration", self.calibration, get_args(CalibrationChoice)),
-            ("pooling", self.pooling, (None, *get_args(ProbePooling))),
-        )
-        for name, value, allowed in choices:
-            if value not in allowed:
-                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(filter(None, allowed))}")
-        for name in ("max_epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.widths is not None and any(width < 1 for width in self.widths):
-            raise ConfigError(f"widths is {self.widths}; expected layers of 1 or more")
-        if self.components < 0 or (self.components and not self.use_state):
-            raise ConfigError(f"components is {self.components}; expected 0, or 1 and more with use_state")
-
-
-def candidates(config: TrainConfig, role: Author, hidden_size: int) -> dict[Estimator, TrainConfig]:
-    """Returns the estimators that `auto` tries, by name.
-
-    `features` are the configured ones, or all that the role has. The small estimators (`features`, `components`)
-    default to `SMALL_WIDTHS` and `SMALL_WEIGHT_DECAY`.
-    """
-    config = replace(config, estimator="given")
-    features = config.features or features_for(role)
-    widths = SMALL_WIDTHS if config.widths is None else config.widths
-    small = replace(config, widths=widths, weight_decay=config.weight_decay or SMALL_WEIGHT_DECAY)
-    components = config.components or min(SMALL_COMPONENTS, hidden_size)
-    return {
-        "features": replace(small, features=features, use_state=False, components=0),
-        "components": replace(small, features=features, use_state=True, components=components),
-        "state": replace(config, features=(), use_state=True, components=0),
-        "both": replace(config, features=features, use_state=True, components=0),
-    }
-
-
-def pooling_of(collected: Pooling, wanted: ProbePooling | None, role: Author) -> ProbePooling:
-    """Returns the pooling of a probe that is trained on states collected with `collected`.
-
-    Raises:
-        ConfigError: the collected states cannot be pooled as wanted.
-    """
-    if wanted is None:
-        return "mean" if collected == "none" else collected
-    if not serves(collected, wanted):
-        needed = "none" if wanted == "attention" else f"{wanted} or none"
-        raise ConfigError(
-            f"the {role}'s probe cannot have the pooling {wanted!r}: its states are collected with the pooling "
-            f"{collected!r}; collect into a new folder with the pooling {needed} (semanticspec probe collect "
-            f"--pooling {needed.split()[-1]}), or train with the pooling {collected!r}"
-        )
-    return wanted
+from semanticspec.training.train_config import Estimator, Loss
+from semanticspec.training.train_config import TrainConfig as TrainConfig
+from semanticspec.training.train_config import candidates as candidates
+from semanticspec.training.train_config import pooling_of as pooling_of
 
 
 class Epoch(NamedTuple):
@@ -175,11 +76,12 @@ def train(
     check_choice(config.calibration)
     check_features(config.features, role)
     config = replace(config, pooling=pooling_of(collection.pooling(role), config.pooling, role))
+    draft_pooling = _check_joint(collection, config, role)
     meanings = read_labels(collection, judge_name)
-    rows = gather(collection, meanings, role, "unbiased")
-    trained_on = (
-        rows if config.counting == "unbiased" else gather(collection, meanings, role, config.counting)
-    )
+    rows = gather(collection, meanings, role, "unbiased", draft_pooling)
+    trained_on = rows
+    if config.counting != "unbiased":
+        trained_on = gather(collection, meanings, role, config.counting, draft_pooling)
     training, validation = trained_on.of_split("train"), rows.of_split("validation")
     fitted, losses = fit_best(training, validation, role, config, on_epoch)
     calibration, calibration_losses = calibrate(fitted, validation)
@@ -192,6 +94,24 @@ def train(
         **{f"calibration_loss_{name}": round(loss, 5) for name, loss in calibration_losses.items()},
     }
     return Probe(replace(card, metrics=metrics), fitted.network, calibration)
+
+
+def _check_joint(collection: Collection, config: TrainConfig, role: Author) -> ProbePooling | None:
+    """Returns the pooling of the draft's states for a joint probe; None for other probes.
+
+    Raises:
+        ConfigError: the settings or the collection do not suit a probe that reads the draft's pass.
+    """
+    if not config.reads_draft:
+        return None
+    if role != "target":
+        raise ConfigError("only the target's probe can be joint: it reads the draft's pass beside its own")
+    if config.counting == "paper":
+        raise ConfigError(
+            "a probe that reads the draft's pass is trained on draft-written segments, which the counting 'paper' "
+            "leaves out; use the counting 'unbiased'"
+        )
+    return pooling_of(collection.pooling("draft"), config.pooling, "draft") if config.joint else None
 
 
 def fit_best(
@@ -208,7 +128,10 @@ def fit_best(
     """
     tried: dict[Estimator, TrainConfig] = {"given": config}
     if config.estimator != "given":
-        tried = candidates(config, role, hidden_size_of(training.states))
+        own = available_features(
+            features_for(role, joint=config.joint), drafted_only(training, config).signals
+        )
+        tried = candidates(config, role, hidden_size_of(training.states), own)
         if config.estimator != "auto":
             tried = {config.estimator: tried[config.estimator]}
     fitted = {name: fit(training, validation, role, one, on_epoch) for name, one in tried.items()}
@@ -228,7 +151,7 @@ def fit(
     Raises:
         ProbeError: there are no training rows or no drafted validation rows.
     """
-    drafted = validation.select(validation.drafted)
+    drafted, training = validation.select(validation.drafted), drafted_only(training, config)
     if not len(training) or not len(drafted):
         raise ProbeError(
             "no labelled segments in the training or the validation problems (problems are split "
@@ -238,6 +161,8 @@ def fit(
         torch.manual_seed(config.seed)
         inputs = inputs_of(training, config)
         num_state = hidden_size_of(training.states) if config.use_state else 0
+        if config.reads_draft_state and training.draft_states is not None:
+            num_state += training.draft_states.shape[1]
         network = ProbeNetwork(
             num_state + len(config.features),
             DEFAULT_WIDTHS[role] if config.widths is None else config.widths,
@@ -250,6 +175,11 @@ def fit(
     return Fitted(config, network, loss)
 
 
+def drafted_only(examples: Examples, config: TrainConfig) -> Examples:
+    """Returns the rows that a probe can be trained on: those by the draft if it reads the draft's pass, else all."""
+    return examples.select(examples.drafted) if config.reads_draft else examples
+
+
 def calibrate(fitted: Fitted, validation: Examples) -> tuple[Calibration, dict[str, float]]:
     """Fits the calibration map of a network on the validation problems' drafted segments; see `choose`."""
     drafted = validation.select(validation.drafted)
@@ -258,17 +188,21 @@ def calibrate(fitted: Fitted, validation: Examples) -> tuple[Calibration, dict[s
 
 
 def inputs_of(examples: Examples, config: TrainConfig) -> Inputs:
-    """Builds the network's inputs `[rows, hidden + features]`: state first, as in `Probe`.
+    """Builds the network's inputs `[rows, states + features]`: states first, as in `Probe`.
 
     Raises:
-        ConfigError: neither state nor features are read.
+        ConfigError: neither state nor features are read, or a feature needs what was not collected.
         ProbeError: attention is configured and the states are pooled already.
     """
     if not (config.use_state or config.features):
         raise ConfigError("a probe without the state needs at least one feature")
     rows = [compute_features(config.features, values) for values in examples.signals]
     features = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(config.features))
-    return joined(examples.states if config.use_state else None, config.pooling or "mean", features)
+    states, draft_states = (examples.states if config.use_state else None), None
+    if config.reads_draft_state:
+        assert examples.draft_states is not None, "gathered for every joint probe"
+        draft_states = examples.draft_states
+    return joined(states, config.pooling or "mean", features, draft_states)
 
 
 @torch.no_grad()
@@ -342,11 +276,19 @@ def loss_of(logits: Tensor, labels: Tensor, weights: Tensor, loss: Loss) -> Tens
     return (losses * weights).sum() / weights.sum()
 
 
+def estimates_of(probe: Probe, examples: Examples, *, calibrated: bool = True) -> Tensor:
+    """Returns a probe's estimates of all rows, `[rows]`, float64."""
+    return probe.probabilities(
+        examples.states, examples.signals, examples.draft_states, calibrated=calibrated
+    )
+
+
 def _metrics(probe: Probe, rows: Examples) -> dict[str, float]:
     """Figures on the test problems, and the main ones on the validation problems."""
 
     def figures(examples: Examples) -> dict[str, float]:
-        return card_metrics(probe.probabilities(examples.states, examples.signals).float(), examples)
+        drafted = examples.select(examples.drafted)  # a joint probe reads no others
+        return card_metrics(estimates_of(probe, drafted).float(), drafted)
 
     validation = figures(rows.of_split("validation"))
     main = {f"validation_{name}": validation[name] for name in ("auroc", "r2", "mae") if name in validation}
@@ -361,7 +303,12 @@ def _card(
     rows: Examples,
 ) -> ProbeCard:
     model = manifest.model_of(role)
-    train_ids = [name for name in rows.problem_ids if split_of(name) == "train"]
+    train_ids = [name for name in drafted_only(rows, config).problem_ids if split_of(name) == "train"]
+    draft = None
+    if config.reads_draft:
+        shared = [field.name for field in fields(DraftInputs) if field.name in CollectedModel.model_fields]
+        values = {name: getattr(manifest.draft, name) for name in shared}
+        draft = DraftInputs(**values, use_state=config.reads_draft_state)
     return ProbeCard(
         role=role,
         model_id=model.model_id,
@@ -384,4 +331,5 @@ def _card(
         num_rows=len(train_ids),
         num_problems=len(set(train_ids)),
         package_version=metadata.version("semanticspec"),
+        draft=draft,
     )

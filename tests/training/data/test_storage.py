@@ -53,7 +53,18 @@ def test_shards_are_plain_parquet_files(tmp_path: Path) -> None:
         "draft_logprobs": [],
         "target_ranks": [1, 2],
         "target_entropies": [0.5, 0.25],
+        "target_margins": [2.0, 0.125],
     }
+
+
+def test_shards_of_earlier_versions_have_no_margins(tmp_path: Path) -> None:
+    collection = opened(tmp_path)
+    collection.write(shard_of())
+    (path,) = (tmp_path / "problems").glob("*.parquet")
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns("target_margins"), path)
+    (shard,) = collection
+    assert [segment.target_margins for segment in shard.segments] == [(), ()]
+    assert [segment.target_entropies for segment in shard.segments] == [(0.5, 0.25)] * 2
 
 
 def test_errors_name_the_file_that_is_broken_or_foreign(tmp_path: Path) -> None:

@@ -18,3 +18,16 @@ def checked_role(role: str) -> Author:
     if role not in get_args(Author):
         raise ConfigError(f"--role is {role!r}; expected target or draft")
     return cast(Author, role)
+
+
+def trained_role(role: str) -> tuple[Author, bool]:
+    """Returns whose probe a role of `probe train` means, and whether it is a joint one.
+
+    Raises:
+        ConfigError: the role is none of target, draft and joint.
+    """
+    if role == "joint":
+        return "target", True
+    if role not in get_args(Author):
+        raise ConfigError(f"--role is {role!r}; expected target, draft or joint")
+    return checked_role(role), False

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from semanticspec.commands.option_groups import option, option_in
 from semanticspec.commands.options import output_option
 from semanticspec.commands.probe.label import Data
-from semanticspec.commands.probe.roles import checked_role
+from semanticspec.commands.probe.roles import trained_role
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_folder
 from semanticspec.probes.features import named_features
@@ -22,7 +22,13 @@ _training_option = option_in("Training")
 
 def train_command(
     *,
-    role: Annotated[str, option("Which model the probe is for: target or draft.")],
+    role: Annotated[
+        str,
+        option(
+            "Which model the probe is for: target or draft; or joint: a probe of the target that reads both models' "
+            "passes."
+        ),
+    ],
     data: Data,
     judge: Annotated[str, option("Judge whose labels to train on.")] = "exact",
     label: Annotated[
@@ -42,7 +48,8 @@ def train_command(
     features: Annotated[
         str,
         _inputs_option(
-            "Comma-separated features in addition to the state; all; or portable (available in every engine).",
+            "Comma-separated features in addition to the state; all; or portable (log-probabilities and ranks, which "
+            "every engine gives).",
             default="none",
         ),
     ] = "",
@@ -85,7 +92,7 @@ def train_command(
     ] = None,
 ) -> None:
     """Train a probe, and measure it on test problems that were held out from training."""
-    author = checked_role(role)
+    author, joint = trained_role(role)
     labels = _labels(label, judge, author)
     check_output_folder(out)
     hidden_widths = _integers(widths) if widths else None
@@ -101,12 +108,13 @@ def train_command(
     }
     config = TrainConfig(
         widths=hidden_widths,
-        features=named_features(features, author),
+        features=named_features(features, author, joint=joint),
         use_state=state,
         components=components,
         weight_decay=weight_decay,
         max_epochs=max_epochs,
         seed=seed,
+        joint=joint,
         **checked_when_made,
     )
     stages.run_train(Collection(data), author, labels, config, out, tuple(model_name or ()))

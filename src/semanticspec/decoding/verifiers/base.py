@@ -34,7 +34,8 @@ class Rule(Protocol):
     Attributes:
         lossy: whether its verdicts can change the distribution of the target's output.
         needs_distributions: the score and the draft must hold full distributions.
-        needs_signals: the score must hold ranks and entropies; assumed of rules without this attribute.
+        needs_signals: the score must hold ranks, entropies and margins; assumed of rules without this attribute.
+        needs_text: the draft must hold its text; not assumed of rules without this attribute.
     """
 
     lossy: bool

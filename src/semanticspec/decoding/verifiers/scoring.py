@@ -33,12 +33,15 @@ class ScoringVerifier:
         self._token_rule = TokenRule(request) if partial_acceptance else None
         self._next_token = next_token
         self._signals = getattr(rule, "needs_signals", True)
+        self._needs_text = getattr(rule, "needs_text", False)
         self.needs_distributions = rule.needs_distributions or partial_acceptance
         self.lossy = rule.lossy or next_token not in (None, request.config.sampling)
 
     async def verify(self, transcript: Transcript, draft: Draft) -> Verdict:
         if not draft.token_ids:
             return await self._replace_first(transcript, draft)
+        if self._needs_text:
+            draft = replace(draft, segment_text=transcript.segment_text(draft))
         sampling, next_token = self._request.config.sampling, self._next_token
         pass_sampling = next_token if next_token is not None and not self._rule.needs_distributions else None
         if pass_sampling is None and self.needs_distributions:

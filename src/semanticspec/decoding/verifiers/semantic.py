@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from semanticspec.config import RuleConfig
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
+from semanticspec.decoding.pair import SegmentProbe, SemanticProbe
 from semanticspec.decoding.verifiers.top_k import all_in_top_k
-from semanticspec.records import Score, Verdict
+from semanticspec.records import Reading, Score, Verdict
 
 
 class SemanticRule:
@@ -20,8 +23,11 @@ class SemanticRule:
 
     def __init__(self, request: RequestContext) -> None:
         self._request, self._config = request, request.config.rule
-        shortcut = self._config.shortcut_top_k > 0
-        self.needs_signals = shortcut or getattr(request.pair.target_probe, "needs_signals", True)
+        shortcut, pair = self._config.shortcut_top_k > 0, request.pair
+        self.needs_signals = shortcut or getattr(pair.target_probe, "needs_signals", True)
+        self.needs_text = any(
+            getattr(probe, "needs_draft", False) for probe in (pair.target_probe, pair.draft_probe)
+        )
 
     def decide(self, draft: Draft, score: Score) -> Verdict:
         num_tokens = len(draft.token_ids)
@@ -32,12 +38,19 @@ class SemanticRule:
         assert pair.target_probe is not None
         assert pair.draft_probe is not None
         with self._request.clock.phase("probe"):
-            p_target = pair.target_probe.estimate(score)
-            p_draft = pair.draft_probe.estimate(draft.generation)
+            p_target = _estimate(pair.target_probe, score, draft)
+            p_draft = _estimate(pair.draft_probe, draft.generation, draft)
         accepted = self._request.random.random() < acceptance_probability(self._config, p_target, p_draft)
         return Verdict(
             accepted, num_tokens if accepted else 0, "semantic", p_target=p_target, p_draft=p_draft
         )
+
+
+def _estimate(probe: SemanticProbe, reading: Reading, draft: Draft) -> float:
+    """Asks a probe, with the whole drafted segment if it needs that."""
+    if getattr(probe, "needs_draft", False):
+        return cast(SegmentProbe, probe).estimate(reading, draft)
+    return probe.estimate(reading)
 
 
 def acceptance_probability(rule: RuleConfig, p_target: float, p_draft: float) -> float:

@@ -140,7 +140,7 @@ class Sampler:
 
         With `bounds`, the third is `log_normalizer` again. Top logits are relative to the largest one.
         """
-        values, ids = _largest(logits, num_candidates)
+        values, ids = top_logits(logits, num_candidates)
         largest = values[:, :1]
         total = log_normalizers = log_sum(logits, largest)
         if self._temperature != 1 and not bounds:
@@ -208,7 +208,7 @@ def to_host(*columns: Tensor) -> Host:
     return table
 
 
-def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_logits(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns the largest logits of each row and their ids, highest first; all of them if the row is short."""
     size = logits.shape[-1]
     if 2 * _BLOCK * count > size:

@@ -8,7 +8,15 @@ from torch import Tensor
 from semanticspec.engines.base import Pooling, position_uniform
 from semanticspec.engines.runtime.pooling import pooled
 from semanticspec.engines.runtime.requests import ScoreRequest
-from semanticspec.engines.runtime.sampling import Position, Sampler, argmax, chunks, largest_and_sum, to_host
+from semanticspec.engines.runtime.sampling import (
+    Position,
+    Sampler,
+    argmax,
+    chunks,
+    largest_and_sum,
+    to_host,
+    top_logits,
+)
 from semanticspec.records import Score
 
 
@@ -52,7 +60,9 @@ class ScoreBuilder:
             for chunk in chunks(logits):
                 own, chosen = chosen[: len(chunk)], chosen[len(chunk) :]
                 ranks = (chunk > own).sum(-1, keepdim=True) + 1
-                self._signals += to_host(ranks, argmax(chunk)[:, None], entropy(chunk)).tolist()
+                self._signals += to_host(
+                    ranks, argmax(chunk)[:, None], entropy(chunk), margin(chunk)
+                ).tolist()
 
     def build(self) -> Score:
         """Returns the score, once all positions have been added."""
@@ -62,8 +72,8 @@ class ScoreBuilder:
             end = len(request.context_ids) + len(self._target_ids) - 1
             next_token_id, _ = self._positions[-1].draw(position_uniform(request.seed, end))
         distributions = tuple(position.distribution for position in self._positions)
-        ranks, argmax_ids, entropies = (
-            zip(*self._signals[:-1], strict=True) if self._signals else ((), (), ())
+        ranks, argmax_ids, entropies, margins = (
+            zip(*self._signals[:-1], strict=True) if self._signals else ((), (), (), ())
         )
         return Score(
             logprobs=tuple(self._logprobs[:-1]),
@@ -73,6 +83,7 @@ class ScoreBuilder:
             argmax_ids=tuple(map(int, argmax_ids)),
             entropies=entropies,
             next_token_id=next_token_id,
+            margins=margins,
         )
 
 
@@ -83,6 +94,12 @@ def entropy(logits: Tensor) -> Tensor:
     powers = below.exp()
     total = powers.sum(-1, keepdim=True)
     return total.log() - torch.bmm(powers[:, None], below[:, :, None])[:, 0] / total
+
+
+def margin(logits: Tensor) -> Tensor:
+    """Returns the largest logit minus the second largest one, of logits `[rows, vocabulary]`, `[rows, 1]`."""
+    values, _ = top_logits(logits, 2)
+    return values[:, :1] - values[:, 1:]
 
 
 def to_normal_tensor(tensor: Tensor) -> Tensor:

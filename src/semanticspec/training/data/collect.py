@@ -161,6 +161,7 @@ class _Collector:
             draft_logprobs=_bounded(own.logprobs) if drafted else (),
             target_ranks=score.ranks,
             target_entropies=score.entropies,
+            target_margins=score.margins,
         )
         no_state = torch.zeros((0,) * (draft.pooling == "none") + (draft.hidden_size,))
         return record, _to_cpu(score.pooled_state), _to_cpu(own.pooled_state) if drafted else no_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def to_parquet(rows: Iterable[Mapping[str, Any]], schema: Any, metadata: Mapping
 
 
 def read_parquet(
-    path: Path, schema: Any, stamp: Mapping[str, str], fix: str
+    path: Path, schema: Any, stamp: Mapping[str, str], fix: str, optional: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Returns the rows and the metadata of a file.
 
@@ -42,6 +42,7 @@ def read_parquet(
         schema: the `pyarrow.Schema` it must have.
         stamp: the metadata it must have; it may have more.
         fix: what to do about an unusable file, for the message.
+        optional: columns that the file may lack; its rows lack them then.
 
     Raises:
         ProbeError: the file is broken, or has another schema or stamp.
@@ -55,7 +56,9 @@ def read_parquet(
         raise ProbeError(f"{path} is broken ({first_line(error)}); {fix}") from error
     metadata = {key.decode(): text.decode() for key, text in (table.schema.metadata or {}).items()}
     check_stamp(path, metadata, stamp, fix)
-    if not table.schema.equals(schema):
+    missing = set(optional) - set(table.schema.names)
+    expected = pyarrow.schema([field for field in schema if field.name not in missing])
+    if not table.schema.equals(expected):
         raise ProbeError(f"{path} has other columns or types than {', '.join(schema.names)}; {fix}")
     return table.to_pylist(), metadata
 

@@ -36,6 +36,7 @@ MANIFEST_FILE = "manifest.json"
 SHARDS_FOLDER = "problems"
 
 _SHARD_METADATA = ("problem_id", "prompt", "skipped")
+_LATER_COLUMNS = ("target_margins",)  # collections of earlier versions lack them
 _STALE_S = 60.0
 _FIX_SHARD = "delete it and collect again"
 
@@ -63,8 +64,8 @@ class SegmentRecord:
         count: number of samples in the context that were this segment.
         target_logprobs: of the target, in nats, one per token in the target's vocabulary.
         draft_logprobs: of the draft, in nats; empty for segments by the target.
-        target_ranks, target_entropies: see `Score`, one per token in the target's vocabulary; empty if they were
-            not recorded.
+        target_ranks, target_entropies, target_margins: see `Score`, one per token in the target's vocabulary; empty if
+            they were not recorded, as in collections of earlier versions.
     """
 
     context_id: str
@@ -77,6 +78,7 @@ class SegmentRecord:
     draft_logprobs: tuple[float, ...] = ()
     target_ranks: tuple[int, ...] = ()
     target_entropies: tuple[float, ...] = ()
+    target_margins: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ def _shard_schema() -> Any:
             ("draft_logprobs", pa.list_(pa.float32())),
             ("target_ranks", pa.list_(pa.int32())),
             ("target_entropies", pa.list_(pa.float32())),
+            ("target_margins", pa.list_(pa.float32())),
         ]
     )
 
@@ -265,7 +268,7 @@ def _read_shard(path: Path, stamp: Mapping[str, str], manifest: Manifest) -> Sha
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    rows, metadata = read_parquet(path, _shard_schema(), stamp, _FIX_SHARD)
+    rows, metadata = read_parquet(path, _shard_schema(), stamp, _FIX_SHARD, _LATER_COLUMNS)
     try:
         states = load(path.with_suffix(".safetensors").read_bytes())
         contexts, segments = _records(rows)
