@@ -188,14 +188,15 @@ def _ranked(evaluation: Evaluation, minus: str) -> dict[str, Figures]:
 
 
 def _feature_table(evaluation: Evaluation, limit: int | None = None) -> TableSection:
-    """The probe, every feature by itself, and the ceiling; an empty section if there are no features."""
+    """The probe, retrained joint probes, every feature by itself, the ceiling; empty if there are no features."""
     if not evaluation.features:
         return _table("Features", "", {})
     rows = {"probe": evaluation.after}
+    rows |= {row["name"]: row["figures"] for row in evaluation.ablations if row["name"].startswith("joint ")}
     for row in evaluation.features[:limit]:
         rows[row["name"] + ("" if row["higher_is_better"] else " (lower is better)")] = row["figures"]
     rows["ceiling"] = evaluation.ceiling
-    shown = f"The best {limit} of {len(evaluation.features)} features" if limit else "Every feature"
+    shown = f"The best {limit} of {len(evaluation.features)} features, each" if limit else "Every feature"
     caption = f"{shown} by itself; order and direction are chosen on validation problems."
     return _table("Features", caption, rows, ("validation_auroc", "auroc"), ("auroc",))
 
