@@ -17,13 +17,10 @@ from semanticspec.benchmark.grading_worker import LETTERS
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError
 from semanticspec.problems.hub import HubName, hub_name, hub_rows
-from semanticspec.problems.sources import read_jsonl
+from semanticspec.problems.sources import MATH_PROMPT, read_jsonl
 
 PILOT_PROBLEMS = 20
 """Problems of the random control's pilot."""
-
-MATH_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-"""Source: the model cards of DeepSeek-R1-Distill and QwQ-32B; no system prompt."""
 
 CHOICE_PROMPT = (
     "{problem}\n\n{options}\n\n"

@@ -71,4 +71,4 @@ def _demo_problems(count: int | None) -> list[ProblemText]:
         *problems("train", num_problems - num_validation, seed=1),
         *problems("validation", num_validation, seed=1),
     ]
-    return [ProblemText(problem.text, problem.text) for problem in chosen]
+    return [ProblemText(problem.text, problem.text, gold=str(problem.answer)) for problem in chosen]

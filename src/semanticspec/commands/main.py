@@ -17,6 +17,7 @@ from semanticspec.commands.bench import bench_app
 from semanticspec.commands.demo import demo_command
 from semanticspec.commands.demo_registration import register_demo
 from semanticspec.commands.doctor import doctor_command
+from semanticspec.commands.draft import draft_app
 from semanticspec.commands.generate import generate_command
 from semanticspec.commands.head_tokens import head_tokens_command
 from semanticspec.commands.option_groups import option
@@ -43,6 +44,7 @@ app.command("doctor")(doctor_command)
 app.command("head-tokens")(head_tokens_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(probe_app, name="probe")
+app.add_typer(draft_app, name="draft")
 
 
 @app.callback(invoke_without_command=True)

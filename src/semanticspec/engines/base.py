@@ -106,6 +106,7 @@ class EngineInfo:
         max_context_tokens: limit for prompt and output together.
         norm_state, layer, pooling: which hidden states are returned, see `StateSpec`.
         dtype, device: of the weights, for people; "" if unknown.
+        adapter: digest of the LoRA adapter that the weights contain; "" if they contain none.
     """
 
     model_id: str
@@ -120,6 +121,7 @@ class EngineInfo:
     pooling: Pooling = "mean"
     dtype: str = ""
     device: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ ENGINES: dict[str, EngineKind] = {
     TRANSFORMERS: EngineKind(
         _load_transformers,
         ("hf", "huggingface"),
-        ("threads", "cache_bytes", "head_tokens", "weights"),
-        texts=("head_tokens", "weights"),
+        ("threads", "cache_bytes", "head_tokens", "weights", "adapter"),
+        texts=("head_tokens", "weights", "adapter"),
     ),
     LLAMA_CPP: EngineKind(
         _load_llama_cpp,

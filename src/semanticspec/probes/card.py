@@ -81,6 +81,7 @@ class ProbeCard:
         span: which positions' states it reads; fixed.
         pooling: how the states of a segment become one, the draft's too; `attention` is learnt with the network.
         draft: for a joint probe of the target: the draft whose pass it reads too.
+        adapter: digest of the LoRA adapter that the model's weights contained, see `EngineInfo`.
         package_version: version of semanticspec that made it.
         weights_digest: SHA-256 of the weights file, so that card and weights cannot be mixed up.
     """
@@ -109,6 +110,7 @@ class ProbeCard:
     layer: int = LAST_LAYER
     span: str = "predicting positions"
     pooling: ProbePooling = "mean"
+    adapter: str = ""
     package_version: str = ""
     weights_digest: str = ""
     draft: DraftInputs | None = None
@@ -244,6 +246,7 @@ def _model_mismatches(made_for: ProbeCard | DraftInputs, info: EngineInfo, finge
         ("hidden size", made_for.hidden_size, info.hidden_size),
         ("number of layers", made_for.num_layers, info.num_layers),
         ("tokenizer", made_for.fingerprint, fingerprint),
+        ("adapter", made_for.adapter or "none", info.adapter or "none"),
     ]
     if made_for.use_state and made_for.layer == info.layer:
         pairs.append(("norm state", made_for.norm_state, info.norm_state))

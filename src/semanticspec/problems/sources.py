@@ -17,6 +17,13 @@ from semanticspec.errors import ConfigError
 DEMO_PROBLEMS = "demo"
 """The source of the bundled demo's problems, registered by `semanticspec.commands.demo_registration`."""
 PROMPT_FIELDS = ("prompt", "problem", "question")
+MATH_PROMPT = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+"""Source: the model cards of DeepSeek-R1-Distill and QwQ-32B; no system prompt."""
+
+PROMPT_TEMPLATES = {"none": "{problem}", "math": MATH_PROMPT}
+"""What a problem's text is put into, by name."""
+
+_FINAL_ANSWER_MARK = "####"  # in the answers of GSM8K
 
 
 class ProblemText(NamedTuple):
@@ -26,11 +33,13 @@ class ProblemText(NamedTuple):
         problem_id: decides the split (training, validation or test), so it must stay the same.
         prompt: what the models are asked.
         trace: a given reasoning, used instead of one by the target; empty if there is none.
+        gold: the right answer; empty if it is not known.
     """
 
     problem_id: str
     prompt: str
     trace: str = ""
+    gold: str = ""
 
 
 ProblemSource = Callable[[int | None], list[ProblemText]]
@@ -45,21 +54,50 @@ def register_problem_source(name: str, source: ProblemSource) -> None:
 
 
 def read_problems(
-    source: str, count: int | None = None, trace_field: str | None = None, config: str | None = None
+    source: str,
+    count: int | None = None,
+    trace_field: str | None = None,
+    config: str | None = None,
+    template: str = "none",
 ) -> list[ProblemText]:
     """Reads problems from a registered source, a JSONL file, or a data set (`org/name[:split]` or a local folder).
 
     A row holds its prompt in the field `prompt`, `problem` or `question`. Its id is the field `id`, or else the
-    number of the row, starting with 1.
+    number of the row, starting with 1. The field `answer` holds the right answer, if there is one.
 
     Args:
         count: reads only the first `count` problems; the rows of a data set on the hub are streamed then.
         trace_field: the field that holds a given reasoning.
         config: the configuration of a hub data set that has several.
+        template: what each prompt is put into: a name out of `PROMPT_TEMPLATES`, or a text with `{problem}` in it.
 
     Raises:
-        ConfigError: the source cannot be read or is empty, or a row has no prompt or no trace.
+        ConfigError: the source cannot be read or is empty, a row has no prompt or no trace, or the template is unknown.
     """
+    form = _template(template)
+    return [
+        problem._replace(prompt=form.format(problem=problem.prompt))
+        for problem in _read_rows(source, count, trace_field, config)
+    ]
+
+
+def _template(name: str) -> str:
+    if name in PROMPT_TEMPLATES:
+        return PROMPT_TEMPLATES[name]
+    try:
+        if name.format(problem="") != name.format(problem="x"):
+            return name
+    except (LookupError, ValueError):
+        pass
+    raise ConfigError(
+        f"the prompt template is {name!r}; expected {', '.join(PROMPT_TEMPLATES)}, or a text with {{problem}} in it "
+        "(other braces doubled)"
+    )
+
+
+def _read_rows(
+    source: str, count: int | None, trace_field: str | None, config: str | None
+) -> list[ProblemText]:
     from semanticspec.problems.hub import hub_name, hub_rows
 
     if source in _SOURCES:
@@ -121,4 +159,6 @@ def _problem(entry: Any, where: str, default_id: str, trace_field: str | None) -
             f"{where}: the field {trace_field!r}, which should hold the trace, is missing or empty"
         )
     problem_id = default_id if fields.get("id") is None else fields["id"]  # a data set fills gaps with None
-    return ProblemText(str(problem_id), str(prompt), str(trace))
+    answer = fields.get("answer")
+    gold = "" if answer is None else str(answer).rpartition(_FINAL_ANSWER_MARK)[2].strip()
+    return ProblemText(str(problem_id), str(prompt), str(trace), gold)

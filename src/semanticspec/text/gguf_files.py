@@ -16,6 +16,9 @@ from semanticspec.output.quiet import quiet
 HF_TOKENIZER_KEY = "tokenizer.huggingface.json"
 """Metadata key of an embedded `tokenizer.json`. Source: GGUF specification."""
 
+ADAPTER_KEY = "semanticspec.adapter"
+"""Metadata key of the digest of the LoRA adapter that the weights contain."""
+
 _MAGIC = b"GGUF"
 _DIGEST_BYTES = 2**16
 # Upper bound for the metadata, with the tokens and merges of the largest vocabularies.

@@ -78,7 +78,7 @@ class _Pipeline:
         weights = [_files_of(name) for name in model_names(pair.target, pair.draft)]
         collected = self.stage(
             "collect",
-            (_inputs_of(pair), weights, self.problems, settings.collect.recorded()),
+            (_inputs_of(pair), weights, [problem[:3] for problem in self.problems], settings.collect.recorded()),
             self._collect,
             lambda: len(self.collection) >= len(self.problems),
         )

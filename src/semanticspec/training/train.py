@@ -327,6 +327,7 @@ def _card(
         components=config.components,
         layer=model.layer,
         pooling=config.pooling or "mean",
+        adapter=model.adapter,
         training=asdict(config),
         num_rows=len(train_ids),
         num_problems=len(set(train_ids)),

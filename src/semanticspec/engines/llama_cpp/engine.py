@@ -13,6 +13,7 @@ from semanticspec.engines.llama_cpp.scoring import score
 from semanticspec.engines.runtime.requests import GenerateRequest, ScoreRequest
 from semanticspec.engines.runtime.worker import Steps, Worker, WorkerEngine
 from semanticspec.records import Generation, Score
+from semanticspec.text.gguf_files import ADAPTER_KEY
 
 
 class LlamaCppEngine(WorkerEngine):
@@ -56,6 +57,7 @@ class LlamaCppEngine(WorkerEngine):
             capabilities=ALL_CAPABILITIES,
             layer=states.layer,
             pooling=states.pooling,
+            adapter=runner.metadata(ADAPTER_KEY),
         )
         return cls(runner, info)
 

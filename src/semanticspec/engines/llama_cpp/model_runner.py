@@ -22,6 +22,7 @@ MAX_BATCH_TOKENS = 256
 # When hidden states are requested, llama.cpp computes the logits of every token: at most this many values, 64 MB.
 _MAX_LOGITS = 2**24
 _TO_THE_END = -1
+_MAX_METADATA_BYTES = 256
 # Self-test of models with a cut head. Quantized layers round alike for equal inputs, so the states hardly differ.
 _TEST_TOKENS = 4
 _TEST_TOLERANCE = 1e-3
@@ -88,6 +89,12 @@ class ModelRunner:
             self._arrays["embd"] = np.zeros((MAX_BATCH_TOKENS, self.hidden_size), np.float32)
         self._batch = self._new_batch()
         self._select_input("token" if cut is None else "embd")
+
+    def metadata(self, key: str) -> str:
+        """Returns a text of the file's metadata; "" if it has none under this key."""
+        buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
+        length = self._llama.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if length >= 0 else ""
 
     def forward(
         self, token_ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int], with_output: bool

@@ -55,6 +55,7 @@ class TransformersEngine(WorkerEngine):
         threads: int | None = None,
         head_tokens: str | None = None,
         weights: str | None = None,
+        adapter: str | None = None,
         states: StateSpec = StateSpec(),  # noqa: B008
     ) -> TransformersEngine:
         """Loads a model.
@@ -68,15 +69,17 @@ class TransformersEngine(WorkerEngine):
             threads: CPU threads per operation; None = 1 for small models, torch's default for others.
             head_tokens: file with the ids of the tokens that the head keeps, see `runtime.head_tokens`; None = all.
             weights: int8 or int4, for models in bfloat16 on CPUs, see `quantized_weights`; None = not quantized.
+            adapter: LoRA adapter that is merged into the weights: folder, or owner/name[@revision] on the hub.
             states: which hidden states to return.
 
         Raises:
             ConfigError: The dtype, device or form of weights is unknown or unavailable, the model has no such layer, or
                 `head_tokens` does not fit it.
-            ModelError: The model does not exist, is not a causal LM, has broken files, or its head cannot be cut.
+            ModelError: Model or adapter do not exist or do not fit, the model is not a causal LM, has broken files, or its
+                head cannot be cut.
             EngineError: A package is missing.
         """
-        loaded = load_model(model, revision, dtype, device)
+        loaded = load_model(model, revision, dtype, device, adapter)
         return cls.of(
             loaded,
             model,
@@ -126,6 +129,7 @@ class TransformersEngine(WorkerEngine):
             pooling=states.pooling,
             dtype=str(loaded.model.dtype).removeprefix("torch."),
             device=str(loaded.model.device),
+            adapter=loaded.adapter,
         )
         return cls(runner, info, cache_bytes, worker)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from semanticspec.engines.transformers.adapters import merge_adapter, merged_adapter
 from semanticspec.errors import ConfigError, EngineError, ModelError, first_line
 from semanticspec.install_hints import install_hint
 from semanticspec.output.conversion_cache import keep_conversion, kept_conversion
@@ -29,11 +30,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on its device, ready to run. `revision`: see `EngineInfo`."""
+    """A model on its device, ready to run. `revision`, `adapter`: see `EngineInfo`."""
 
     model: Any
     revision: str
     max_context_tokens: int
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,21 @@ class FoundModel:
     revision: str
 
 
-def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loaded:
+def load_model(
+    model: str, revision: str | None, dtype: str, device: str, adapter: str | None = None
+) -> Loaded:
     """Loads a causal LM by hub name, local folder or `.gguf` file.
+
+    Args:
+        adapter: LoRA adapter to merge into the weights, see `adapters`.
 
     Raises:
         ConfigError: The dtype or device is unknown or unavailable.
-        ModelError: The model does not exist, is not a causal LM, or has broken files.
+        ModelError: Model or adapter do not exist or do not fit, or the model is not a causal LM or has broken files.
         EngineError: A package is missing.
     """
+    if adapter is not None:
+        return _with_adapter(load_model(model, revision, dtype, device), adapter, model)
     torch_device = resolve_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
@@ -69,7 +78,14 @@ def load_model(model: str, revision: str | None, dtype: str, device: str) -> Loa
         found = find_model(model, revision)
         options = {"config": found.config, "revision": revision, "dtype": torch_dtype}
         loaded = _load_weights(model, found.name, torch_device, **options)
-    return Loaded(loaded, found.revision, max_context(found.config))
+    return Loaded(loaded, found.revision, max_context(found.config), merged_adapter(found.config))
+
+
+def _with_adapter(loaded: Loaded, adapter: str, model: str) -> Loaded:
+    if loaded.adapter:
+        raise ModelError(f"the weights of {model} contain an adapter already; load it without another one")
+    merged, digest = merge_adapter(loaded.model, adapter)
+    return replace(loaded, model=merged, adapter=digest)
 
 
 def find_model(model: str, revision: str | None = None) -> FoundModel:
@@ -85,6 +101,18 @@ def find_model(model: str, revision: str | None = None) -> FoundModel:
         return FoundModel(name, config, str(getattr(config, "_commit_hash", None) or ""))
     _check_safetensors(Path(name))
     return FoundModel(name, config, folder_digest(Path(name)))
+
+
+def context_limit(model: str) -> int:
+    """Returns the context limit of a model by name, without loading its weights.
+
+    Raises:
+        ModelError: The model does not exist, or is not a causal LM.
+    """
+    if model.endswith(".gguf"):
+        path = Path(model).expanduser()
+        return max_context(AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name))
+    return max_context(find_model(model).config)
 
 
 def resolve_device(device: str) -> torch.device:

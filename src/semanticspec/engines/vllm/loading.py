@@ -9,6 +9,7 @@ from typing import Any
 
 from semanticspec.engines.base import LAST_LAYER, Capabilities, EngineInfo, StateSpec
 from semanticspec.engines.runtime.requests import ScoreRequest
+from semanticspec.engines.transformers.adapters import merged_adapter
 from semanticspec.engines.transformers.loading import FoundModel, find_model
 from semanticspec.engines.vllm.client import VllmClient
 from semanticspec.engines.vllm.final_norm import load_final_norm
@@ -68,6 +69,7 @@ async def start_vllm(model: str, options: VllmOptions, states: StateSpec) -> tup
         capabilities=Capabilities(position_seeds=False),
         layer=states.layer,
         pooling=states.pooling,
+        adapter=merged_adapter(found.config),
     )
 
 

@@ -16,8 +16,8 @@ FORMAT: Literal[2] = 2
 class CollectedModel(BaseModel):
     """A model as it was when the collection was made, and which of its hidden states were stored.
 
-    The fields are those of `EngineInfo`, with the fingerprint of the vocabulary. Manifests without `layer` and
-    `pooling` are from before there was a choice.
+    The fields are those of `EngineInfo`, with the fingerprint of the vocabulary. Manifests without `layer`,
+    `pooling` and `adapter` are from before there was a choice.
     """
 
     model_config = STRICT
@@ -30,6 +30,7 @@ class CollectedModel(BaseModel):
     fingerprint: str
     layer: int = LAST_LAYER
     pooling: Pooling = "mean"
+    adapter: str = ""
 
     @classmethod
     def of(cls, info: EngineInfo, fingerprint: str) -> CollectedModel:

@@ -1,0 +1,1 @@
+"""Aligns a draft: trains it, by LoRA, to say what the target says."""
