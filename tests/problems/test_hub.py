@@ -46,17 +46,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("hub")
 def test_problems_of_data_sets() -> None:
-    assert read_problems("org/sums") == [("1", "one", ""), ("2", "two", ""), ("3", "three", "")]
-    assert read_problems("org/sums:test") == [("1", "four", "")]
-    assert read_problems("org/named") == [("7", "with", ""), ("2", "without", "")]
-    assert read_problems("org/sums", 2, "reasoning") == [("1", "one", "a"), ("2", "two", "a")]
-    assert read_problems("org/many", config="first") == [("1", "six", "")]
-    assert read_problems("org/many:b", config="second") == [("1", "eight", "")]
+    assert read_problems("org/sums") == [("1", "one", "", ""), ("2", "two", "", ""), ("3", "three", "", "")]
+    assert read_problems("org/sums:test") == [("1", "four", "", "")]
+    assert read_problems("org/named") == [("7", "with", "", ""), ("2", "without", "", "")]
+    assert read_problems("org/sums", 2, "reasoning") == [("1", "one", "a", ""), ("2", "two", "a", "")]
+    assert read_problems("org/many", config="first") == [("1", "six", "", "")]
+    assert read_problems("org/many:b", config="second") == [("1", "eight", "", "")]
 
 
 def test_a_data_set_without_a_card_is_read_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"problem": "nine"}\n')
-    assert read_problems(f"{tmp_path}:test") == read_problems(str(tmp_path)) == [("1", "nine", "")]
+    assert read_problems(f"{tmp_path}:test") == read_problems(str(tmp_path)) == [("1", "nine", "", "")]
 
 
 def test_the_hub_is_asked_for_a_name_and_streams_the_first_problems(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,10 +70,10 @@ def test_the_hub_is_asked_for_a_name_and_streams_the_first_problems(monkeypatch:
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda _: ["main", "socratic"])
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("semanticspec.problems.hub.why_unreachable", lambda: "")
-    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "")]
+    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "", "")]
     assert len(read_problems("openai/gsm8k:train", config="socratic")) == 2
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "")]
+    assert read_problems("openai/gsm8k:train", 1) == [("1", "a", "", "")]
     assert calls == [
         ("openai/gsm8k", "main", "train", True),
         ("openai/gsm8k", "socratic", "train", False),

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from semanticspec.errors import ConfigError
-from semanticspec.problems.sources import read_problems
+from semanticspec.problems.sources import MATH_PROMPT, read_problems
 
 
 def test_problem_files(tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": 7, "problem": "one"}\n\n{"question": "two"}\n')
-    assert read_problems(str(path)) == [("7", "one", ""), ("2", "two", "")]
-    assert read_problems(str(path), 1) == [("7", "one", "")]
+    assert read_problems(str(path)) == [("7", "one", "", ""), ("2", "two", "", "")]
+    assert read_problems(str(path), 1) == [("7", "one", "", "")]
     path.write_text('{"text": 1}\n')
     with pytest.raises(ConfigError, match="line 1"):
         read_problems(str(path))
@@ -38,8 +38,8 @@ def test_demo_problems_leave_the_test_split_alone() -> None:
 def test_traces_of_problem_files(tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
     path.write_text('{"id": "x", "problem": "one", "solution": "a\\n\\nb"}\n{"id": "y", "problem": "two"}\n')
-    assert read_problems(str(path), 1, "solution") == [("x", "one", "a\n\nb")]
-    assert read_problems(str(path)) == [("x", "one", ""), ("y", "two", "")]
+    assert read_problems(str(path), 1, "solution") == [("x", "one", "a\n\nb", "")]
+    assert read_problems(str(path)) == [("x", "one", "", ""), ("y", "two", "", "")]
     with pytest.raises(ConfigError, match="line 2: the field 'solution'"):
         read_problems(str(path), trace_field="solution")
     path.write_text("{\n")
@@ -47,3 +47,21 @@ def test_traces_of_problem_files(tmp_path: Path) -> None:
         read_problems(str(path))
     with pytest.raises(ConfigError, match="problems of 'demo' have no traces"):
         read_problems("demo", trace_field="solution")
+
+
+def test_the_right_answer_is_read_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(
+        '{"problem": "one", "answer": 7}\n{"problem": "two", "answer": "4 + 4 = 8\\n#### 8"}\n{"problem": "three"}\n'
+    )
+    assert [problem.gold for problem in read_problems(str(path))] == ["7", "8", ""]
+
+
+def test_a_template_is_put_around_each_problem(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"problem": "one {x}"}\n')
+    assert read_problems(str(path), template="math")[0].prompt == MATH_PROMPT.format(problem="one {x}")
+    assert read_problems(str(path), template="Solve: {problem}")[0].prompt == "Solve: one {x}"
+    for wrong in ("Solve it.", "{other} {problem}", "{problem"):
+        with pytest.raises(ConfigError, match="the prompt template is"):
+            read_problems(str(path), template=wrong)

@@ -15,13 +15,14 @@ from semanticspec import demo
 from semanticspec.engines.base import derived_seed
 from semanticspec.errors import ConfigError, ModelError, ProbeError
 from semanticspec.loading import load_model, load_pair
+from semanticspec.probes.probe import Probe, network_of
 from semanticspec.problems.sources import ProblemText
 from semanticspec.records import Sampling, Stop
 from semanticspec.training.align import lora
 from semanticspec.training.align.align import ADAPTER_FOLDER, MERGED_FOLDER, Alignment, AlignModels
 from semanticspec.training.align.answers import Answers
 from semanticspec.training.align.settings import AlignConfig, AnswerSettings
-from tests.support.collecting import make_probe
+from tests.support.collecting import make_card
 from tests.support.demo_problems import demo_grammar_problems
 
 pytest.importorskip("peft", reason="needs peft, of the extra align")
@@ -171,17 +172,17 @@ def test_answers_of_other_settings_are_refused(aligned):
         Alignment(MODELS, problems(41), other, CONFIG, aligned).run()
 
 
-def test_a_probe_of_the_draft_is_refused_for_the_aligned_draft(aligned, tmp_path):
+def test_a_probe_of_the_draft_is_refused_for_the_aligned_draft():
     draft = load_model(MODELS.draft)
     info = draft.engine.info
-    probe = make_probe(
+    card = make_card(
         role="draft",
         hidden_size=info.hidden_size,
         num_layers=info.num_layers,
         fingerprint=draft.vocabulary.fingerprint,
-        features=(),
         revision="",
     )
+    probe = Probe(card, network_of(card))
     assert probe.check(info, draft.vocabulary.fingerprint, "draft") == []
     with pytest.raises(ProbeError, match="adapter none instead of"):
         probe.check(replace(info, adapter="abc"), draft.vocabulary.fingerprint, "draft")

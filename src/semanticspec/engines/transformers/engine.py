@@ -75,8 +75,8 @@ class TransformersEngine(WorkerEngine):
         Raises:
             ConfigError: The dtype, device or form of weights is unknown or unavailable, the model has no such layer, or
                 `head_tokens` does not fit it.
-            ModelError: Model or adapter do not exist or do not fit, the model is not a causal LM, has broken files, or its
-                head cannot be cut.
+            ModelError: Model or adapter do not exist or do not fit; or the model is not a causal LM, has broken files,
+                or its head cannot be cut.
             EngineError: A package is missing.
         """
         loaded = load_model(model, revision, dtype, device, adapter)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semanticspec.engines.base import Engine
 from semanticspec.distributions import Distribution, Distributions
+from semanticspec.engines.base import Engine
 from semanticspec.records import Sampling
 from semanticspec.training.align.examples import Example
 

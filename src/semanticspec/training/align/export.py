@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +91,7 @@ def write_gguf(merged: Any, base: Path, path: Path) -> int:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise ProbeError(
             f"{path} cannot be written: {error.strerror or error}; free some space and rerun the same command"
@@ -144,8 +143,8 @@ def _replaced(tensor: Any, weight: Any, base: Path) -> Any:
     before = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     if before.shape != values.shape or _relative_error(before, values) > _MAX_ERROR:
         raise ModelError(
-            f"{base} is a file of another model than the draft: {tensor.name} differs; give the GGUF file that was made "
-            "of the draft"
+            f"{base} is a file of another model than the draft: {tensor.name} differs; give the GGUF file that was "
+            "made of the draft"
         )
     kind = tensor.tensor_type
     if kind.name in _FLOATS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -170,12 +169,13 @@ class LoraTrainer:
     def _step(self, examples: Sequence[Example], loss: Loss) -> tuple[float, float]:
         self._model.train()
         losses, acceptances = self._forward(collate(examples), loss)
+        mean = losses.mean()
         self._optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        torch.autograd.backward(mean)
         torch.nn.utils.clip_grad_norm_(self._parameters, _MAX_GRADIENT_NORM)
         self._optimizer.step()
         self._schedule.step()
-        return float(losses.mean()), float(acceptances.mean())
+        return float(mean.detach()), float(acceptances.mean())
 
     @torch.no_grad()
     def _evaluate(self) -> None:
@@ -274,12 +274,12 @@ class LoraTrainer:
         part = self._checkpoint.with_suffix(".part")
         try:
             torch.save(state, part)
-            os.replace(part, self._checkpoint)
+            part.replace(self._checkpoint)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
             raise ProbeError(
-                f"{self._checkpoint} cannot be written: {error}; the last checkpoint is kept, free some space and rerun "
-                "the same command"
+                f"{self._checkpoint} cannot be written: {error}; the last checkpoint is kept, free some space and "
+                "rerun the same command"
             ) from error
 
     def _resume(self) -> None:
