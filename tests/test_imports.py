@@ -16,6 +16,7 @@ LAYERS = (
     ("engines.base",),
     ("decoding",),
     ("engines", "probes", "demo", "problems"),
+    ("pairs",),
     ("loading",),
     ("training", "benchmark", "server", "doctor"),
     ("commands",),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticspec import demo
 from semanticspec.decoding.pair import Model, Pair
 from semanticspec.engines.base import LoadRequest, StateSpec
-from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINES, EngineChoice, load_engine, share_devices
+from semanticspec.engines.registry import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    TRANSFORMERS,
+    EngineChoice,
+    load_engine,
+    share_devices,
+)
 from semanticspec.errors import ConfigError, ModelError
 from semanticspec.hub import hub_or_cache
+from semanticspec.pairs import PreparedPair, find_pair
 from semanticspec.probes.registry import BUNDLED as BUNDLED
 from semanticspec.probes.registry import fitting, locate
 from semanticspec.records import Author
@@ -36,6 +45,7 @@ def load_pair(
     draft_dtype: str | None = None,
     target_device: str | None = None,
     draft_device: str | None = None,
+    pair: str | None = None,
 ) -> Pair:
     """Loads a target and a draft; without arguments, the bundled demo pair with its probes.
 
@@ -48,16 +58,25 @@ def load_pair(
         dtype, device: of both models, see `load_model`.
         target_dtype, draft_dtype: of one model; None = `dtype`.
         target_device, draft_device: of one model; None = `device`.
+        pair: a prepared pair, which gives the models, the probes and the draft's adapter where they are not given: the
+            name of a packaged pair, a folder that `semanticspec prepare` wrote, or owner/name[@revision] on the hub.
 
     Raises:
-        ConfigError: An engine or option is unknown, a model has no such layer, or only one model is given.
+        ConfigError: An engine, an option or the prepared pair is unknown, a model has no such layer, or only one model
+            is given.
         ModelError: A model cannot be found or loaded.
         ProbeError: A probe cannot be loaded, was made for another model, or needs other states.
     """
     given = EngineChoice.parse(target_engine), EngineChoice.parse(draft_engine)
+    prepared = find_pair(pair) if pair not in (None, BUNDLED, "demo") else None
+    if prepared is not None:
+        target, draft = target or prepared.target, draft or prepared.draft
+        target_probe, draft_probe = target_probe or prepared.target_probe, draft_probe or prepared.draft_probe
     bundled = target is None and draft is None
     target, draft = model_names(target, draft)
     engines = given[0].for_model(target), given[1].for_model(draft)
+    if prepared is not None:
+        engines = engines[0], _with_adapter(engines[1], prepared)
     if bundled:
         target_probe = target_probe or _existing(demo.target_probe_path())
         draft_probe = draft_probe or _existing(demo.draft_probe_path())
@@ -124,6 +143,13 @@ def load_model(
     _check_model_name(model, choice)
     with hub_or_cache((model,)):
         return _load(choice.request(model, dtype, device, states))
+
+
+def _with_adapter(engine: EngineChoice, prepared: PreparedPair) -> EngineChoice:
+    """Lets the draft's engine merge the pair's adapter. Other engines run a draft whose weights contain it."""
+    if prepared.adapter is None or engine.name != TRANSFORMERS or "adapter" in engine.options:
+        return engine
+    return replace(engine, options={**engine.options, "adapter": str(prepared.adapter)})
 
 
 def _load(request: LoadRequest) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from semanticspec.commands.bench import find_pair, positive_integers, swept_methods
+from semanticspec.commands.bench import described_pair, positive_integers, swept_methods
 from semanticspec.commands.options import PairOptions
 from semanticspec.errors import ConfigError
 
@@ -13,34 +13,33 @@ PACKAGED = "qwen2.5-coder-1.5b-0.5b"
 
 @pytest.mark.parametrize("name", [None, "demo", "bundled"])
 def test_the_bundled_pair_is_the_default(name):
-    assert find_pair(name, PairOptions()) == (PairOptions(), "bundled")
+    assert described_pair(PairOptions(pair=name)) == (PairOptions(), "bundled")
 
 
 def test_a_pair_without_a_name_is_called_after_its_models():
     given = PairOptions(target="t", draft="d")
-    assert find_pair(None, given) == (given, "t + d")
+    assert described_pair(given) == (given, "t + d")
 
 
-def test_a_packaged_pair_brings_its_models_and_probes():
-    pair, name = find_pair(PACKAGED, PairOptions(dtype="bfloat16"))
-    assert name == PACKAGED
+def test_a_packaged_pair_brings_its_models():
+    pair, name = described_pair(PairOptions(pair=PACKAGED, dtype="bfloat16"))
+    assert name == pair.pair == PACKAGED
     assert pair.target == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
     assert pair.draft == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
-    assert (pair.target_probe, pair.draft_probe) == (PACKAGED, PACKAGED)
     assert pair.dtype == "bfloat16"
 
 
 def test_options_override_a_packaged_pair():
-    pair, _ = find_pair(PACKAGED, PairOptions(target="my/copy", draft_probe="probes/draft"))
-    assert (pair.target, pair.target_probe) == ("my/copy", PACKAGED)
+    pair, _ = described_pair(PairOptions(pair=PACKAGED, target="my/copy", draft_probe="probes/draft"))
+    assert pair.target == "my/copy"
     assert (pair.draft, pair.draft_probe) == ("Qwen/Qwen2.5-Coder-0.5B-Instruct", "probes/draft")
 
 
 def test_an_unknown_pair_and_two_pairs_at_once_are_refused():
-    with pytest.raises(ConfigError, match="no pair 'nobody'; expected one of demo, "):
-        find_pair("nobody", PairOptions())
+    with pytest.raises(ConfigError, match="no pair 'nobody': it is neither a packaged pair"):
+        described_pair(PairOptions(pair="nobody"))
     with pytest.raises(ConfigError, match="has its own models"):
-        find_pair("demo", PairOptions(target="t", draft="d"))
+        described_pair(PairOptions(pair="demo", target="t", draft="d"))
 
 
 def test_a_sweep_adds_semantic_and_random_at_each_strictness():

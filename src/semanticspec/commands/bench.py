@@ -17,13 +17,13 @@ from semanticspec.commands.options import (
     PairOptions,
     SamplingOptions,
     comma_separated,
-    model_option,
     output_option,
 )
 from semanticspec.commands.replay import replay_command
 from semanticspec.config import with_optimizations
 from semanticspec.errors import ConfigError
-from semanticspec.probes.registry import BUNDLED, PackagedProbe, packaged_probes
+from semanticspec.pairs import find_pair
+from semanticspec.probes.registry import BUNDLED
 
 _problems_option = option_in("Problems")
 
@@ -38,14 +38,6 @@ bench_app.command("replay")(replay_command)
 def bench_command(
     context: typer.Context,
     *,
-    pair_name: Annotated[
-        str | None,
-        model_option(
-            "Packaged pair (see `semanticspec probe list`), instead of --target, --draft and their probes.",
-            "--pair",
-            default="demo",
-        ),
-    ] = None,
     pair: PairOptions,
     sampling: SamplingOptions,
     methods: Annotated[
@@ -117,7 +109,7 @@ def bench_command(
     if out is None:
         raise ConfigError("--out is missing; expected a folder for answers, summary and report")
     config = with_optimizations(sampling.config(), ())  # those of a method are in its name
-    pair, described = find_pair(pair_name, pair)
+    pair, described = described_pair(pair)
     options = BenchOptions(
         tasks=comma_separated(task, "--task"),
         methods=(*comma_separated(methods, "--methods"), *swept_methods(sweep)),
@@ -169,41 +161,29 @@ def join_command(
     join(folders, out)
 
 
-def find_pair(name: str | None, given: PairOptions) -> tuple[PairOptions, str]:
-    """Returns the options of a packaged pair, with those that are given, and the pair's name for the report.
+def described_pair(given: PairOptions) -> tuple[PairOptions, str]:
+    """Returns the options with the models of a prepared pair, and a name of the pair for the report.
 
     Args:
-        name: of a packaged pair, whose probes say which models they are for; `demo` is the bundled pair; None: the
-            pair is described by `given` alone.
+        given: `demo` as the prepared pair is the bundled one.
 
     Raises:
-        ConfigError: there is no such pair, or its probes do not name both models.
+        ConfigError: there is no such pair, or it does not name both models.
     """
+    name = given.pair
     if name in (None, "demo", BUNDLED):
         if name is not None and (given.target or given.draft):
             raise ConfigError(f"--pair {name} has its own models; leave out --pair, or --target and --draft")
+        given = replace(given, pair=None)
         return given, BUNDLED if given.target is None else f"{given.target} + {given.draft}"
-    packaged = packaged_probes()
-    probes = {probe.role: probe for probe in packaged if probe.pair == name}
-    if set(probes) != {"target", "draft"}:
-        known = sorted({probe.pair for probe in packaged} - {BUNDLED})
-        raise ConfigError(
-            f"there is no pair {name!r}; expected one of {', '.join(['demo', *known])}, or --target and "
-            "--draft"
-        )
-    found: dict[str, Any] = {}
-    for role, probe in probes.items():
-        found[role] = getattr(given, role) or _hub_name(probe)
-        found[f"{role}_probe"] = getattr(given, f"{role}_probe") or name
-        if found[role] is None:
-            raise ConfigError(f"the probes of {name!r} do not name their {role} model; add --{role}")
-    return replace(given, **found), str(name)
-
-
-def _hub_name(probe: PackagedProbe) -> str | None:
-    """Returns the first name of the probe's model that looks like `owner/name`."""
-    names = (probe.card.model_id, *probe.card.model_names)
-    return next((name for name in names if name.count("/") == 1 and not name.startswith((".", "/"))), None)
+    prepared = find_pair(str(name))
+    models: dict[str, Any] = {
+        role: getattr(given, role) or getattr(prepared, role) for role in ("target", "draft")
+    }
+    for role, model in models.items():
+        if model is None:
+            raise ConfigError(f"the pair {name!r} does not name its {role} model; add --{role}")
+    return replace(given, **models), str(name)
 
 
 def swept_methods(sweep: str | None) -> tuple[str, ...]:

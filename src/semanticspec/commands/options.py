@@ -43,6 +43,14 @@ PROBE_HELP = "folder, name of a packaged pair (see `semanticspec probe list`) or
 class PairOptions:
     """Options that describe a pair of models and how it is loaded."""
 
+    pair: Annotated[
+        str | None,
+        model_option(
+            "Prepared pair: its models, probes and adapter, where they are not given. Packaged pair (see `semanticspec "
+            "probe list`), folder that `semanticspec prepare` wrote, or Hugging Face name.",
+            default="none",
+        ),
+    ] = None
     target: Annotated[
         str | None, model_option("Target model: Hugging Face name, folder or GGUF file.", default=_BUNDLED)
     ] = None
@@ -111,6 +119,7 @@ class PairOptions:
             draft_dtype=self.dtypes["draft"],
             target_device=self.devices["target"],
             draft_device=self.devices["draft"],
+            pair=self.pair,
         )
 
     def _say_chosen_engines(self) -> None:

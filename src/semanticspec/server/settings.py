@@ -40,6 +40,7 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    pair: str | None = None
     target: str | None = None
     draft: str | None = None
     target_probe: str | None = None
