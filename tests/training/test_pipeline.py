@@ -14,8 +14,10 @@ import pytest
 
 from semanticspec.engines.base import StateSpec
 from semanticspec.errors import ConfigError, ProbeError
+from semanticspec.loading import load_pair
 from semanticspec.probes import Probe
 from semanticspec.training import pipeline as run_module
+from semanticspec.training.align.answers import Answers
 from semanticspec.training.data.storage import Collection
 from semanticspec.training.pipeline import _Pipeline, run
 from semanticspec.training.settings import parse_settings, read_settings
@@ -44,11 +46,22 @@ max_epochs = 5
 estimator = "features"
 """
 
+ALIGN = """
+[align.answers]
+max_new_tokens = 40
+
+[align.training]
+max_epochs = 1
+rank = 4
+batch_tokens = 64
+"""
+
 
 KILLED_AT = """
 import os, signal, sys
 from contextlib import contextmanager
 from semanticspec.training import publish, stages
+from semanticspec.training.align import align
 from semanticspec.commands.main import main
 
 wanted, bar = sys.argv[1], stages.progress_bar
@@ -64,7 +77,7 @@ def deadly_bar(name):
                 os.kill(os.getpid(), signal.SIGKILL)
         yield step, on_total
 
-stages.progress_bar = deadly_bar
+stages.progress_bar = align.progress_bar = deadly_bar
 if wanted == "publish":
     publish.readme = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = ["semanticspec", *sys.argv[2:]]
@@ -74,7 +87,7 @@ main()
 
 def run_killed_at(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", KILLED_AT, stage]
-    command += ["probe", "run", str(folder / "probes.toml"), "--out", str(folder / "run")]
+    command += ["prepare", str(folder / "probes.toml"), "--out", str(folder / "run")]
     settings = os.environ | {"NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, env=settings, timeout=300)
 
@@ -83,14 +96,16 @@ def run_killed_at(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_a_run_is_killed_in_every_stage_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "probes.toml").write_text(SETTINGS)
+    (tmp_path / "probes.toml").write_text(SETTINGS + ALIGN)
     write_problems(tmp_path / "problems.jsonl")
     out = tmp_path / "run"
     collection = Collection(out / "data")
     expected: list[str] = []
     kept: dict[Path, int] = {}
     for stage, finished in (
-        ("collecting", []),
+        ("target answers", []),
+        ("training", []),
+        ("collecting", ["align"]),
         ("labelling", ["collect"]),
         ("training draft", ["label", "train-target"]),
         ("retraining", ["train-draft"]),
@@ -100,6 +115,8 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
         assert killed.returncode == -signal.SIGKILL, (stage, killed.stderr)
         expected += finished
         assert sorted(path.stem for path in (out / "stages").glob("*")) == sorted(expected), stage
+        if stage == "training":
+            assert len(Answers(out / "align" / "answers").read()) == 6
         if stage == "collecting":
             assert 2 <= len(collection) < 6
             kept = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*") if path.is_file()}
@@ -119,8 +136,12 @@ def test_a_run_is_killed_in_every_stage_and_goes_on(
         alone.save(tmp_path / "alone")
         assert Probe.load(tmp_path / "alone").card == probe.card
         assert "AUROC" in (out / "published" / role / "README.md").read_text()
+    pair = load_pair(pair=str(out / "pair"))
+    assert pair.draft.engine.info.adapter == collection.manifest.draft.adapter != ""
+    assert pair.draft_probe is not None
+    assert "Probability that a token is kept" in (out / "pair" / "README.md").read_text()
     run(read_settings(out / "settings.json"), out)
-    assert capsys.readouterr().err.count("skipped, already finished") == 8
+    assert capsys.readouterr().err.count("skipped, already finished") == 10
 
 
 def test_a_full_disk_is_told_in_one_line_and_earlier_work_is_kept(

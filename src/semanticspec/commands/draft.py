@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,7 +13,7 @@ from semanticspec.commands.probe.collect import PROBLEMS_HELP
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_folder
 from semanticspec.output.progress import say
-from semanticspec.problems.sources import DEMO_PROBLEMS, PROMPT_TEMPLATES, read_problems
+from semanticspec.problems.sources import PROMPT_TEMPLATES, read_problems
 from semanticspec.records import Sampling
 
 draft_app = typer.Typer(name="draft", help="Improve a draft: align it with the target.", no_args_is_help=True)
@@ -118,9 +117,9 @@ def align_command(
     from semanticspec.training.align.lora import require_peft
 
     require_peft()
-    from semanticspec.training.align.align import Alignment, AlignModels
+    from semanticspec.training.align.align import Alignment, AlignModels, grader_for
 
-    grader = _grader_for(problems) if any(problem.gold for problem in listed) else None
+    grader = grader_for(problems, listed)
     if right_only and grader is None:
         raise ConfigError(f"--right-only needs right answers, and {problems} has no field answer")
     alignment = Alignment(
@@ -137,14 +136,6 @@ def align_command(
     say(
         f"adapter in {alignment.adapter}; use it with: --draft-engine transformers:adapter={alignment.adapter}"
     )
-
-
-def _grader_for(problems: str) -> Callable[[], Any]:
-    from semanticspec.benchmark.tasks import find_task
-
-    task = find_task("demo" if problems == DEMO_PROBLEMS else "custom")
-    task.check_grader()
-    return task.start_grader
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from semanticspec.commands.draft import draft_app
 from semanticspec.commands.generate import generate_command
 from semanticspec.commands.head_tokens import head_tokens_command
 from semanticspec.commands.option_groups import option
+from semanticspec.commands.prepare import prepare_command
 from semanticspec.commands.probe import probe_app
 from semanticspec.commands.prompt_argument import PromptCommand
 from semanticspec.commands.serve import serve_command
@@ -42,6 +43,7 @@ app.command("demo")(demo_command)
 app.command("serve")(serve_command)
 app.command("doctor")(doctor_command)
 app.command("head-tokens")(head_tokens_command)
+app.command("prepare")(prepare_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(probe_app, name="probe")
 app.add_typer(draft_app, name="draft")

@@ -136,6 +136,11 @@ class EngineChoice:
         with_llama_cpp = model.endswith(".gguf") and find_spec("llama_cpp") is not None
         return replace(self, name=LLAMA_CPP if with_llama_cpp else TRANSFORMERS)
 
+    def with_option(self, name: str, value: object) -> str:
+        """Returns the engine as a text, as `parse` takes it, with one more option."""
+        options = {**self.options, name: value}
+        return f"{self.name}:{','.join(f'{key}={each}' for key, each in options.items())}"
+
     def request(self, model: str, dtype: str, device: str, states: StateSpec) -> LoadRequest:
         """Returns the request to load a model with this engine, which must not be `auto`."""
         return LoadRequest(self.name, model, dtype, device, states, self.options)

@@ -19,6 +19,7 @@ from semanticspec.probes.features import named_features
 from semanticspec.problems.hub import hub_name
 from semanticspec.problems.sources import DEMO_PROBLEMS
 from semanticspec.records import Author
+from semanticspec.training.align.settings import AlignConfig, AnswerSettings
 from semanticspec.training.data.settings import CollectConfig
 from semanticspec.training.labels.judges import JudgeConfig
 from semanticspec.training.train import TrainConfig
@@ -76,6 +77,7 @@ class ProblemSettings:
         source: JSONL file (a relative path is relative to the settings file), data set on the hub
             (`org/name:split`), or `demo`.
         config: configuration of a data set that has several.
+        template: what each problem is put into, see `read_problems`.
         count: use the first `count` problems, None = all.
         traces: field with a given reasoning, used instead of the target's own.
         concurrency: problems collected at the same time.
@@ -85,7 +87,29 @@ class ProblemSettings:
     count: Annotated[int, Field(ge=1)] | None = None
     traces: str | None = None
     config: str | None = None
+    template: str = "none"
     concurrency: Annotated[int, Field(ge=1)] = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AlignSettings:
+    """How the draft is aligned with the target before anything is collected, see `align`.
+
+    Attributes:
+        target, target_engine: what answers the problems; None = the pair's. A GGUF file of the same model on llama.cpp
+            is faster on a CPU.
+        draft: whose weights are trained, if the pair's draft is a GGUF file; that file then gets the adapter.
+        concurrency: answers in progress at the same time.
+        answers: how the target answers.
+        training: how the draft is trained.
+    """
+
+    target: str | None = None
+    target_engine: str | None = None
+    draft: str | None = None
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    answers: AnswerSettings = field(default_factory=AnswerSettings)
+    training: AlignConfig = field(default_factory=AlignConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +123,30 @@ class EvaluateSettings:
 @with_config(STRICT)
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings of all stages; `train` has one entry per role."""
+    """Settings of all stages; `train` has one entry per role. Without `align`, the draft is used as it is."""
 
     pair: PairSettings = field(default_factory=PairSettings)
     problems: ProblemSettings = field(default_factory=ProblemSettings)
     collect: CollectConfig = field(default_factory=CollectConfig)
     label: JudgeConfig = field(default_factory=JudgeConfig)
     train: dict[Author, TrainConfig] = field(default_factory=dict)
+    align: AlignSettings | None = None
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def __post_init__(self) -> None:
+        if self.align is None:
+            return
+        draft, other = self.pair.draft, self.align.draft
+        if draft is not None and draft.endswith(".gguf") and other is None:
+            raise ConfigError(
+                f"the draft {draft} is a GGUF file, which cannot be trained; set draft in [align] to the folder or hub "
+                "name of the same model"
+            )
+        if other is not None and not (draft or "").endswith(".gguf"):
+            raise ConfigError(
+                f"draft in [align] is {other!r}, but the pair's draft is no GGUF file; leave it out: the pair's draft "
+                "is trained"
+            )
 
     def to_json(self) -> str:
         """All settings, defaults included, as `read_settings` reads them."""

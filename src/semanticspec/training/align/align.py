@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from semanticspec.benchmark.grading import Grader
+from semanticspec.benchmark.tasks import find_task
 from semanticspec.decoding.pair import Model
+from semanticspec.engines.registry import TRANSFORMERS
 from semanticspec.engines.transformers.adapters import adapter_digest
 from semanticspec.engines.transformers.loading import context_limit
 from semanticspec.engines.transformers.loading import load_model as load_weights
@@ -25,7 +27,7 @@ from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.loading import load_model
 from semanticspec.output.files import write_atomically
 from semanticspec.output.progress import progress_bar, say
-from semanticspec.problems.sources import ProblemText
+from semanticspec.problems.sources import DEMO_PROBLEMS, ProblemText
 from semanticspec.text.vocabulary import Vocabulary
 from semanticspec.training.align.acceptance import Acceptance, measure_acceptance
 from semanticspec.training.align.answers import Answer, Answers, answer_problems, usable
@@ -70,6 +72,24 @@ class DraftFigures:
     right: int
     num_graded: int
     mean_tokens: float
+
+
+def aligned_gguf(folder: Path, base: Path) -> Path:
+    """Returns where an alignment writes the copy of a GGUF file with the adapter merged."""
+    return folder / f"{base.stem}-aligned.gguf"
+
+
+def grader_for(source: str, problems: Sequence[ProblemText]) -> Callable[[], Grader] | None:
+    """Returns what starts a grader of the problems' answers; None if there is no right answer to compare with.
+
+    Raises:
+        ConfigError: grading needs a library that is not installed.
+    """
+    if not any(problem.gold for problem in problems):
+        return None
+    task = find_task("demo" if source == DEMO_PROBLEMS else "custom")
+    task.check_grader()
+    return task.start_grader
 
 
 class Alignment:
@@ -184,7 +204,7 @@ class Alignment:
     def _measure(self, test: Sequence[Answer], own_folder: str, adapter: Path | None) -> DraftFigures:
         """Measures a draft on the test problems; its own answers are kept."""
         models = self._models
-        engine = "transformers" if adapter is None else f"transformers:adapter={adapter}"
+        engine = TRANSFORMERS if adapter is None else f"{TRANSFORMERS}:adapter={adapter}"
         draft = load_model(models.draft, engine=engine, dtype=models.dtype, device=models.device)
         examples = self._examples(test)
         acceptance = None
@@ -242,7 +262,7 @@ class Alignment:
             if merged:
                 write_folder(whole, self._vocabularies.draft, self._folder / MERGED_FOLDER)
             if gguf is not None:
-                path = self._folder / f"{gguf.stem}-aligned.gguf"
+                path = aligned_gguf(self._folder, gguf)
                 count = write_gguf(whole, gguf, path)
                 say(f"{path}: {count} tensors with the adapter")
         return [asdict(evaluation) for evaluation in done.evaluations]
