@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from semanticspec import demo
+from semanticspec.loading import load_model
 from tests.support.command_line import CommandLine
 
 pytest.importorskip("peft", reason="needs peft, of the extra align")
@@ -21,6 +23,13 @@ def test_a_small_run_prints_figures_before_and_after(semanticspec: CommandLine, 
     assert done.returncode == 0, done.stderr
     assert "Probability that a token is kept" in done.stdout
     assert "--draft-engine transformers:adapter=" in done.stderr
+    adapter, merged = f"{out}/adapter", str(tmp_path / "merged")
+    done = semanticspec("draft", "merge", "--draft", MODELS[3], "--adapter", adapter, "--out", merged)
+    assert done.returncode == 0, done.stderr
+    digest = json.loads(Path(adapter, "alignment.json").read_text())["adapter"]
+    assert load_model(merged).engine.info.adapter == digest
+    again = ("draft", "merge", "--draft", merged, "--adapter", adapter, "--out", str(tmp_path / "again"))
+    assert "contain an adapter already" in semanticspec(*again).stderr
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,10 @@ def test_problem_files_lie_beside_the_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[colect]\n", "unknown key colect; expected one of pair, problems, collect, label, train, align, evaluate"),
+        (
+            "[colect]\n",
+            "unknown key colect; expected one of pair, problems, collect, label, train, align, evaluate",
+        ),
         ("[collect]\nsamples = 3\n", "unknown key collect.samples; expected one of num_samples, sampling"),
         ("[collect]\nnum_samples = 'many'\n", "collect.num_samples is 'many'; expected a valid integer"),
         ("[collect]\nnum_samples = 1\n", "collect: num_samples is 1"),

@@ -11,7 +11,7 @@ from semanticspec.commands.option_groups import option_in
 from semanticspec.commands.options import decoding_option, model_option, output_option
 from semanticspec.commands.probe.collect import PROBLEMS_HELP
 from semanticspec.errors import ConfigError
-from semanticspec.output.files import check_output_folder
+from semanticspec.output.files import check_output_file, check_output_folder
 from semanticspec.output.progress import say
 from semanticspec.problems.sources import PROMPT_TEMPLATES, read_problems
 from semanticspec.records import Sampling
@@ -136,6 +136,41 @@ def align_command(
     say(
         f"adapter in {alignment.adapter}; use it with: --draft-engine transformers:adapter={alignment.adapter}"
     )
+
+
+@draft_app.command("merge")
+def merge_command(
+    *,
+    draft: Annotated[str, model_option("Draft model: Hugging Face name or folder.")],
+    adapter: Annotated[str, model_option("Its adapter: folder or Hugging Face name.")],
+    dtype: Annotated[str, model_option("Data type of the merged folder.")] = "auto",
+    gguf: Annotated[
+        Path | None,
+        output_option("GGUF file of the same draft: write a copy of it instead of a folder.", default="none"),
+    ] = None,
+    out: Annotated[Path, output_option("Folder, or with --gguf the file, to write.")],
+) -> None:
+    """Merge an adapter into a draft, for engines that do not load adapters: llama.cpp (GGUF) and vLLM (folder)."""
+    if gguf is None:
+        check_output_folder(out)
+    else:
+        check_output_file(out)
+        if not gguf.is_file():
+            raise ConfigError(
+                f"there is no file {gguf}; --gguf takes the GGUF file of the draft before the alignment"
+            )
+    from semanticspec.engines.transformers.loading import load_model
+    from semanticspec.text.vocabulary import Vocabulary
+    from semanticspec.training.align.export import named, write_folder, write_gguf
+
+    loaded = load_model(draft, None, dtype, "cpu", adapter)
+    merged = named(loaded.model, loaded.adapter)
+    if gguf is None:
+        write_folder(merged, Vocabulary.load(draft), out)
+        say(f"{draft} with the adapter in {out}")
+    else:
+        count = write_gguf(merged, gguf, out)
+        say(f"{gguf} with the adapter in {count} tensors: {out}")
 
 
 def _show(report: dict[str, Any]) -> None:

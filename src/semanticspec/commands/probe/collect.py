@@ -25,7 +25,7 @@ _problems_option = option_in("Problems")
 _contexts_option = option_in("Contexts")
 
 
-@expand_options(without=["target_probe", "draft_probe"])
+@expand_options(without=["pair", "target_probe", "draft_probe"])
 def collect_command(
     *,
     pair: PairOptions,

@@ -32,8 +32,12 @@ def merge(model: Any, adapter: Path) -> Any:
         model: a `PeftModel`.
         adapter: its saved adapter.
     """
-    merged = model.merge_and_unload()
-    setattr(merged.config, ADAPTER_CONFIG_KEY, adapter_digest(adapter))
+    return named(model.merge_and_unload(), adapter_digest(adapter))
+
+
+def named(merged: Any, digest: str) -> Any:
+    """Names the adapter that a model's weights contain in the model's config, so that files made of it say so."""
+    setattr(merged.config, ADAPTER_CONFIG_KEY, digest)
     return merged
 
 
