@@ -30,14 +30,14 @@ def test_engine_and_device_are_those_of_both_models_unless_one_has_its_own():
 def test_a_gguf_file_runs_on_llama_cpp_where_it_is_installed(monkeypatch, capsys, installed):
     monkeypatch.setattr("semanticspec.engines.registry.find_spec", lambda _: object() if installed else None)
     monkeypatch.setattr("semanticspec.loading.load_pair", lambda *_, **__: None)
-    options = PairOptions("some/model", "draft.gguf")
+    options = PairOptions(target="some/model", draft="draft.gguf")
     chosen = "llama-cpp" if installed else "transformers"
     assert options.engines == {"target": "transformers", "draft": chosen}
     options.load()
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith(f"draft.gguf runs on the engine {chosen} (llama.cpp")
     assert ("--draft-engine transformers" if installed else "pip install") in said
-    PairOptions("some/model", "draft.gguf", draft_engine="llama.cpp").load()
+    PairOptions(target="some/model", draft="draft.gguf", draft_engine="llama.cpp").load()
     PairOptions().load()
     assert capsys.readouterr().err == ""
 
@@ -48,7 +48,20 @@ def test_every_option_of_a_pair_reaches_load_pair(monkeypatch):
         "semanticspec.loading.load_pair", lambda *args, **kwargs: loaded.append((args, kwargs))
     )
     PairOptions(
-        "t", "d", "tp", "dp", "vllm", None, "llama-cpp", "float32", None, "float16", "cpu", None, "cuda:1"
+        "p",
+        "t",
+        "d",
+        "tp",
+        "dp",
+        "vllm",
+        None,
+        "llama-cpp",
+        "float32",
+        None,
+        "float16",
+        "cpu",
+        None,
+        "cuda:1",
     ).load()
     assert loaded == [
         (
@@ -62,6 +75,7 @@ def test_every_option_of_a_pair_reaches_load_pair(monkeypatch):
                 "draft_dtype": "float16",
                 "target_device": "cpu",
                 "draft_device": "cuda:1",
+                "pair": "p",
             },
         )
     ]

@@ -56,7 +56,7 @@ def test_the_command_line_overrides_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("prot: 8000", "unknown key prot; expected one of target, draft"),
+        ("prot: 8000", "unknown key prot; expected one of pair, target"),
         ("port: many", "port is 'many'; expected a valid integer"),
         ("engine: magic", "engine: there is no engine 'magic'"),
         ("rule: best", "rule is 'best'; expected 'semantic', 'top-k'"),

@@ -103,7 +103,7 @@ def golds_of(shards: Iterable[Shard], problems: Iterable[ProblemText]) -> dict[s
                 f"problem {shard.problem_id!r} has another text in the collection; give the problems that were "
                 "collected on"
             )
-        if problem is not None and (gold := str(getattr(problem, "gold", ""))):
+        if problem is not None and (gold := problem.gold):
             golds[shard.problem_id] = gold
     return golds
 
