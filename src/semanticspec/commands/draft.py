@@ -9,11 +9,11 @@ import typer
 
 from semanticspec.commands.option_groups import option_in
 from semanticspec.commands.options import decoding_option, model_option, output_option
-from semanticspec.commands.probe.collect import PROBLEMS_HELP
+from semanticspec.commands.probe.collect import PROBLEMS_HELP, TEMPLATE_HELP
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_file, check_output_folder
 from semanticspec.output.progress import say
-from semanticspec.problems.sources import PROMPT_TEMPLATES, read_problems
+from semanticspec.problems.sources import read_problems
 from semanticspec.records import Sampling
 
 draft_app = typer.Typer(name="draft", help="Improve a draft: align it with the target.", no_args_is_help=True)
@@ -42,12 +42,7 @@ def align_command(
         int | None,
         _problems_option("Number of problems, from the start.", min=1, default="all; of demo, 100"),
     ] = None,
-    template: Annotated[
-        str,
-        _problems_option(
-            f"What each problem is put into: {', '.join(PROMPT_TEMPLATES)}, or a text with {{problem}} in it."
-        ),
-    ] = "none",
+    template: Annotated[str, _problems_option(TEMPLATE_HELP)] = "none",
     samples: Annotated[int, _problems_option("Answers to each problem.", min=1)] = 1,
     temperature: Annotated[
         float, decoding_option("Sampling temperature that the pair is served with.")

@@ -80,7 +80,7 @@ class ProblemSettings:
         template: what each problem is put into, see `read_problems`.
         count: use the first `count` problems, None = all.
         traces: field with a given reasoning, used instead of the target's own.
-        concurrency: problems collected at the same time.
+        concurrency: problems collected at the same time; None = as many as `CollectConfig.default_concurrency`.
     """
 
     source: str = DEMO_PROBLEMS
@@ -88,7 +88,7 @@ class ProblemSettings:
     traces: str | None = None
     config: str | None = None
     template: str = "none"
-    concurrency: Annotated[int, Field(ge=1)] = 4
+    concurrency: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from semanticspec.engines.base import Pooling, StateSpec
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_folder
 from semanticspec.output.progress import say
-from semanticspec.problems.sources import read_problems
+from semanticspec.problems.sources import PROMPT_TEMPLATES, read_problems
 from semanticspec.records import Author, Sampling
 from semanticspec.training import stages
 from semanticspec.training.data.settings import CollectConfig, preset_settings
@@ -21,6 +21,9 @@ PROBLEMS_HELP = (
     "demo, a JSONL file with a field prompt (and id), or a Hugging Face data set ORG/NAME[:SPLIT]."
 )
 _DEFAULT = CollectConfig()
+TEMPLATE_HELP = (
+    f"What each problem is put into: {', '.join(PROMPT_TEMPLATES)}, or a text with {{problem}} in it."
+)
 _problems_option = option_in("Problems")
 _contexts_option = option_in("Contexts")
 
@@ -37,6 +40,7 @@ def collect_command(
         int | None,
         _problems_option("Number of problems, from the start.", min=1, default="all; of demo, 100"),
     ] = None,
+    template: Annotated[str, _problems_option(TEMPLATE_HELP)] = "none",
     traces: Annotated[
         str | None,
         _problems_option("Field with a given reasoning, used instead of one by the target.", default="none"),
@@ -137,7 +141,7 @@ def collect_command(
             "got --traces and --answers, which both replace the target's traces; give one of them"
         )
     layers: dict[Author, int] = {"target": target_layer, "draft": draft_layer}
-    listed = read_problems(problems, num_problems, traces, config_name)
+    listed = read_problems(problems, num_problems, traces, config_name, template)
     given = {
         "num_samples": samples,
         "max_contexts": max_contexts,

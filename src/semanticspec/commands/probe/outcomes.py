@@ -6,7 +6,7 @@ from typing import Annotated
 
 from semanticspec.commands.option_groups import option, option_in
 from semanticspec.commands.options import DEVICES_HELP, decoding_option, model_option
-from semanticspec.commands.probe.collect import PROBLEMS_HELP
+from semanticspec.commands.probe.collect import PROBLEMS_HELP, TEMPLATE_HELP
 from semanticspec.commands.probe.label import Data
 from semanticspec.engines.registry import DEFAULT_ENGINE, ENGINE_HELP
 from semanticspec.output.console import print_table
@@ -40,6 +40,7 @@ def outcomes_command(
     config_name: Annotated[
         str | None, _answers_option("Configuration of a Hugging Face data set that has several.", "--config")
     ] = None,
+    template: Annotated[str, _answers_option(TEMPLATE_HELP)] = "none",
     references: Annotated[
         int,
         _answers_option("Answers of the target for the majority, where the right one is not known.", min=2),
@@ -91,7 +92,9 @@ def outcomes_command(
     )
     find_task(task).check_grader()
     collection = Collection(data)
-    listed: list[ProblemText] = [] if problems is None else read_problems(problems, config=config_name)
+    listed: list[ProblemText] = (
+        [] if problems is None else read_problems(problems, config=config_name, template=template)
+    )
     stages.run_outcomes(
         collection,
         settings,

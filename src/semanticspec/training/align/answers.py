@@ -19,12 +19,13 @@ from semanticspec.benchmark.grading import Grader
 from semanticspec.decoding.pair import Model
 from semanticspec.distributions import Distribution
 from semanticspec.engines.base import derived_seed
-from semanticspec.errors import ConfigError, ProbeError, SemanticSpecError
+from semanticspec.errors import ConfigError, ProbeError
 from semanticspec.output.differences import as_json, differences, listed
 from semanticspec.output.files import write_atomically
 from semanticspec.output.journal import Journal
 from semanticspec.problems.sources import ProblemText
 from semanticspec.training.align.settings import MAX_NUCLEUS, AnswerSettings
+from semanticspec.training.concurrency import work_on
 from semanticspec.training.data.examples import Split, split_of
 
 SETTINGS_FILE = "settings.json"
@@ -153,32 +154,24 @@ async def answer_problems(
         raise ConfigError("two problems have the same id; give each its own, because ids decide the split")
     answers.open(target, settings)
     done = {(answer.problem_id, answer.sample) for answer in answers.read()}
-    todo = iter([(problem, sample) for problem in problems for sample in range(settings.num_samples)])
+    todo = [(problem, sample) for problem in problems for sample in range(settings.num_samples)]
     grading = asyncio.Lock()  # a grader grades one answer at a time
 
-    async def work() -> None:
-        for problem, sample in todo:
-            if (problem.problem_id, sample) in done:
-                on_progress(None)
-                continue
-            answer = await _answer_one(target, problem, sample, settings)
-            if grader is not None and problem.gold:
-                async with grading:
-                    text = target.vocabulary.decode(answer.token_ids)
-                    right = await asyncio.to_thread(_is_right, grader, text, problem.gold, answer.finished)
-                    answer = replace(answer, right=right)
-            answers.append(answer)
-            on_progress(answer)
+    async def work(item: tuple[ProblemText, int]) -> None:
+        problem, sample = item
+        if (problem.problem_id, sample) in done:
+            on_progress(None)
+            return
+        answer = await _answer_one(target, problem, sample, settings)
+        if grader is not None and problem.gold:
+            async with grading:
+                text = target.vocabulary.decode(answer.token_ids)
+                right = await asyncio.to_thread(_is_right, grader, text, problem.gold, answer.finished)
+                answer = replace(answer, right=right)
+        answers.append(answer)
+        on_progress(answer)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, concurrency)):
-                group.create_task(work())
-    except ExceptionGroup as group:
-        first = group.exceptions[0]
-        if isinstance(first, SemanticSpecError):
-            raise first from first.__cause__
-        raise
+    await work_on(todo, work, concurrency)
 
 
 async def _answer_one(target: Model, problem: ProblemText, sample: int, settings: AnswerSettings) -> Answer:
