@@ -93,5 +93,5 @@ def test_a_folder_without_answers_is_refused(tmp_path: Path) -> None:
         WrittenAnswers.read(tmp_path)
     with pytest.raises(ProbeError, match="holds no answers yet"):
         write_answers(tmp_path, [])
-    with pytest.raises(ProbeError, match="token_ids"):
-        write_answers(tmp_path, PROBLEMS[:1], token_ids="words")
+    with pytest.raises(ProbeError, match=r"answers\.jsonl is broken"):
+        write_answers(tmp_path, PROBLEMS[:1], token_ids=None)

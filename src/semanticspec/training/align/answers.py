@@ -224,7 +224,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ProbeError(f"{path.parent} holds no answers ({error.strerror}); check the path") from error
+        raise ProbeError(
+            f"{path.parent} holds no answers of the target: {SETTINGS_FILE} cannot be read ({error.strerror}); check "
+            "the path"
+        ) from error
     except ValueError as error:
         raise ProbeError(f"{path} is broken ({error}); delete the folder and answer again") from error
     if not isinstance(content, dict):
