@@ -184,8 +184,11 @@ def test_a_probe_of_the_draft_is_refused_for_the_aligned_draft():
     )
     probe = Probe(card, network_of(card))
     assert probe.check(info, draft.vocabulary.fingerprint, "draft") == []
-    with pytest.raises(ProbeError, match="adapter none instead of"):
+    with pytest.raises(ProbeError, match="adapter none instead of abc; load the draft without its adapter"):
         probe.check(replace(info, adapter="abc"), draft.vocabulary.fingerprint, "draft")
+    of_aligned = Probe(replace(card, adapter="abc"), network_of(card))
+    with pytest.raises(ProbeError, match=r"load the draft with that adapter \(semanticspec draft merge\)"):
+        of_aligned.check(info, draft.vocabulary.fingerprint, "draft")
 
 
 def test_the_aligned_draft_works_in_a_pair(aligned):
