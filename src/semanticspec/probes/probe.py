@@ -187,7 +187,11 @@ class Probe:
         if differences:
             fix = "train a probe for it (semanticspec probe train)"
             if all(difference.startswith("adapter ") for difference in differences):
-                wanted = "with that adapter (semanticspec draft merge)" if self.card.adapter else "without its adapter"
+                wanted = (
+                    "with that adapter (semanticspec draft merge)"
+                    if self.card.adapter
+                    else "without its adapter"
+                )
                 fix = f"load the {role} {wanted}, or {fix}"
             raise ProbeError(
                 f"the {self.card.role} probe was made for {self.card.model_id}, not for {info.model_id} "

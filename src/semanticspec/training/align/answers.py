@@ -215,9 +215,16 @@ def _nucleus(distribution: Distribution) -> tuple[tuple[int, ...], tuple[float, 
 
 
 def _answer(record: dict[str, Any]) -> Answer:
-    nuclei = tuple((tuple(ids), tuple(values)) for ids, values in record["nuclei"])
-    fields = {**record, "token_ids": tuple(record["token_ids"]), "nuclei": nuclei}
-    return Answer(**fields)
+    """Reads a line. Answers of other makers may hold no more than problem, prompt and tokens."""
+    return Answer(
+        str(record["problem_id"]),
+        int(record.get("sample", 0)),
+        str(record["prompt"]),
+        tuple(record["token_ids"]),
+        bool(record.get("finished", True)),
+        record.get("right"),
+        tuple((tuple(ids), tuple(values)) for ids, values in record.get("nuclei", ())),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class WrittenAnswers:
             if answer.token_ids:
                 by_problem.setdefault(answer.problem_id, []).append(answer)
         if not by_problem:
-            raise ProbeError(f"{folder} holds no answers yet; let the target answer: semanticspec draft align")
+            raise ProbeError(
+                f"{folder} holds no answers yet; let the target answer: semanticspec draft align"
+            )
         fingerprint = str(settings.pop("fingerprint", ""))
         answers = {name: tuple(listed) for name, listed in by_problem.items()}
         return cls(found.folder, settings, fingerprint, answers)
