@@ -31,6 +31,31 @@ LIKELIHOODS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _COST_SECONDS = 30.0
 
 
+def expected_tokens(acceptances: Sequence[float]) -> float:
+    """Returns how many output tokens drafted tokens give under the rule `token`, with the target's own."""
+    expected, kept = 1.0, 1.0
+    for acceptance in acceptances:
+        kept *= acceptance
+        expected += kept
+    return expected
+
+
+def add_cost_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--draft-cost", type=float, help="of a drafted token, in target tokens")
+    parser.add_argument("--verify-cost", type=float, help="of verifying one more token, in target tokens")
+
+
+def draft_and_verify_cost(pair: Pair, options: argparse.Namespace) -> tuple[float, float]:
+    """Returns the costs of drafting and of verifying one more token; those that are not given are measured."""
+    draft_cost, verify_cost = options.draft_cost, options.verify_cost
+    if draft_cost is None or verify_cost is None:
+        costs = asyncio.run(measure_costs(pair, _COST_SECONDS))
+        draft_cost = costs.draft_cost if draft_cost is None else draft_cost
+        if verify_cost is None:
+            verify_cost = (costs.verify_cost(8) - costs.verify_cost(1)) / 7
+    return draft_cost, verify_cost
+
+
 @dataclass(frozen=True)
 class Proposal:
     """The draft's probability of each token (temperature 1), and the target's probability of keeping it."""
@@ -40,11 +65,7 @@ class Proposal:
 
     def expected_tokens(self, length: int) -> float:
         """Returns how many output tokens the first `length` proposed ones give: those kept, and the target's own."""
-        expected, kept = 1.0, 1.0
-        for acceptance in self.acceptances[:length]:
-            kept *= acceptance
-            expected += kept
-        return expected
+        return expected_tokens(self.acceptances[:length])
 
     def length_above(self, min_likelihood: float, longest: int) -> int:
         """Returns where a proposal ends whose likelihood may not fall below a bound."""
@@ -119,17 +140,11 @@ def main() -> None:
     parser.add_argument("--draft", required=True)
     parser.add_argument("--data", type=Path, required=True, help="JSONL file with a field `problem`")
     parser.add_argument("-n", type=int, default=8, help="number of problems")
-    parser.add_argument("--draft-cost", type=float, help="of a drafted token, in target tokens")
-    parser.add_argument("--verify-cost", type=float, help="of verifying one more token, in target tokens")
+    add_cost_options(parser)
     options = parser.parse_args()
     pair = load_pair(options.target, options.draft)
     lines = options.data.read_text(encoding="utf-8").splitlines()[: options.n]
-    draft_cost, verify_cost = options.draft_cost, options.verify_cost
-    if draft_cost is None or verify_cost is None:
-        costs = asyncio.run(measure_costs(pair, _COST_SECONDS))
-        draft_cost = costs.draft_cost if draft_cost is None else draft_cost
-        if verify_cost is None:
-            verify_cost = (costs.verify_cost(8) - costs.verify_cost(1)) / 7
+    draft_cost, verify_cost = draft_and_verify_cost(pair, options)
     proposals = asyncio.run(record(pair, [json.loads(line)["problem"] for line in lines]))
     print(
         f"\ncost of a drafted token {draft_cost:.3f}, of verifying one more {verify_cost:.3f} target tokens"

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
 
+from proposal_ends import add_cost_options, draft_and_verify_cost, expected_tokens
+
 from semanticspec import DecodingConfig, RuleConfig, load_pair
 from semanticspec.decoding.context import RequestContext
 from semanticspec.decoding.draft import Draft
@@ -24,10 +26,8 @@ from semanticspec.decoding.pair import Pair
 from semanticspec.decoding.transcript import Transcript
 from semanticspec.decoding.verifiers import make_verifier
 from semanticspec.decoding.verifiers.semantic import acceptance_probability
-from semanticspec.doctor.costs import measure_costs
 from semanticspec.records import Verdict
 
-_COST_SECONDS = 30.0
 LIKELIHOODS = (0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
 MEANS = (0.5, 0.6, 0.7, 0.8)
 ENTROPIES = (0.1, 0.3, 0.6, 1.0)
@@ -55,11 +55,7 @@ class Segment:
 
     def prefix_tokens(self, length: int) -> float:
         """Returns the output tokens of the first `length` tokens under the rule `token`, with the target's own."""
-        expected, product = 1.0, 1.0
-        for acceptance in self.acceptances[:length]:
-            product *= acceptance
-            expected += product
-        return expected
+        return expected_tokens(self.acceptances[:length])
 
 
 class RecordingVerifier:
@@ -187,8 +183,10 @@ def total_gain(segments: Sequence[Segment], policy: Policy, costs: Costs) -> tup
 def gain_with_passes(
     segments: Sequence[Segment], after: int, bound: float, costs: Costs
 ) -> tuple[float, float, float]:
-    """The same with a pass of the target over the first `after` tokens of longer segments: it goes on only if the
-    tokens are kept with at least the probability `bound`. The pass gives what the rule `token` keeps of the prefix."""
+    """The same with a pass of the target over the first `after` tokens of longer segments.
+
+    The segment is drafted further only if the target keeps these tokens with at least the probability `bound`.
+    """
     gained, given_up, would_keep = 0.0, 0, 0.0
     for segment in segments:
         if len(segment) <= after:
@@ -242,8 +240,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="JSONL file with a field `problem`")
     parser.add_argument("--out", type=Path, required=True, help="file of records; continued if it exists")
     parser.add_argument("-n", type=int, default=16, help="number of problems")
-    parser.add_argument("--draft-cost", type=float, help="of a drafted token, in target tokens")
-    parser.add_argument("--verify-cost", type=float, help="of verifying one more token, in target tokens")
+    add_cost_options(parser)
     parser.add_argument(
         "--written-cost", type=float, default=0.45, help="of a token that the target writes with proposals"
     )
@@ -253,12 +250,7 @@ def main() -> None:
     )
     lines = options.data.read_text(encoding="utf-8").splitlines()[: options.n]
     asyncio.run(record(pair, [json.loads(line)["problem"] for line in lines], options))
-    draft_cost, verify_cost = options.draft_cost, options.verify_cost
-    if draft_cost is None or verify_cost is None:
-        costs = asyncio.run(measure_costs(pair, _COST_SECONDS))
-        draft_cost = costs.draft_cost if draft_cost is None else draft_cost
-        if verify_cost is None:
-            verify_cost = (costs.verify_cost(8) - costs.verify_cost(1)) / 7
+    draft_cost, verify_cost = draft_and_verify_cost(pair, options)
     records = [Segment(**each) for line in options.out.read_text().splitlines() for each in json.loads(line)]
     report(records, Costs(draft_cost, verify_cost, options.written_cost))
 

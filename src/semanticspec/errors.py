@@ -46,7 +46,7 @@ def os_error_line(error: OSError) -> str:
 
 
 def shortened(text: str, num_characters: int = 60) -> str:
-    """Returns a text for an error message, cut to so many characters."""
+    """Returns a text for an error message, truncated to `num_characters`."""
     return text if len(text) <= num_characters else f"{text[: num_characters - 3]}..."
 
 

@@ -9,7 +9,7 @@ import typer
 
 from semanticspec.commands.option_groups import option_in
 from semanticspec.commands.options import decoding_option, model_option, output_option
-from semanticspec.commands.probe.collect import PROBLEMS_HELP, TEMPLATE_HELP
+from semanticspec.commands.probe.collect import PROBLEMS_HELP, ConfigName, NumProblems, Template
 from semanticspec.errors import ConfigError
 from semanticspec.output.files import check_output_file, check_output_folder
 from semanticspec.output.progress import say
@@ -35,14 +35,9 @@ def align_command(
             f"What the target answers: {PROBLEMS_HELP} A field answer is the right answer, where there is one."
         ),
     ],
-    config_name: Annotated[
-        str | None, _problems_option("Configuration of a Hugging Face data set that has several.", "--config")
-    ] = None,
-    num_problems: Annotated[
-        int | None,
-        _problems_option("Number of problems, from the start.", min=1, default="all; of demo, 100"),
-    ] = None,
-    template: Annotated[str, _problems_option(TEMPLATE_HELP)] = "none",
+    config_name: ConfigName = None,
+    num_problems: NumProblems = None,
+    template: Template = "none",
     samples: Annotated[int, _problems_option("Answers to each problem.", min=1)] = 1,
     temperature: Annotated[
         float, decoding_option("Sampling temperature that the pair is served with.")

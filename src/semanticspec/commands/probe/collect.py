@@ -25,6 +25,13 @@ TEMPLATE_HELP = (
     f"What each problem is put into: {', '.join(PROMPT_TEMPLATES)}, or a text with {{problem}} in it."
 )
 _problems_option = option_in("Problems")
+ConfigName = Annotated[
+    str | None, _problems_option("Configuration of a Hugging Face data set that has several.", "--config")
+]
+NumProblems = Annotated[
+    int | None, _problems_option("Number of problems, from the start.", min=1, default="all; of demo, 100")
+]
+Template = Annotated[str, _problems_option(TEMPLATE_HELP)]
 _contexts_option = option_in("Contexts")
 
 
@@ -33,14 +40,9 @@ def collect_command(
     *,
     pair: PairOptions,
     problems: Annotated[str, _problems_option(f"Where the problems come from: {PROBLEMS_HELP}")] = "demo",
-    config_name: Annotated[
-        str | None, _problems_option("Configuration of a Hugging Face data set that has several.", "--config")
-    ] = None,
-    num_problems: Annotated[
-        int | None,
-        _problems_option("Number of problems, from the start.", min=1, default="all; of demo, 100"),
-    ] = None,
-    template: Annotated[str, _problems_option(TEMPLATE_HELP)] = "none",
+    config_name: ConfigName = None,
+    num_problems: NumProblems = None,
+    template: Template = "none",
     traces: Annotated[
         str | None,
         _problems_option("Field with a given reasoning, used instead of one by the target.", default="none"),
@@ -74,8 +76,8 @@ def collect_command(
     max_context_segments: Annotated[
         int | None,
         _contexts_option(
-            "Take contexts from the first so many segments of a trace only. With --one-trace, no trace is then written "
-            "further than needed.",
+            "Take contexts only from this many segments at the start of a trace. With --one-trace, no trace is then "
+            "written further than needed.",
             min=1,
             default="the preset's; full: anywhere",
         ),
